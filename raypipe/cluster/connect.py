@@ -1,0 +1,73 @@
+"""Join the cluster that RAY_ADDRESS names, or start a local one, with raypipe's settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from raypipe.cluster import settings
+from raypipe.errors import ClusterError
+
+
+@contextmanager
+def ray_cluster() -> Iterator[str]:
+    """A connection to Ray while the block runs; yields how it was made, in words.
+
+    Inside a Ray job, or with RAY_ADDRESS set, the cluster named there is joined and left running. Otherwise
+    a local cluster is started and ended with the block. A connection that exists already is used as it is.
+    """
+    settings.apply()
+    import ray
+
+    if ray.is_initialized():
+        yield "the cluster in use"
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    described = _join(address) if address else _start()
+    try:
+        yield described
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> str:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            "cannot join the Ray cluster", where=f"RAY_ADDRESS={address}", got=str(error).splitlines()[0],
+            hint="start it, or unset RAY_ADDRESS to use a local one",
+        ) from None
+    return f"joined {address}"
+
+
+def _start() -> str:
+    import ray
+
+    cpus = max(os.cpu_count() or 1, 2)  # two logical CPUs even on one core: training has two workers by default
+    try:
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="warning",
+            _node_ip_address="127.0.0.1",
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ClusterError(
+            "Ray does not start on this machine", got=str(error).splitlines()[0],
+            hint="look at memory (about 2 GiB are needed), at /dev/shm and at the folder /tmp/ray",
+        ) from None
+    return f"started with {cpus} CPUs"
+
+
+def require_cpus(needed: float, *, what: str) -> None:
+    """Raise ClusterError if the cluster in use has fewer CPUs than `needed`: Ray would wait for ever."""
+    import ray
+
+    available = ray.cluster_resources().get("CPU", 0.0)
+    if needed > available:
+        raise ClusterError(
+            f"{what} needs more CPUs than the cluster has", got=f"{available:g} CPUs", expected=f"{needed:g} CPUs",
+            hint="lower training.workers or training.cpus_per_worker in project.yaml, or join a larger cluster",
+        )

@@ -1,0 +1,1 @@
+"""Snapshots, contracts and quarantine, splits, atomic publish."""

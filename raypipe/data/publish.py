@@ -1,0 +1,92 @@
+"""Atomic publish: readers see all of an output or none of it.
+
+An output is a folder `<storage>/<kind>/<digest>/` with a `manifest.json`. Its files are written into an
+attempt folder of their own inside it; the manifest, put last and only if there is none yet, names that
+attempt. Whoever finds no manifest finds no output. Two writers of the same output may race: the first
+manifest stands, and the loser reads the winner's, which has the same content by construction.
+What a killed writer leaves is never referenced; it is removed by a later writer once it is a day old.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import obstore
+import orjson
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore
+
+from raypipe.errors import DataError
+
+MANIFEST = "manifest.json"
+ABANDONED_AFTER_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """A published output: its folder and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    reused: bool
+
+    def path(self, name: str) -> Path:
+        """A file of this output, by its name in the manifest."""
+        return self.folder / self.manifest["attempt"] / name
+
+
+def find(folder: Path) -> Output | None:
+    """The output published in `folder`, or None."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        return Output(folder, orjson.loads(path.read_bytes()), reused=True)
+    except orjson.JSONDecodeError as error:
+        raise DataError("a manifest is damaged", where=str(path), got=error, hint="remove that folder and run again") from None
+
+
+def publish(folder: Path, build: Callable[[Path], dict[str, Any]]) -> Output:
+    """The output in `folder`, built if it is not there yet.
+
+    `build` gets an empty attempt folder, writes its files there and returns what the manifest shall say.
+    """
+    found = find(folder)
+    if found:
+        return found
+    attempt = f"attempt-{uuid.uuid4().hex}"
+    (folder / attempt).mkdir(parents=True)
+    try:
+        manifest = build(folder / attempt) | {"attempt": attempt}
+    except BaseException:
+        shutil.rmtree(folder / attempt, ignore_errors=True)
+        raise
+    if not create_json(folder / MANIFEST, manifest):
+        shutil.rmtree(folder / attempt, ignore_errors=True)
+    output = find(folder)
+    assert output is not None
+    _remove_abandoned(folder, keep=output.manifest["attempt"], now=time.time())
+    return Output(folder, output.manifest, reused=output.manifest["attempt"] != attempt)
+
+
+def create_json(path: Path, document: Any) -> bool:
+    """Put `document` at `path` atomically, unless something is there already: then False and no change."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = LocalStore(str(path.parent))
+    try:
+        obstore.put(store, path.name, orjson.dumps(document, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2), mode="create")
+    except AlreadyExistsError:
+        return False
+    return True
+
+
+def _remove_abandoned(folder: Path, *, keep: str, now: float) -> None:
+    for path in folder.glob("attempt-*"):
+        if path.name != keep and now - path.stat().st_mtime > ABANDONED_AFTER_S:
+            shutil.rmtree(path, ignore_errors=True)

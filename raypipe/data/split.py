@@ -1,0 +1,36 @@
+"""The time split: which part of the data a prediction time belongs to."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from raypipe.definitions.durations import microseconds
+from raypipe.project.settings import Split
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+PARTS = (TRAIN, VALIDATION, TEST)
+EMBARGO, OUTSIDE = "embargo", "outside"
+
+
+def embargo_us(split: Split) -> int:
+    """The embargo in microseconds."""
+    return microseconds(split.embargo, where="project.yaml: split.embargo")
+
+
+def part_of(time: pl.Expr, split: Split) -> pl.Expr:
+    """`train`, `validation`, `test`, `embargo` or `outside` for a prediction time (Datetime, UTC).
+
+    A part ends an embargo before the next one begins, so that no outcome of it is learned inside the next.
+    """
+    embargo = pl.duration(microseconds=embargo_us(split))
+    validation, test = pl.lit(split.validation_from), pl.lit(split.test_from)
+    begin = time >= pl.lit(split.train_from) if split.train_from else pl.lit(True)
+    end = time < pl.lit(split.test_to) if split.test_to else pl.lit(True)
+    return (
+        pl.when(~(begin & end) | time.is_null()).then(pl.lit(OUTSIDE))
+        .when(time < validation - embargo).then(pl.lit(TRAIN))
+        .when(time < validation).then(pl.lit(EMBARGO))
+        .when(time < test - embargo).then(pl.lit(VALIDATION))
+        .when(time < test).then(pl.lit(EMBARGO))
+        .otherwise(pl.lit(TEST))
+    )

@@ -1,0 +1,25 @@
+"""What a user declares: sources, feature views, aggregations, a label. Pure; needs Polars only."""
+
+from raypipe.definitions.aggregations import Aggregation, count, first, last, max, mean, min, sum
+from raypipe.definitions.catalogue import Definitions
+from raypipe.definitions.label import Label
+from raypipe.definitions.source import Source
+from raypipe.definitions.views import FeatureView, LatestView, RequestView, View
+
+__all__ = [
+    "Aggregation",
+    "Definitions",
+    "FeatureView",
+    "Label",
+    "LatestView",
+    "RequestView",
+    "Source",
+    "View",
+    "count",
+    "first",
+    "last",
+    "max",
+    "mean",
+    "min",
+    "sum",
+]

@@ -1,0 +1,139 @@
+"""Feature views: windows over a source's past, a source's latest row, and expressions of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from raypipe.definitions.aggregations import Aggregation
+from raypipe.definitions.durations import default_hop, microseconds
+from raypipe.definitions.names import checked_name
+from raypipe.definitions.source import Source
+from raypipe.errors import DefinitionError
+
+
+def _entity(value: str | Sequence[str], where: str) -> tuple[str, ...]:
+    columns = (value,) if isinstance(value, str) else tuple(value)
+    if not columns or len(set(columns)) != len(columns):
+        raise DefinitionError("entity must name one or more different columns", where=where, got=repr(value))
+    return columns
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window's length and hop in microseconds: it covers floor((t - length) / hop) * hop <= event time <= t."""
+
+    name: str
+    length_us: int
+    hop_us: int
+
+    def tail(self, t_us: int) -> int:
+        """The earliest event time inside the window that ends at `t_us`. Works on numpy arrays too."""
+        return (t_us - self.length_us) // self.hop_us * self.hop_us
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureView:
+    """Aggregations over windows of a source's rows that were known by the prediction time.
+
+    entity: the column or columns that a row of the source and the row to predict for must share.
+    windows: lengths such as "3h"; each aggregation yields one feature a window, `<view>_<window>_<aggregation>`.
+    hop: the grain of the windows' tails, default 5 min up to 12 h, 1 h up to 12 d, 1 d beyond.
+    A null entity matches nothing: its windows are empty.
+    """
+
+    name: str
+    source: Source
+    entity: str | Sequence[str]
+    windows: Sequence[str]
+    aggregations: Mapping[str, Aggregation]
+    hop: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"FeatureView('{checked_name(self.name, what='a view')}')"
+        object.__setattr__(self, "entity", _entity(self.entity, where))
+        if self.source.static:
+            raise DefinitionError("a window needs a source with a clock", where=where, hint="use LatestView")
+        if not self.windows or not self.aggregations:
+            raise DefinitionError("a feature view needs at least one window and one aggregation", where=where)
+        for name in self.aggregations:
+            checked_name(name, what=f"an aggregation of {where}")
+        hops = sorted(window.hop_us for window in self.spans())
+        if any(hop % hops[0] for hop in hops):
+            raise DefinitionError("hops of one view must be multiples of the smallest", where=where, got=hops)
+
+    def spans(self) -> list[Window]:
+        """The windows with their hops, in declared order."""
+        where = f"FeatureView('{self.name}')"
+        hop = microseconds(self.hop, where=f"{where}.hop") if self.hop else None
+        lengths = {name: microseconds(name, where=f"{where}.windows") for name in self.windows}
+        return [Window(name, length, hop or default_hop(length)) for name, length in lengths.items()]
+
+    @property
+    def grain_us(self) -> int:
+        """The smallest hop: the grain of this view's online partial aggregates."""
+        return min(window.hop_us for window in self.spans())
+
+    def features(self) -> dict[str, pl.DataType]:
+        """Feature names and types in column order."""
+        return {
+            f"{self.name}_{window}_{name}": pl.Int64() if aggregation.kind == "count" else pl.Float64()
+            for window in self.windows
+            for name, aggregation in self.aggregations.items()
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class LatestView:
+    """Columns of the newest row (by event time) of a source that was known by the prediction time.
+
+    max_age: nothing older than this (event time against prediction time) is used; None sets no bound.
+    A static source needs no clock: its row for the entity is taken, and its contract must make the entity unique.
+    """
+
+    name: str
+    source: Source
+    entity: str | Sequence[str]
+    columns: Sequence[str]
+    max_age: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"LatestView('{checked_name(self.name, what='a view')}')"
+        object.__setattr__(self, "entity", _entity(self.entity, where))
+        if self.source.static and self.max_age:
+            raise DefinitionError("a static source has no age", where=where, got=f"max_age={self.max_age!r}")
+        if self.max_age:
+            microseconds(self.max_age, where=f"{where}.max_age")
+        if not self.columns:
+            raise DefinitionError("a latest view needs at least one column", where=where)
+
+    @property
+    def max_age_us(self) -> int | None:
+        return microseconds(self.max_age, where=f"LatestView('{self.name}').max_age") if self.max_age else None
+
+    def features(self) -> dict[str, pl.DataType]:
+        """Feature names and types in column order."""
+        schema = self.source.schema()
+        return {f"{self.name}_{column}": schema[column] for column in self.columns}
+
+
+@dataclass(frozen=True, eq=False)
+class RequestView:
+    """Expressions over the request's own columns and `prediction_time`."""
+
+    name: str
+    expressions: Mapping[str, pl.Expr]
+
+    def __post_init__(self) -> None:
+        checked_name(self.name, what="a view")
+        if not self.expressions:
+            raise DefinitionError("a request view needs at least one expression", where=f"RequestView('{self.name}')")
+
+    def columns(self) -> list[pl.Expr]:
+        """The expressions under their feature names."""
+        return [expression.alias(f"{self.name}_{name}") for name, expression in self.expressions.items()]
+
+
+View = FeatureView | LatestView | RequestView

@@ -1,0 +1,134 @@
+"""Read a project folder. Needs neither Ray nor XGBoost, and takes about a second."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from raypipe.definitions import Definitions
+from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
+from raypipe.project.settings import Settings, SourceFiles
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """A project folder, read and checked."""
+
+    folder: Path
+    settings: Settings
+    definitions: Definitions
+
+    @property
+    def storage(self) -> Path:
+        """The storage root: everything the project makes lies under it."""
+        return (self.folder / self.settings.storage).resolve()
+
+    def source_files(self, name: str) -> SourceFiles:
+        return self.settings.sources[name]
+
+
+def load_project(folder: str | Path) -> Project:
+    """The project in `folder`. Raises ConfigurationError or DefinitionError for what is wrong in it."""
+    root = Path(folder).resolve()
+    if not root.is_dir():
+        raise ConfigurationError("no such project folder", got=folder, hint="name it with --project, or make one: raypipe init")
+    settings = read_settings(root / "project.yaml")
+    definitions = Definitions.collect(_import_features(root / "features.py"))
+    _check_agreement(settings, definitions)
+    return Project(root, settings, definitions)
+
+
+def read_settings(path: Path) -> Settings:
+    """project.yaml as typed settings. Raises ConfigurationError that names the key."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError("no project.yaml", where=path.parent.name, hint="name the folder with --project, or make one: raypipe init") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError("project.yaml is no valid YAML", where=str(path), got=error) from None
+    if not isinstance(document, dict):
+        raise ConfigurationError("project.yaml must hold keys and values", where=str(path), got=type(document).__name__)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise _settings_error(error, path) from None
+
+
+def _settings_error(error: ValidationError, path: Path) -> ConfigurationError:
+    """The first complaint of pydantic in our words, with the number of further ones."""
+    first, others = error.errors()[0], error.error_count() - 1
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {others} more)" if others else ""
+    where = f"{path.name}: {key}"
+    if first["type"] == "extra_forbidden":
+        return ConfigurationError(
+            f"unknown key '{first['loc'][-1]}'{more}", where=where, hint=nearest(str(first["loc"][-1]), _known_keys(first["loc"][:-1]))
+        )
+    if first["type"] == "missing":
+        return ConfigurationError(f"key '{key}' is missing{more}", where=path.name)
+    return ConfigurationError(f"{first['msg']}{more}", where=where, got=repr(first["input"])[:200])
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Keys that the section at `location` may hold."""
+    section: Any = Settings
+    for part in location:
+        if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:
+            section = section.model_fields[str(part)].annotation
+        else:
+            section = SourceFiles
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+
+
+def _import_features(path: Path) -> ModuleType:
+    """features.py as a module under a name of its own, so that two projects never mix."""
+    if not path.is_file():
+        raise ConfigurationError("no features.py", where=str(path.parent), hint="declare sources, views and a label there: raypipe init shows how")
+    name = f"raypipe_project_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError("features.py cannot be imported", where=str(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except RaypipeError as error:
+        error.where = f"features.py:{_line_in(error, path)} {error.where}".strip()
+        raise
+    except Exception as error:
+        raise DefinitionError(
+            f"features.py raises {type(error).__name__}", where=f"features.py:{_line_in(error, path)}", got=error
+        ) from error
+    return module
+
+
+def _line_in(error: BaseException, path: Path) -> int | str:
+    """The line of `path` that `error` came through last."""
+    if isinstance(error, SyntaxError):
+        return error.lineno or "?"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return lines[-1] or "?" if lines else "?"
+
+
+def _check_agreement(settings: Settings, definitions: Definitions) -> None:
+    """project.yaml and features.py must name the same sources and slices."""
+    declared = [source.name for source in definitions.sources]
+    for name in settings.sources:
+        if name not in declared:
+            raise ConfigurationError(f"features.py declares no source '{name}'", where=f"project.yaml: sources.{name}", hint=nearest(name, declared))
+    for name in declared:
+        if name not in settings.sources:
+            raise ConfigurationError(f"source '{name}' has no path", where="project.yaml: sources", hint=f"add '{name}: {{path: ...}}'")
+    request = list(definitions.label.request)
+    for column in settings.evaluation.slices:
+        if column not in request:
+            raise ConfigurationError(f"no request column '{column}' to slice by", where="project.yaml: evaluation.slices", hint=nearest(column, request))

@@ -1,0 +1,167 @@
+"""project.yaml: every key, its type, its default and what it means. Unknown keys are refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from raypipe.definitions.durations import microseconds
+
+
+def _utc(value: Any) -> Any:
+    """A date or time without an offset is UTC."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return value
+
+
+def _duration(value: Any) -> Any:
+    microseconds(value, where="project.yaml")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_utc)]
+Duration = Annotated[str, BeforeValidator(_duration)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Contract(Section):
+    """What happens when rows of a source break its contract."""
+
+    on_violation: Literal["refuse", "quarantine", "warn"] = "refuse"
+    """refuse: stop with exit code 4. quarantine: set the rows aside with the failed rule and go on. warn: keep them and say so."""
+    max_share: float = Field(0.01, ge=0, le=1)
+    """quarantine only: refuse after all when more than this share of the rows is bad."""
+
+
+class SourceFiles(Section):
+    """Where a source's Parquet files lie, and the policy for bad rows."""
+
+    path: str
+    """A file, a folder or a glob, relative to the project folder."""
+    contract: Contract = Contract()
+
+
+class Split(Section):
+    """The time split, by prediction time, in UTC: train, then validation, then test."""
+
+    train_from: Moment | None = None
+    """Earliest prediction time to train on; default: the first there is."""
+    validation_from: Moment
+    """Where training ends and validation starts."""
+    test_from: Moment
+    """Where validation ends and test starts."""
+    test_to: Moment | None = None
+    """Where test ends; default: after the last row."""
+    embargo: Duration
+    """Rows whose prediction time lies this close before a boundary are left out; at least the label's horizon."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Split:
+        moments = [m for m in (self.train_from, self.validation_from, self.test_from, self.test_to) if m]
+        if moments != sorted(set(moments)):
+            raise ValueError("train_from < validation_from < test_from < test_to must hold")
+        return self
+
+
+class Features(Section):
+    """How the training set is built."""
+
+    plan: Literal["auto", "local", "distributed"] = "auto"
+    """local: one process. distributed: Ray Data, hash-partitioned by entity. auto: local up to `local_max_bytes`."""
+    local_max_bytes: int = Field(256 * 1024**2, ge=0)
+    """auto: bytes of the sources' Parquet files up to which one process builds the training set."""
+    partitions: int | None = Field(None, ge=1)
+    """Partitions of the distributed plan; default: one a CPU of the cluster."""
+    chunk_rows: int = Field(32_768, ge=1)
+    """Spine rows in one file of the training set."""
+
+
+class Training(Section):
+    """Distributed XGBoost on Ray Train."""
+
+    workers: int = Field(2, ge=1)
+    """Ray Train workers; each reads its own files of the training set."""
+    cpus_per_worker: float = Field(1, gt=0)
+    """CPUs and XGBoost threads of a worker."""
+    rounds: int = Field(200, ge=1)
+    """Most boosting rounds."""
+    early_stopping_rounds: int = Field(20, ge=1)
+    """Stop when the log loss on validation has not improved for so many rounds; the best round is kept."""
+    checkpoint_every: int = Field(25, ge=1)
+    """Rounds between checkpoints; each is also a progress report."""
+    seed: int = 7
+    params: dict[str, Any] = Field(default_factory=dict)
+    """XGBoost's own parameters (eta, max_depth, ...); objective and metric are set by raypipe."""
+
+    @model_validator(mode="after")
+    def _no_reserved(self) -> Training:
+        reserved = sorted({"objective", "eval_metric", "nthread", "seed", "tree_method"} & set(self.params))
+        if reserved:
+            raise ValueError(f"params may not set {', '.join(reserved)}: raypipe does")
+        return self
+
+
+class Evaluation(Section):
+    """Metrics on the test months, and the rules a model must meet to be promoted."""
+
+    slices: list[str] = Field(default_factory=list)
+    """Request columns by whose values the metrics are broken down."""
+    slice_min_rows: int = Field(200, ge=1)
+    """Slices smaller than this are listed with their row count and no metrics."""
+    calibration_bins: int = Field(10, ge=2, le=100)
+    """Equal-width bins of the expected calibration error."""
+    gate: list[str] = Field(min_length=1)
+    """Rules `<metric> <op> <figure>`, for instance "roc_auc > logistic_regression.roc_auc" or "calibration_error <= 0.05"."""
+
+
+class Registry(Section):
+    """Where runs, versions and aliases live."""
+
+    tracking_uri: str | None = None
+    """An MLflow server; default: an embedded SQLite file under `storage`."""
+
+
+class Serving(Section):
+    """The endpoint."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback opens the endpoint to the network."""
+    port: int = Field(8000, ge=1, le=65535)
+    replicas: int = Field(1, ge=1)
+    max_ongoing_requests: int = Field(100, ge=1)
+    """Requests that one replica works on at a time."""
+    max_rows: int = Field(1000, ge=1)
+    """Rows in one request; more is answered 413."""
+    max_body_bytes: int = Field(1024**2, ge=1)
+    """Size of one request; more is answered 413."""
+    as_of: Moment | None = None
+    """Knowledge time of the online state; default: now. An example with old data sets it back."""
+    max_past: Duration = "24h"
+    """A request whose prediction time lies further than this before the online state's as-of time is refused."""
+
+
+class Settings(Section):
+    """All of project.yaml."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
+    """The model's name: in the registry and in the endpoint's URLs."""
+    storage: str = ".raypipe"
+    """Folder for everything the project makes, relative to the project folder."""
+    sources: dict[str, SourceFiles]
+    """One entry for each Source of features.py."""
+    split: Split
+    features: Features = Features()
+    training: Training = Training()
+    evaluation: Evaluation
+    registry: Registry = Registry()
+    serving: Serving = Serving()
