@@ -172,6 +172,12 @@ def _check_source(source: Source) -> None:
 
 def _check_label(label: Label) -> None:
     where, schema = f"Label('{label.name}')", label.spine.schema()
+    for name, dtype in label.request_schema().items():
+        if not (dtype.is_integer() or dtype.is_float() or dtype in (pl.Boolean, pl.String, pl.Date, TIME)):
+            raise DefinitionError(
+                f"a client cannot send column '{name}'", where=f"{where}.request", got=dtype,
+                expected="an integer, float, boolean, string, date or UTC time in microseconds",
+            )
     frame = pl.DataFrame(schema=schema).lazy()
     for role, expression, expected, scope in (
         ("prediction_time", label.prediction_time, TIME, label.request_schema()),
@@ -258,7 +264,8 @@ def _check_static_entity(view: LatestView, where: str) -> None:
 
 def _check_types(features: dict[str, pl.DataType], where: str) -> None:
     for name, dtype in features.items():
-        usable = dtype.is_numeric() or dtype in (pl.Boolean, pl.String, pl.Categorical) or isinstance(dtype, pl.Enum)
+        number = dtype.is_integer() or dtype.is_float()
+        usable = number or dtype in (pl.Boolean, pl.String, pl.Categorical) or isinstance(dtype, pl.Enum)
         if not usable:
             raise DefinitionError(
                 f"feature '{name}' has a type that a model cannot use", where=where, got=dtype, expected=USABLE

@@ -79,9 +79,17 @@ def build_training_set(project: Project, sources: Sources, plan: str, as_of: dat
         job = Job(str(project.folder), sources, as_of, attempt)
         counts = count_rows(job.spine(project), project.settings)
         files = _run_plan(project, job, plan)
-        return _finish(project, attempt, files, counts) | {"identity": named, "plan": plan}
+        return _finish(project, attempt, files, counts) | {"identity": named, "plan": plan, "sources": _lineage(sources)}
 
     return TrainingSet(digest, publish(project.storage / "training_sets" / digest, build))
+
+
+def _lineage(sources: Sources) -> dict[str, Any]:
+    """Each source's prepared digest, violations, and the exact files it was read from."""
+    return {
+        name: {"digest": s.digest, "rows": s.rows, "violations": s.violations, "snapshot": s.snapshot}
+        for name, s in sorted(sources.items())
+    }
 
 
 def _run_plan(project: Project, job: Job, plan: str) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Metrics, slices, baselines, gates and the report."""

@@ -1,0 +1,161 @@
+"""The definitions as a replica needs them: plain data, without sources, contracts or code.
+
+A spec is made from the project's definitions when a model is packaged, travels in the bundle as JSON, and says
+how online values are looked up, merged and put beside the request's own features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import dataframely as dy
+import polars as pl
+
+from raypipe.definitions import Definitions, FeatureView, LatestView, RequestView
+from raypipe.definitions.aggregations import Kind
+from raypipe.definitions.expressions import from_json, to_json
+from raypipe.definitions.source import TIME
+from raypipe.definitions.views import Window
+from raypipe.features.transforms import is_category
+
+TYPES: dict[str, pl.DataType] = {
+    str(dtype): dtype
+    for dtype in (
+        pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.UInt64(),
+        pl.Float32(), pl.Float64(), pl.Boolean(), pl.String(), pl.Date(), TIME,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Field:
+    """One request field: its type, and the bounds that its source's contract states."""
+
+    name: str
+    type: str
+    nullable: bool
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """A window view: aggregation kinds by name, merged from partial aggregates of `grain_us`."""
+
+    name: str
+    entity: tuple[str, ...]
+    windows: tuple[Window, ...]
+    aggregations: Mapping[str, Kind]
+    features: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LatestSpec:
+    """A latest view: the newest row not older than `max_age_us` (None: no bound); static ones have no clock."""
+
+    name: str
+    entity: tuple[str, ...]
+    static: bool
+    max_age_us: int | None
+    features: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RequestSpec:
+    """Features computed from the request alone, each a Polars expression in its JSON form."""
+
+    name: str
+    expressions: Mapping[str, Any]
+
+
+ViewSpec = WindowSpec | LatestSpec | RequestSpec
+KINDS: dict[str, type[ViewSpec]] = {"window": WindowSpec, "latest": LatestSpec, "request": RequestSpec}
+
+
+@dataclass(frozen=True)
+class ServingSpec:
+    """All a replica knows of the definitions."""
+
+    fields: tuple[Field, ...]
+    prediction_time: Any
+    views: tuple[ViewSpec, ...]
+
+    def schema(self) -> pl.Schema:
+        """Types of the request's columns."""
+        return pl.Schema({f.name: TYPES[f.type] for f in self.fields})
+
+    def prediction_time_expression(self) -> pl.Expr:
+        return from_json(self.prediction_time, where="serving.json: prediction_time")
+
+    def to_json(self) -> dict[str, Any]:
+        kinds = {cls: kind for kind, cls in KINDS.items()}
+        return {
+            "fields": [asdict(f) for f in self.fields],
+            "prediction_time": self.prediction_time,
+            "views": [{"kind": kinds[type(view)], **asdict(view)} for view in self.views],
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ServingSpec:
+        return cls(
+            tuple(Field(**f) for f in document["fields"]),
+            document["prediction_time"],
+            tuple(_view_from_json(dict(view)) for view in document["views"]),
+        )
+
+
+def _view_from_json(view: dict[str, Any]) -> ViewSpec:
+    kind = KINDS[view.pop("kind")]
+    if "windows" in view:
+        view["windows"] = tuple(Window(**window) for window in view["windows"])
+    if "entity" in view:
+        view["entity"] = tuple(view["entity"])
+    return kind(**view)
+
+
+def serving_spec(definitions: Definitions) -> ServingSpec:
+    """The spec of a project's definitions."""
+    label = definitions.label
+    columns = label.spine.contract.columns()
+    derived = label.spine.derive
+    fields = tuple(
+        _derived_field(name, dtype) if name in derived else _field(name, dtype, columns[name])
+        for name, dtype in label.request_schema().items()
+    )
+    where = f"Label('{label.name}').prediction_time"
+    return ServingSpec(fields, to_json(label.prediction_time, where=where), tuple(view_spec(v) for v in definitions.views))
+
+
+def view_spec(view: FeatureView | LatestView | RequestView) -> ViewSpec:
+    """The spec of one view."""
+    if isinstance(view, RequestView):
+        where = f"RequestView('{view.name}')"
+        return RequestSpec(view.name, {f"{view.name}_{n}": to_json(e, where=where) for n, e in view.expressions.items()})
+    features = {name: _plain(dtype) for name, dtype in view.features().items()}
+    if isinstance(view, LatestView):
+        return LatestSpec(view.name, tuple(view.entity), view.source.static, view.max_age_us, features)
+    kinds = {name: aggregation.kind for name, aggregation in view.aggregations.items()}
+    return WindowSpec(view.name, tuple(view.entity), tuple(view.spans()), kinds, features)
+
+
+def _plain(dtype: pl.DataType) -> str:
+    return "String" if is_category(dtype) else str(dtype)
+
+
+def _field(name: str, dtype: pl.DataType, column: dy.Column) -> Field:
+    bounds = {rule: getattr(column, rule, None) for rule in ("min", "max", "min_length", "max_length", "regex")}
+    stated = {rule: bound for rule, bound in bounds.items() if bound is not None and isinstance(bound, int | float | str)}
+    return Field(name, str(dtype), bool(column.nullable), stated, column.description)
+
+
+def _derived_field(name: str, dtype: pl.DataType) -> Field:
+    """A derived request column has no rules of its own in the contract; it must be there."""
+    return Field(name, str(dtype), nullable=False)
+
+
+def request_columns(view: RequestSpec) -> list[pl.Expr]:
+    """The expressions of a request view under their feature names."""
+    return [from_json(document, where=f"serving.json: {name}").alias(name) for name, document in view.expressions.items()]
+

@@ -1,0 +1,1 @@
+"""Request contract, protocol, replica, and deployment on Ray Serve."""

@@ -1,0 +1,113 @@
+"""Deploy a target on Ray Serve, wait until it answers, and take it down again."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from raypipe.cluster.settings import haproxy_available
+from raypipe.errors import ClusterError, ConfigurationError
+from raypipe.project import Project
+from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
+from raypipe.serving.client import get
+from raypipe.serving.resolve import Target
+
+START_TIMEOUT_S = 120.0
+
+
+def deploy_document(project: Project, target: Target) -> dict[str, Any]:
+    """The Serve configuration (as `serve deploy` takes it) that serves `target`."""
+    serving = project.settings.serving
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": serving.host, "port": serving.port},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {
+                "name": project.settings.name,
+                "route_prefix": "/",
+                "import_path": IMPORT_PATH,
+                "args": {"resolved": True},
+                "deployments": [
+                    {
+                        "name": DEPLOYMENT,
+                        "num_replicas": serving.replicas,
+                        "max_ongoing_requests": serving.max_ongoing_requests,
+                        "user_config": target.user_config,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+@contextmanager
+def serving(project: Project, target: Target) -> Iterator[str]:
+    """The endpoint while the block runs; yields its base URL. Needs a connection to a Ray cluster."""
+    from ray import serve
+
+    settings = project.settings.serving
+    check_port_free(settings.host, settings.port)
+    started = deploy(project, target)
+    try:
+        yield started
+    finally:
+        serve.shutdown()
+
+
+def deploy(project: Project, target: Target) -> str:
+    """Deploy `target` beside what runs; returns the base URL once the new version answers."""
+    from ray import serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    document, settings = deploy_document(project, target), project.settings.serving
+    serve.start(http_options=document["http_options"], proxy_location=document["proxy_location"])
+    client = _get_global_client()
+    client.deploy_apps(ServeDeploySchema.model_validate(document))
+    base = f"http://{settings.host}:{settings.port}"
+    _wait(project, base, str(target.version.version))
+    return base
+
+
+def proxy_in_words() -> str:
+    """Which proxy stands in front of the replicas on this machine."""
+    return "HAProxy" if haproxy_available() else "Ray's own proxy (HAProxy's binary exists for x86-64 Linux only)"
+
+
+def check_port_free(host: str, port: int) -> None:
+    """Raise ConfigurationError if something listens on the address already."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}", got=error.strerror, expected="a free address",
+                hint="end what listens there (perhaps an endpoint that is still up), or choose another: --port, or serving.port in project.yaml",
+            ) from None
+
+
+def _wait(project: Project, base: str, version: str) -> None:
+    """Until the version answers, or Serve says that it cannot start."""
+    from ray import serve
+
+    url = f"{base}/v2/models/{project.settings.name}/versions/{version}/ready"
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if get(url) == 200:
+            return
+        application = serve.status().applications.get(project.settings.name)
+        if application and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ClusterError("the endpoint does not start", got=_reason(application), hint="see the replica's log under /tmp/ray/session_latest/logs/serve")
+        time.sleep(0.1)
+    raise ClusterError(f"the endpoint did not answer within {START_TIMEOUT_S:.0f} s", where=url)
+
+
+def _reason(application: Any) -> str:
+    messages = [application.message, *(d.message for d in application.deployments.values())]
+    lines = [line.strip() for message in messages for line in message.splitlines() if "Error" in line]
+    return lines[-1] if lines else "; ".join(m for m in messages if m)

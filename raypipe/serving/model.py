@@ -1,0 +1,69 @@
+"""A loaded version: bundle and online state, from request rows to predictions. Runs in each replica."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from raypipe.data.digest import digest_of_file
+from raypipe.errors import BundleError, RequestError
+from raypipe.features.online import OnlineState
+from raypipe.registry.bundle import Bundle, read_bundle
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One probability a row, and the time at which each row's features were taken (microseconds)."""
+
+    probability: NDArray[np.float32]
+    feature_time_us: NDArray[np.int64]
+
+
+class LoadedModel:
+    """One version, ready to answer.
+
+    Raises BundleError on loading if a byte of the bundle or of the online state is not what its digest promises.
+    """
+
+    def __init__(self, version: str, pointer: Mapping[str, Any], max_past_us: int) -> None:
+        self.version = version
+        self.bundle: Bundle = read_bundle(pointer["bundle"], pointer["digest"])
+        self.bundle.model.set_param({"nthread": 1})
+        self._max_past_us = max_past_us
+        state = Path(pointer["online"])
+        if not state.is_file() or digest_of_file(state) != pointer["online_sha256"]:
+            raise BundleError("the online state is missing or was changed", where=str(state), hint="raypipe serve rebuilds it")
+        self.online = OnlineState(state, self.bundle.serving, pointer["as_of_us"])
+
+    def predict(self, rows: pl.DataFrame) -> Predictions:
+        """Predictions for request rows (columns of the request contract). Raises RequestError for rows too far in the past."""
+        times = self.online.feature_times(rows)
+        self._refuse_the_past(rows, times)
+        matrix = self.bundle.transforms.matrix(self.online.features(rows, times))
+        return Predictions(np.asarray(self.bundle.model.inplace_predict(matrix), np.float32), times)
+
+    def _refuse_the_past(self, rows: pl.DataFrame, times: NDArray[np.int64]) -> None:
+        """The state holds what was known at its as-of time; older rows would be answered with their own future."""
+        wanted = rows.select(self.bundle.serving.prediction_time_expression().dt.epoch("us")).to_series().to_numpy()
+        late = np.flatnonzero(times - wanted > self._max_past_us)
+        if len(late):
+            as_of = moment(self.online.as_of_us)
+            reason = f"the prediction time {moment(int(wanted[late[0]]))} lies too far before {as_of}, when these features were taken"
+            raise RequestError(
+                f"{len(late)} rows lie too far in the past", fields=[{"row": int(late[0]), "field": None, "reason": reason}],
+                hint="the endpoint answers for the present; score the past with a training set's features",
+            )
+
+
+def moment(us: int) -> str:
+    """Microseconds since 1970 as ISO 8601 in UTC."""
+    return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")

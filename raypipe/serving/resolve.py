@@ -1,0 +1,66 @@
+"""What to deploy: the champion's bundle and a fresh online state, as a replica's `user_config`. Control plane only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from raypipe.data.sources import PreparedSource, prepare_source
+from raypipe.definitions.durations import microseconds
+from raypipe.errors import RegistryError
+from raypipe.features.online import STATE
+from raypipe.features.online_build import build_online_state
+from raypipe.project import Project
+from raypipe.registry.tracking import Registry, Version
+
+
+@dataclass(frozen=True)
+class Target:
+    """A version to serve and the `user_config` that makes replicas serve it."""
+
+    version: Version
+    user_config: dict[str, Any]
+    as_of: str
+
+
+def resolve(project: Project, number: int | None = None, sources: Mapping[str, PreparedSource] | None = None) -> Target:
+    """The champion (or version `number`) with an online state of what is known now, or at `serving.as_of`.
+
+    Raises RegistryError if there is no champion, or if features.py has changed since the version was trained: online
+    values are computed by today's definitions, which then would not be the model's.
+    """
+    registry = Registry(project)
+    version = registry.version(number) if number is not None else registry.champion()
+    if version is None:
+        raise RegistryError(f"model '{project.settings.name}' has no champion", hint="raypipe run trains and promotes one")
+    if version.definitions_digest != project.definitions.digest():
+        raise RegistryError(
+            f"features.py has changed since version {version.version} was trained", where=project.folder.name,
+            got=f"definitions {project.definitions.digest()[:12]}", expected=version.definitions_digest[:12],
+            hint="train a new version (raypipe run), or check out the features.py that belongs to this one",
+        )
+    prepared = sources or {s.name: prepare_source(project, s.name) for s in project.definitions.sources}
+    state = build_online_state(project, prepared, project.settings.serving.as_of or datetime.now(UTC))
+    return Target(version, user_config(project, version, state.path(STATE).as_posix(), state.manifest), state.manifest["as_of"])
+
+
+def user_config(project: Project, version: Version, online: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The document that Serve hands to `Replica.reconfigure`."""
+    serving = project.settings.serving
+    pointer = {
+        "bundle": version.bundle_uri,
+        "digest": version.bundle_digest,
+        "online": online,
+        "online_sha256": manifest["sha256"],
+        "as_of_us": manifest["as_of_us"],
+    }
+    return {
+        "model": project.settings.name,
+        "versions": {str(version.version): pointer},
+        "default": str(version.version),
+        "max_rows": serving.max_rows,
+        "max_body_bytes": serving.max_body_bytes,
+        "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
+    }

@@ -1,0 +1,1 @@
+"""Matrix ingestion, the Ray Train loop, and the trained run."""
