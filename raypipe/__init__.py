@@ -1,23 +1,27 @@
 """raypipe: from Parquet tables to a monitored prediction endpoint, on one Ray cluster.
 
-The names below are what a project's features.py uses. Importing them needs neither Ray nor XGBoost.
+The names below are what a project's features.py uses. They are loaded when first used, so that
+`raypipe --help` does not wait for Polars; nothing here needs Ray or XGBoost.
 """
 
-from raypipe.definitions import (
-    Aggregation,
-    FeatureView,
-    Label,
-    LatestView,
-    RequestView,
-    Source,
-    count,
-    first,
-    last,
-    max,
-    mean,
-    min,
-    sum,
-)
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raypipe.definitions import (
+        Aggregation,
+        FeatureView,
+        Label,
+        LatestView,
+        RequestView,
+        Source,
+        count,
+        first,
+        last,
+        max,
+        mean,
+        min,
+        sum,
+    )
 
 __version__ = "0.1.0"
 
@@ -36,3 +40,11 @@ __all__ = [
     "min",
     "sum",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'raypipe' has no attribute '{name}'")
+    from raypipe import definitions
+
+    return getattr(definitions, name)

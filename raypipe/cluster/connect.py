@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,17 +26,24 @@ def ray_cluster() -> Iterator[str]:
         return
     address = os.environ.get("RAY_ADDRESS")
     described = _join(address) if address else _start()
+    _quieten()
     try:
         yield described
     finally:
         ray.shutdown()
 
 
+def _quieten() -> None:
+    """Ray's libraries log every dataset and deployment; raypipe says what matters itself."""
+    for name in ("ray.data", "ray.serve", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def _join(address: str) -> str:
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             "cannot join the Ray cluster", where=f"RAY_ADDRESS={address}", got=str(error).splitlines()[0],
@@ -50,7 +58,7 @@ def _start() -> str:
     cpus = max(os.cpu_count() or 1, 2)  # two logical CPUs even on one core: training has two workers by default
     try:
         ray.init(
-            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="warning",
+            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="error",
             _node_ip_address="127.0.0.1",
         )
     except (RuntimeError, ValueError, OSError) as error:

@@ -42,6 +42,10 @@ class Evaluation:
     verdict: Verdict
 
     @property
+    def digest(self) -> str:
+        return self.output.folder.name
+
+    @property
     def report(self) -> Path:
         return self.output.path(REPORT)
 

@@ -16,13 +16,14 @@ import polars as pl
 
 import raypipe
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import Output, publish
+from raypipe.data.publish import Output, find, publish
 from raypipe.data.split import PARTS, TRAIN
 from raypipe.features import plan_local
 from raypipe.features.job import Job, Sources
 from raypipe.features.spine import count_rows
 from raypipe.features.transforms import Transforms, fit
 from raypipe.project import Project
+from raypipe.project.settings import Features
 
 TRANSFORMS = "transforms.json"
 
@@ -64,6 +65,23 @@ def identity(project: Project, sources: Sources, as_of: datetime | None) -> dict
         "chunk_rows": project.settings.features.chunk_rows,
         "as_of": as_of.isoformat() if as_of else None,
     }
+
+
+def choose_plan(wanted: str, settings: Features, sources: Sources) -> tuple[str, str]:
+    """`local` or `distributed`, and why. Decided by the size of the sources' files unless `wanted` forces one."""
+    size = sum(file["bytes"] for source in sources.values() for file in source.snapshot["files"])
+    if wanted != "auto":
+        return wanted, "asked for"
+    megabytes, limit = size / 1024**2, settings.local_max_bytes / 1024**2
+    plan = "local" if size <= settings.local_max_bytes else "distributed"
+    return plan, f"{megabytes:.0f} MiB of sources, limit of the local plan {limit:.0f} MiB"
+
+
+def find_training_set(project: Project, sources: Sources, as_of: datetime | None = None) -> TrainingSet | None:
+    """The training set of these sources and definitions, if it is published."""
+    digest = digest_of(identity(project, sources, as_of))
+    output = find(project.storage / "training_sets" / digest)
+    return TrainingSet(digest, output) if output else None
 
 
 def build_training_set(project: Project, sources: Sources, plan: str, as_of: datetime | None = None) -> TrainingSet:

@@ -21,17 +21,19 @@ from raypipe.training.train import Run
 LIBRARIES = ("ray", "polars", "pyarrow", "numpy", "xgboost", "dataframely", "scikit-learn")
 
 
-def package(project: Project, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> tuple[str, str]:
-    """Write the run's bundle; returns its digest and URI."""
+def package(project: Project, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> tuple[str, str, dict[str, Any]]:
+    """Write the run's bundle; returns its digest, URI and lineage."""
+    origin = lineage(project, training_set, run)
     documents = {
         TRANSFORMS: training_set.transforms().to_json(),
         SERVING: serving_spec(project.definitions).to_json(),
         METRICS: evaluation.result | {"verdict": evaluation.verdict.to_json()},
-        LINEAGE: lineage(project, training_set, run),
+        LINEAGE: origin,
     }
     # Keys keep their order: the columns of the model's matrix are in the order of the transforms.
     files = {name: orjson.dumps(document, option=orjson.OPT_INDENT_2) for name, document in documents.items()}
-    return write_bundle(project.storage / "bundles", files | {MODEL: run.model_path.read_bytes()})
+    digest, uri = write_bundle(project.storage / "bundles", files | {MODEL: run.model_path.read_bytes()})
+    return digest, uri, origin
 
 
 def lineage(project: Project, training_set: TrainingSet, run: Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from raypipe.errors import RegistryError
 from raypipe.project import Project
 
 CHAMPION = "champion"
-_TAGS = ("bundle_digest", "run_digest", "verdict", "definitions_digest")
+_TAGS = ("bundle_digest", "run_digest", "evaluation", "verdict", "definitions_digest")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Version:
     version: int
     bundle_uri: str
     bundle_digest: str
+    run_digest: str
+    evaluation: str
     definitions_digest: str
     verdict: str
     run_id: str
@@ -52,7 +54,7 @@ class Registry:
 
     def record(
         self, *, digest: str, uri: str, lineage: Mapping[str, Any], metrics: Mapping[str, float], params: Mapping[str, Any],
-        history: list[float], verdict: str, report: Path,
+        history: list[float], verdict: str, report: Path, evaluation: str,
     ) -> str:
         """Log a packaged run; returns MLflow's run id. The same bundle is logged once."""
         with _reaching(self.uri):
@@ -63,7 +65,7 @@ class Registry:
             run_id = str(self._client.create_run(experiment, run_name=digest[:12]).info.run_id)
             self._log(run_id, metrics, params, history)
             tags = {
-                "bundle_digest": digest, "bundle_uri": uri, "run_digest": lineage["run"], "verdict": verdict,
+                "bundle_digest": digest, "bundle_uri": uri, "run_digest": lineage["run"], "verdict": verdict, "evaluation": evaluation,
                 "training_set": lineage["training_set"], "definitions_digest": lineage["definitions"]["digest"],
                 "commit": lineage["code"]["commit"] or "none",
             }
@@ -149,7 +151,7 @@ class Registry:
         number, tags = int(entry.version), entry.tags
         metrics = self._client.get_run(entry.run_id).data.metrics
         return Version(
-            self.model, number, entry.source, tags["bundle_digest"], tags["definitions_digest"], tags["verdict"], entry.run_id,
+            self.model, number, entry.source, *(tags[name] for name in ("bundle_digest", "run_digest", "evaluation", "definitions_digest", "verdict")), entry.run_id,
             tuple(sorted(alias for alias, version in aliases.items() if int(version) == number)),
             {name.removeprefix("test_"): value for name, value in metrics.items() if name.startswith("test_")},
         )

@@ -1,0 +1,147 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raypipe.cli.output import run_command
+
+app = typer.Typer(
+    help="From Parquet tables to a monitored prediction endpoint, on one Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project folder (features.py, project.yaml).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+PlanOption = Annotated[str | None, typer.Option("--plan", help="local, distributed or auto; default: as project.yaml says.")]
+AsOfOption = Annotated[str | None, typer.Option("--as-of", help="Build from what was known at this time (ISO 8601, UTC).")]
+PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
+HERE = Path()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist or be empty.")], as_json: JsonOption = False
+) -> None:
+    """Make a project that runs: contracts, features, a label, settings and a small table."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.init(folder), as_json=as_json)
+
+
+@app.command()
+def check(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
+    """Check features.py and project.yaml, without reading data or starting Ray."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.check(project), as_json=as_json)
+
+
+@app.command()
+def features(
+    project: ProjectOption = HERE, plan: PlanOption = None, as_of: AsOfOption = None, as_json: JsonOption = False
+) -> None:
+    """Check the data and build the training set."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.features(project, plan, as_of), as_json=as_json)
+
+
+@app.command()
+def train(project: ProjectOption = HERE, plan: PlanOption = None, as_of: AsOfOption = None, as_json: JsonOption = False) -> None:
+    """Train a model on the training set (built first if need be)."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.train(project, plan, as_of), as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    project: ProjectOption = HERE, plan: PlanOption = None, as_of: AsOfOption = None, as_json: JsonOption = False
+) -> None:
+    """Evaluate the trained model, judge it by the gate, and register it if it passes."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.evaluate(project, plan, as_of), as_json=as_json)
+
+
+@app.command()
+def run(
+    project: ProjectOption = HERE,
+    plan: PlanOption = None,
+    as_of: AsOfOption = None,
+    request: Annotated[Path | None, typer.Option("--predict", help="Then deploy, and ask about the rows of this JSON file.")] = None,
+    port: PortOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Everything from the Parquet files to a champion; what is done already is reused."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.run(project, plan, as_of, request, port), as_json=as_json)
+
+
+@app.command()
+def models(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
+    """List the registered versions."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.models(project), as_json=as_json)
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(help="The version to make champion.")],
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version the champion, if it passed its gate."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.promote(project, version), as_json=as_json)
+
+
+@app.command()
+def serve(
+    project: ProjectOption = HERE,
+    version: Annotated[int | None, typer.Option("--version", help="Serve this version instead of the champion.")] = None,
+    port: PortOption = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print a file for `serve deploy` and stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the champion over HTTP until interrupted."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.serve(project, version, port, print_config), as_json=as_json)
+
+
+@app.command()
+def predict(
+    request: Annotated[Path, typer.Argument(help='A JSON file {"rows": [{...}]}, or - for stdin.')],
+    project: ProjectOption = HERE,
+    url: Annotated[str | None, typer.Option("--url", help="The endpoint's base URL; default: as project.yaml says.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a running endpoint for predictions."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.predict(project, request, url), as_json=as_json)
+
+
+@app.command(name="ray-env")
+def ray_env() -> None:
+    """Print raypipe's Ray settings as shell exports, for the environment of `ray start`."""
+    from raypipe.cluster.settings import environment
+
+    for name, value in environment().items():
+        typer.echo(f"export {name}='{value}'")
+
+
+def main() -> None:
+    """Entry point of the `raypipe` command and of the jobs."""
+    app()

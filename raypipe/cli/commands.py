@@ -1,0 +1,296 @@
+"""What the commands do: load the project, call the steps, and say the result as a document and in words."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raypipe.cli.output import Result
+from raypipe.errors import ConfigurationError
+from raypipe.project import Project, load_project
+
+if TYPE_CHECKING:
+    from raypipe.evaluation.evaluate import Evaluation
+    from raypipe.pipeline.steps import Pipeline
+    from raypipe.registry.tracking import Version
+    from raypipe.serving.resolve import Target
+
+
+def init(folder: Path) -> Result:
+    from raypipe.cli.scaffold import scaffold
+
+    files = scaffold(folder)
+    words = f"made {folder}: {', '.join(files)}\nnext: raypipe run --project {shlex.quote(str(folder))}"
+    return {"folder": str(folder), "files": files}, words
+
+
+def check(folder: Path) -> Result:
+    from raypipe.evaluation.gate import parse
+
+    project = load_project(folder)
+    for rule in project.settings.evaluation.gate:
+        parse(rule)
+    definitions = project.definitions
+    features = definitions.features()
+    document = {
+        "model": project.settings.name,
+        "sources": [source.name for source in definitions.sources],
+        "views": [view.name for view in definitions.views],
+        "features": {name: str(dtype) for name, dtype in features.items()},
+        "request": {name: str(dtype) for name, dtype in definitions.label.request_schema().items()},
+        "gate": project.settings.evaluation.gate,
+        "definitions": definitions.digest(),
+    }
+    words = (
+        f"{project.settings.name}: {len(definitions.sources)} sources, {len(definitions.views)} views, {len(features)} features, "
+        f"label '{definitions.label.name}'\nrequest fields: "
+        + ", ".join(f"{name} ({dtype})" for name, dtype in document["request"].items())  # type: ignore[attr-defined]
+        + f"\ngate: {len(project.settings.evaluation.gate)} rules\nok"
+    )
+    return document, words
+
+
+def features(folder: Path, plan: str | None, as_of: str | None) -> Result:
+    with _pipeline(folder, plan, as_of) as pipeline:
+        made = pipeline.features(pipeline.contracts())
+        document = {"training_set": made.digest, "reused": made.reused, "folder": str(made.output.folder)}
+        document |= {name: made.manifest[name] for name in ("parts", "left_out", "features")}
+        return document | _seconds(pipeline), f"training set {made.digest}\n{made.output.folder}"
+
+
+def train(folder: Path, plan: str | None, as_of: str | None) -> Result:
+    with _pipeline(folder, plan, as_of) as pipeline:
+        made = pipeline.train(pipeline.features(pipeline.contracts()))
+        kept = {name: made.manifest[name] for name in ("best_round", "rows", "workers", "training_set", "params")}
+        document = {"run": made.digest, "reused": made.reused, "validation_log_loss": min(made.manifest["history"]), **kept}
+        return document | _seconds(pipeline), f"run {made.digest}\n{made.model_path}"
+
+
+def evaluate(folder: Path, plan: str | None, as_of: str | None) -> Result:
+    with _pipeline(folder, plan, as_of) as pipeline:
+        evaluation, version = _to_version(pipeline)
+        document = _version_document(version, evaluation)
+        return document | _seconds(pipeline), f"version {version.version} passed its gate\nreport: {evaluation.report}"
+
+
+def run(folder: Path, plan: str | None, as_of: str | None, request: Path | None, port: int | None) -> Result:
+    rows = read_request(request) if request else None
+    with _pipeline(folder, plan, as_of, port) as pipeline:
+        evaluation, version = _to_version(pipeline)
+        pipeline.promote(version)
+        document = _version_document(version, evaluation)
+        lines = _summary(pipeline.project, version, evaluation)
+        if rows:
+            answer = _deploy_and_ask(pipeline, rows)
+            document["prediction"] = answer
+            lines.append(f"prediction   {_prediction_in_words(rows, answer)}")
+        lines += _how_to_serve(pipeline.project, folder, rows)
+        return document | _seconds(pipeline), "\n".join(lines)
+
+
+def models(folder: Path) -> Result:
+    from raypipe.registry.tracking import Registry
+
+    versions = Registry(load_project(folder)).versions()
+    lines = [f"{'version':<8}{'aliases':<12}{'verdict':<9}{'ROC AUC':>9}{'log loss':>10}  bundle"]
+    for v in versions:
+        figures = f"{v.metrics['roc_auc']:>9.4f}{v.metrics['log_loss']:>10.4f}"
+        lines.append(f"{v.version:<8}{', '.join(v.aliases):<12}{v.verdict:<9}{figures}  {v.bundle_digest[:12]}")
+    return {"versions": [vars(v) for v in versions]}, "\n".join(lines) if versions else "no versions yet: raypipe run"
+
+
+def promote(folder: Path, number: int) -> Result:
+    from raypipe.pipeline.steps import promote as move_alias
+    from raypipe.registry.tracking import Registry
+
+    registry = Registry(load_project(folder))
+    version = registry.version(number)
+    already = move_alias(registry, version)
+    words = f"version {number} {'was champion already' if already else 'is champion; an endpoint takes it when it is deployed next'}"
+    return {"version": number, "alias": "champion", "changed": not already}, words
+
+
+def serve(folder: Path, number: int | None, port: int | None, print_config: bool) -> Result:
+    from raypipe.serving.resolve import resolve
+
+    project = _with_port(load_project(folder), port)
+    if print_config:
+        import yaml
+
+        from raypipe.serving.deploy import deploy_document
+
+        document = deploy_document(project, resolve(project, number))
+        return {"config": document}, yaml.safe_dump(document, sort_keys=False).rstrip()
+    from raypipe.serving.deploy import check_port_free
+
+    check_port_free(project.settings.serving.host, project.settings.serving.port)
+    return _serve_until_interrupted(project, resolve(project, number))
+
+
+def predict(folder: Path, request: Path, url: str | None) -> Result:
+    from raypipe.serving.client import predict as ask
+
+    project = load_project(folder)
+    serving = project.settings.serving
+    rows = read_request(request)
+    answer = ask(url or f"http://{serving.host}:{serving.port}", project.settings.name, rows)
+    return answer, _prediction_in_words(rows, answer)
+
+
+# ---- shared ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _pipeline(folder: Path, plan: str | None, as_of: str | None, port: int | None = None) -> Iterator[Pipeline]:
+    if plan not in (None, "auto", "local", "distributed"):
+        raise ConfigurationError("unknown plan", where="--plan", got=plan, expected="local, distributed or auto")
+    known_at = _moment(as_of)
+    project = _with_port(load_project(folder), port)
+    from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+    from raypipe.pipeline.progress import Progress
+    from raypipe.pipeline.steps import Pipeline
+
+    progress = Progress()
+    with ClusterOnDemand(progress) as cluster:
+        yield Pipeline(project, progress, cluster, known_at, plan)
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError("not a time", where="--as-of", got=text, expected="ISO 8601, as 2013-09-01 or 2013-09-01T12:00:00Z") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _with_port(project: Project, port: int | None) -> Project:
+    if port is None:
+        return project
+    if not 1 <= port <= 65535:
+        raise ConfigurationError("not a port", where="--port", got=port, expected="1 to 65535")
+    serving = project.settings.serving.model_copy(update={"port": port})
+    return Project(project.folder, project.settings.model_copy(update={"serving": serving}), project.definitions)
+
+
+def _to_version(pipeline: Pipeline) -> tuple[Evaluation, Version]:
+    training_set = pipeline.features(pipeline.contracts())
+    made = pipeline.train(training_set)
+    evaluation = pipeline.evaluate(training_set, made)
+    return evaluation, pipeline.register(training_set, made, evaluation)
+
+
+def _seconds(pipeline: Pipeline) -> dict[str, Any]:
+    return {"seconds": pipeline.progress.seconds()}
+
+
+def _version_document(version: Version, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "model": version.model,
+        "version": version.version,
+        "bundle": version.bundle_uri,
+        "metrics": evaluation.metrics,
+        "baselines": evaluation.result["baselines"],
+        "verdict": evaluation.verdict.to_json(),
+        "report": str(evaluation.report),
+    }
+
+
+def read_request(path: Path) -> list[dict[str, Any]]:
+    """The rows of a request file. Raises ConfigurationError that says what the file should hold."""
+    try:
+        document = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError("no such request file", where=str(path), got=error.strerror) from None
+    except ValueError as error:
+        raise ConfigurationError("a request file must hold JSON", where=str(path), got=error) from None
+    rows = document.get("rows") if isinstance(document, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise ConfigurationError("a request file must hold rows", where=str(path), expected='{"rows": [{"field": value, ...}]}')
+    return rows
+
+
+def _deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    from raypipe.serving.client import predict as ask
+    from raypipe.serving.deploy import check_port_free, proxy_in_words, serving
+    from raypipe.serving.resolve import resolve
+
+    project, progress = pipeline.project, pipeline.progress
+    check_port_free(project.settings.serving.host, project.settings.serving.port)
+    pipeline.cluster.connect()
+    with progress.step("online state") as step:
+        target = resolve(project)
+        step.say(f"as known at {target.as_of}")
+    with ExitStack() as stack:
+        with progress.step("serving") as step:
+            base = stack.enter_context(serving(project, target))
+            step.say(f"{base} behind {proxy_in_words()}")
+        return ask(base, project.settings.name, rows)
+
+
+def _serve_until_interrupted(project: Project, target: Target) -> Result:
+    from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+    from raypipe.pipeline.progress import Progress
+    from raypipe.serving.deploy import proxy_in_words, serving
+
+    progress = Progress()
+    with ClusterOnDemand(progress) as cluster:
+        cluster.connect()
+        with serving(project, target) as base:
+            progress.note(f"version {target.version.version} of {target.version.model} at {base} behind {proxy_in_words()}; online values as known at {target.as_of}")
+            progress.note("Ctrl-C ends it")
+            _wait_for_signal()
+    return {"version": target.version.version, "url": base}, "ended"
+
+
+def _wait_for_signal() -> None:
+    caught: list[int] = []
+    previous = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not caught:
+            signal.pause()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _summary(project: Project, version: Version, evaluation: Evaluation) -> list[str]:
+    figures, split = evaluation.metrics, project.settings.split
+    until = f" to {split.test_to:%Y-%m-%d}" if split.test_to else ""
+    base = evaluation.result["baselines"]
+    return [
+        "",
+        f"built        {version.model} version {version.version}, champion; bundle {version.bundle_uri}",
+        f"quality      ROC AUC {figures['roc_auc']:.4f}, log loss {figures['log_loss']:.4f}, calibration error "
+        f"{figures['calibration_error']:.4f} on {figures['rows']:,} rows from {split.test_from:%Y-%m-%d}{until}",
+        f"baselines    ROC AUC {base['logistic_regression']['roc_auc']:.4f} logistic regression, "
+        f"{base['base_rate']['roc_auc']:.4f} base rate",
+        f"report       {evaluation.report}",
+    ]
+
+
+def _prediction_in_words(rows: list[dict[str, Any]], answer: dict[str, Any]) -> str:
+    said = []
+    for row, prediction in zip(rows, answer["predictions"], strict=True):
+        fields = ", ".join(f"{name} {value}" for name, value in row.items())
+        said.append(f"{prediction['probability']:.4f} for {fields} (version {answer['model_version']})")
+    return "\n             ".join(said)
+
+
+def _how_to_serve(project: Project, folder: Path, rows: list[dict[str, Any]] | None) -> list[str]:
+    serving, at = project.settings.serving, shlex.quote(str(folder))
+    program = sys.argv[0] if Path(sys.argv[0]).name == "raypipe" else "raypipe"
+    lines = [f"keep serving {program} serve --project {at}"]
+    if rows:
+        body = shlex.quote(json.dumps({"rows": rows[:1]}))
+        url = f"http://{serving.host}:{serving.port}/models/{project.settings.name}/predict"
+        lines.append(f"then ask     curl -s {url} -H 'content-type: application/json' -d {body}")
+    return lines

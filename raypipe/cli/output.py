@@ -1,0 +1,47 @@
+"""What a command prints, and its exit code.
+
+For people: words on stdout, progress and errors on stderr. With --json: one JSON document on stdout and everything
+else, whoever prints it, on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from raypipe.errors import RaypipeError
+
+Result = tuple[dict[str, Any], str]  # the document, and the same in words
+
+
+def run_command(command: Callable[[], Result], *, as_json: bool) -> None:
+    """Run `command`, print its result, and leave with the exit code of what it raised (0, 1, 2, 3 or 4)."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    if as_json:
+        os.dup2(2, 1)  # Ray and others print to descriptor 1 too
+    try:
+        document, words = command()
+    except RaypipeError as error:
+        _fail(error, stdout, as_json)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    text = json.dumps({"ok": True, **document}, default=str) if as_json else words
+    _write(stdout, text)
+
+
+def _fail(error: RaypipeError, stdout: int, as_json: bool) -> NoReturn:
+    if as_json:
+        _write(stdout, json.dumps({"ok": False, "exit_code": error.exit_code, **error.to_json()}, default=str))
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def _write(descriptor: int, text: str) -> None:
+    sys.stdout.flush()
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text + "\n")

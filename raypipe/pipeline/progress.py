@@ -1,0 +1,49 @@
+"""Progress for people: one line a finished step on stderr, and a live line while one is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+
+@dataclass
+class Step:
+    """A step under way; `say` sets the words that its line ends with."""
+
+    name: str
+    words: str = ""
+    reused: bool = False
+    seconds: float = 0.0
+
+    def say(self, words: str, *, reused: bool = False) -> None:
+        self.words, self.reused = words, reused
+
+
+@dataclass
+class Progress:
+    """Prints steps as they end, and remembers them for a summary."""
+
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    steps: list[Step] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Time the block; on a terminal a spinner runs meanwhile."""
+        step, began = Step(name), time.monotonic()
+        with self.console.status(f"{name} ..."):
+            yield step
+        step.seconds = time.monotonic() - began
+        self.steps.append(step)
+        reused = " [dim](reused: nothing it depends on has changed)[/dim]" if step.reused else ""
+        self.console.print(f"[bold]{name:<11}[/bold] {step.seconds:6.1f} s  {step.words}{reused}", soft_wrap=True)
+
+    def note(self, words: str) -> None:
+        """A line of its own."""
+        self.console.print(words, soft_wrap=True)
+
+    def seconds(self) -> dict[str, float]:
+        return {step.name: round(step.seconds, 2) for step in self.steps}

@@ -1,0 +1,133 @@
+"""The steps. Each does what is missing, or finds that it is done; a killed run continues where it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from raypipe.data.digest import short
+from raypipe.data.sources import PreparedSource, prepare_source
+from raypipe.data.split import PARTS
+from raypipe.errors import GateRefusedError
+from raypipe.evaluation.evaluate import Evaluation, evaluate
+from raypipe.evaluation.gate import parse
+from raypipe.features.training_set import TrainingSet, build_training_set, choose_plan, find_training_set
+from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+from raypipe.pipeline.progress import Progress
+from raypipe.project import Project
+from raypipe.registry.package import package
+from raypipe.registry.tracking import Registry, Version
+from raypipe.training.train import Run, find_run, train
+
+Sources = dict[str, PreparedSource]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A project with what its steps share."""
+
+    project: Project
+    progress: Progress
+    cluster: ClusterOnDemand
+    as_of: datetime | None = None
+    plan: str | None = None  # overrides features.plan of project.yaml
+
+    def contracts(self) -> Sources:
+        """Check every source. Raises DataError or DataContractError."""
+        for rule in self.project.settings.evaluation.gate:
+            parse(rule)  # before time is spent on data
+        with self.progress.step("contracts") as step:
+            sources = {s.name: prepare_source(self.project, s.name) for s in self.project.definitions.sources}
+            rows = sum(source.rows for source in sources.values())
+            step.say(f"{len(sources)} sources, {rows:,} rows", reused=all(s.reused for s in sources.values()))
+        for source in sources.values():
+            if source.violations:
+                broken = ", ".join(f"{rule}: {count}" for rule, count in source.violations.items())
+                where = f"set aside in {self._inside(source.quarantine)}" if source.quarantine else "kept (policy: warn)"
+                self.progress.note(f"            {source.name}: rows that break the contract ({broken}) {where}")
+        return sources
+
+    def features(self, sources: Sources) -> TrainingSet:
+        """The training set of the sources."""
+        found = find_training_set(self.project, sources, self.as_of)
+        plan, why = choose_plan(self.plan or self.project.settings.features.plan, self.project.settings.features, sources)
+        if found is None and plan == "distributed":
+            self.cluster.connect()
+        with self.progress.step("features") as step:
+            made = found or build_training_set(self.project, sources, plan, self.as_of)
+            rows = sum(made.rows(part) for part in PARTS)
+            how = f", {plan} plan ({why})" if found is None else ""
+            step.say(f"training set {short(made.digest)}: {rows:,} rows, {len(made.manifest['features'])} features{how}", reused=made.reused)
+        return made
+
+    def train(self, training_set: TrainingSet) -> Run:
+        """The run of the project's training settings on the training set."""
+        found = find_run(self.project, training_set)
+        if found is None:
+            self.cluster.connect()
+        with self.progress.step("training") as step:
+            run = found or train(self.project, training_set)
+            m = run.manifest
+            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and found is None else ""
+            step.say(
+                f"run {short(run.digest)}: {m['best_round'] + 1} rounds kept of {len(m['history'])}, {m['workers']} workers, "
+                f"{m['rows']:,} rows, validation log loss {min(m['history']):.4f}{resumed}",
+                reused=run.reused,
+            )
+        return run
+
+    def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
+        """The run's figures on the test part, and the gate's verdict."""
+        m = run.manifest
+        described = {"digest": run.digest, "rounds": m["best_round"] + 1, "history": m["history"], "workers": m["workers"]}
+        with self.progress.step("evaluation") as step:
+            made = evaluate(self.project, training_set, run.model_path, described)
+            figures = made.metrics
+            step.say(
+                f"ROC AUC {figures['roc_auc']:.4f}, log loss {figures['log_loss']:.4f} on {figures['rows']:,} test rows; "
+                f"gate: {made.verdict.outcome}",
+                reused=made.output.reused,
+            )
+        return made
+
+    def register(self, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
+        """The registered version of the run. Raises GateRefusedError, with the run recorded and no version made,
+        when the gate does not pass."""
+        with self.progress.step("registry") as step:
+            registry = Registry(self.project)
+            known = next((v for v in registry.versions() if v.run_digest == run.digest and v.evaluation == evaluation.digest), None)
+            version = known or self._register(registry, training_set, run, evaluation)
+            step.say(f"version {version.version} of {version.model}, bundle {short(version.bundle_digest)}", reused=known is not None)
+        return version
+
+    def _register(self, registry: Registry, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
+        digest, uri, lineage = package(self.project, training_set, run, evaluation)
+        run_id = registry.record(
+            digest=digest, uri=uri, lineage=lineage, metrics=evaluation.metrics, params=run.manifest["params"],
+            history=run.manifest["history"], verdict=evaluation.verdict.outcome, report=evaluation.report,
+            evaluation=evaluation.digest,
+        )
+        evaluation.verdict.require_pass()
+        return registry.register(run_id)
+
+    def promote(self, version: Version) -> Version:
+        """Make `version` the champion. Raises GateRefusedError if its verdict is not a pass."""
+        with self.progress.step("promotion") as step:
+            reused = promote(Registry(self.project), version)
+            step.say(f"version {version.version} is champion", reused=reused)
+        return version
+
+    def _inside(self, path: object) -> str:
+        """A path relative to the project folder, for people."""
+        return str(path).removeprefix(f"{self.project.folder}/")
+
+
+def promote(registry: Registry, version: Version) -> bool:
+    """Move the champion alias to `version`; True if it was there already."""
+    if version.verdict != "pass":
+        raise GateRefusedError(f"version {version.version} did not pass its gate", got=version.verdict, expected="pass")
+    champion = registry.champion()
+    if champion is not None and champion.version == version.version:
+        return True
+    registry.set_champion(version)
+    return False
