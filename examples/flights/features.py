@@ -129,9 +129,7 @@ of_plane = rp.FeatureView("of_plane", source=flights, entity="tailnum", windows=
 by_carrier_at_origin = rp.FeatureView(
     "by_carrier_at_origin", source=flights, entity=["carrier", "origin"], windows=recent, aggregations=delays
 )
-on_route = rp.FeatureView(
-    "on_route", source=flights, entity=["origin", "dest"], windows=recent, aggregations=delays
-)
+on_route = rp.FeatureView("on_route", source=flights, entity=["origin", "dest"], windows=recent, aggregations=delays)
 
 weather_now = rp.LatestView(
     "weather",

@@ -19,15 +19,20 @@ app = typer.Typer(
 
 ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project folder (features.py, project.yaml).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
-PlanOption = Annotated[str | None, typer.Option("--plan", help="local, distributed or auto; default: as project.yaml says.")]
-AsOfOption = Annotated[str | None, typer.Option("--as-of", help="Build from what was known at this time (ISO 8601, UTC).")]
+PlanOption = Annotated[
+    str | None, typer.Option("--plan", help="local, distributed or auto; default: as project.yaml says.")
+]
+AsOfOption = Annotated[
+    str | None, typer.Option("--as-of", help="Build from what was known at this time (ISO 8601, UTC).")
+]
 PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
 HERE = Path()
 
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist or be empty.")], as_json: JsonOption = False
+    folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist or be empty.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Make a project that runs: contracts, features, a label, settings and a small table."""
     from raypipe.cli import commands
@@ -54,7 +59,9 @@ def features(
 
 
 @app.command()
-def train(project: ProjectOption = HERE, plan: PlanOption = None, as_of: AsOfOption = None, as_json: JsonOption = False) -> None:
+def train(
+    project: ProjectOption = HERE, plan: PlanOption = None, as_of: AsOfOption = None, as_json: JsonOption = False
+) -> None:
     """Train a model on the training set (built first if need be)."""
     from raypipe.cli import commands
 
@@ -72,11 +79,13 @@ def evaluate(
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0917 (typer calls it by name)
     project: ProjectOption = HERE,
     plan: PlanOption = None,
     as_of: AsOfOption = None,
-    request: Annotated[Path | None, typer.Option("--predict", help="Then deploy, and ask about the rows of this JSON file.")] = None,
+    request: Annotated[
+        Path | None, typer.Option("--predict", help="Then deploy, and ask about the rows of this JSON file.")
+    ] = None,
     port: PortOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,9 +118,13 @@ def promote(
 @app.command()
 def serve(
     project: ProjectOption = HERE,
-    version: Annotated[int | None, typer.Option("--version", help="Serve this version instead of the champion.")] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", help="Serve this version instead of the champion.")
+    ] = None,
     port: PortOption = None,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print a file for `serve deploy` and stop.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print a file for `serve deploy` and stop.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Serve the champion over HTTP until interrupted."""
@@ -124,7 +137,9 @@ def serve(
 def predict(
     request: Annotated[Path, typer.Argument(help='A JSON file {"rows": [{...}]}, or - for stdin.')],
     project: ProjectOption = HERE,
-    url: Annotated[str | None, typer.Option("--url", help="The endpoint's base URL; default: as project.yaml says.")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="The endpoint's base URL; default: as project.yaml says.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a running endpoint for predictions."""

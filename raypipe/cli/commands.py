@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raypipe.cli import words
 from raypipe.cli.output import Result
 from raypipe.errors import ConfigurationError
 from raypipe.project import Project, load_project
@@ -27,8 +28,8 @@ def init(folder: Path) -> Result:
     from raypipe.cli.scaffold import scaffold
 
     files = scaffold(folder)
-    words = f"made {folder}: {', '.join(files)}\nnext: raypipe run --project {shlex.quote(str(folder))}"
-    return {"folder": str(folder), "files": files}, words
+    next_ = f"next: raypipe run --project {shlex.quote(str(folder))}"
+    return {"folder": str(folder), "files": files}, f"made {folder}: {', '.join(files)}\n{next_}"
 
 
 def check(folder: Path) -> Result:
@@ -48,13 +49,7 @@ def check(folder: Path) -> Result:
         "gate": project.settings.evaluation.gate,
         "definitions": definitions.digest(),
     }
-    words = (
-        f"{project.settings.name}: {len(definitions.sources)} sources, {len(definitions.views)} views, {len(features)} features, "
-        f"label '{definitions.label.name}'\nrequest fields: "
-        + ", ".join(f"{name} ({dtype})" for name, dtype in document["request"].items())  # type: ignore[attr-defined]
-        + f"\ngate: {len(project.settings.evaluation.gate)} rules\nok"
-    )
-    return document, words
+    return document, words.checked(document)
 
 
 def features(folder: Path, plan: str | None, as_of: str | None) -> Result:
@@ -69,7 +64,12 @@ def train(folder: Path, plan: str | None, as_of: str | None) -> Result:
     with _pipeline(folder, plan, as_of) as pipeline:
         made = pipeline.train(pipeline.features(pipeline.contracts()))
         kept = {name: made.manifest[name] for name in ("best_round", "rows", "workers", "training_set", "params")}
-        document = {"run": made.digest, "reused": made.reused, "validation_log_loss": min(made.manifest["history"]), **kept}
+        document = {
+            "run": made.digest,
+            "reused": made.reused,
+            "validation_log_loss": min(made.manifest["history"]),
+            **kept,
+        }
         return document | _seconds(pipeline), f"run {made.digest}\n{made.model_path}"
 
 
@@ -86,12 +86,12 @@ def run(folder: Path, plan: str | None, as_of: str | None, request: Path | None,
         evaluation, version = _to_version(pipeline)
         pipeline.promote(version)
         document = _version_document(version, evaluation)
-        lines = _summary(pipeline.project, version, evaluation)
+        lines = words.summary(version, evaluation)
         if rows:
             answer = _deploy_and_ask(pipeline, rows)
             document["prediction"] = answer
-            lines.append(f"prediction   {_prediction_in_words(rows, answer)}")
-        lines += _how_to_serve(pipeline.project, folder, rows)
+            lines.append(f"prediction   {words.prediction(rows, answer)}")
+        lines += words.how_to_serve(pipeline.project, folder, rows)
         return document | _seconds(pipeline), "\n".join(lines)
 
 
@@ -99,11 +99,7 @@ def models(folder: Path) -> Result:
     from raypipe.registry.tracking import Registry
 
     versions = Registry(load_project(folder)).versions()
-    lines = [f"{'version':<8}{'aliases':<12}{'verdict':<9}{'ROC AUC':>9}{'log loss':>10}  bundle"]
-    for v in versions:
-        figures = f"{v.metrics['roc_auc']:>9.4f}{v.metrics['log_loss']:>10.4f}"
-        lines.append(f"{v.version:<8}{', '.join(v.aliases):<12}{v.verdict:<9}{figures}  {v.bundle_digest[:12]}")
-    return {"versions": [vars(v) for v in versions]}, "\n".join(lines) if versions else "no versions yet: raypipe run"
+    return {"versions": [vars(v) for v in versions]}, words.versions(versions)
 
 
 def promote(folder: Path, number: int) -> Result:
@@ -113,8 +109,8 @@ def promote(folder: Path, number: int) -> Result:
     registry = Registry(load_project(folder))
     version = registry.version(number)
     already = move_alias(registry, version)
-    words = f"version {number} {'was champion already' if already else 'is champion; an endpoint takes it when it is deployed next'}"
-    return {"version": number, "alias": "champion", "changed": not already}, words
+    said = "was champion already" if already else "is champion; an endpoint takes it when it is deployed next"
+    return {"version": number, "alias": "champion", "changed": not already}, f"version {number} {said}"
 
 
 def serve(folder: Path, number: int | None, port: int | None, print_config: bool) -> Result:
@@ -141,7 +137,7 @@ def predict(folder: Path, request: Path, url: str | None) -> Result:
     serving = project.settings.serving
     rows = read_request(request)
     answer = ask(url or f"http://{serving.host}:{serving.port}", project.settings.name, rows)
-    return answer, _prediction_in_words(rows, answer)
+    return answer, words.prediction(rows, answer)
 
 
 # ---- shared ------------------------------------------------------------------------------------
@@ -168,7 +164,9 @@ def _moment(text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError("not a time", where="--as-of", got=text, expected="ISO 8601, as 2013-09-01 or 2013-09-01T12:00:00Z") from None
+        raise ConfigurationError(
+            "not a time", where="--as-of", got=text, expected="ISO 8601, as 2013-09-01 or 2013-09-01T12:00:00Z"
+        ) from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -214,7 +212,9 @@ def read_request(path: Path) -> list[dict[str, Any]]:
         raise ConfigurationError("a request file must hold JSON", where=str(path), got=error) from None
     rows = document.get("rows") if isinstance(document, dict) else None
     if not isinstance(rows, list) or not rows:
-        raise ConfigurationError("a request file must hold rows", where=str(path), expected='{"rows": [{"field": value, ...}]}')
+        raise ConfigurationError(
+            "a request file must hold rows", where=str(path), expected='{"rows": [{"field": value, ...}]}'
+        )
     return rows
 
 
@@ -245,7 +245,8 @@ def _serve_until_interrupted(project: Project, target: Target) -> Result:
     with ClusterOnDemand(progress) as cluster:
         cluster.connect()
         with serving(project, target) as base:
-            progress.note(f"version {target.version.version} of {target.version.model} at {base} behind {proxy_in_words()}; online values as known at {target.as_of}")
+            served = f"version {target.version.version} of {target.version.model} at {base}"
+            progress.note(f"{served} behind {proxy_in_words()}; online values as known at {target.as_of}")
             progress.note("Ctrl-C ends it")
             _wait_for_signal()
     return {"version": target.version.version, "url": base}, "ended"
@@ -253,44 +254,12 @@ def _serve_until_interrupted(project: Project, target: Target) -> Result:
 
 def _wait_for_signal() -> None:
     caught: list[int] = []
-    previous = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         while not caught:
             signal.pause()
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _summary(project: Project, version: Version, evaluation: Evaluation) -> list[str]:
-    figures, split = evaluation.metrics, project.settings.split
-    until = f" to {split.test_to:%Y-%m-%d}" if split.test_to else ""
-    base = evaluation.result["baselines"]
-    return [
-        "",
-        f"built        {version.model} version {version.version}, champion; bundle {version.bundle_uri}",
-        f"quality      ROC AUC {figures['roc_auc']:.4f}, log loss {figures['log_loss']:.4f}, calibration error "
-        f"{figures['calibration_error']:.4f} on {figures['rows']:,} rows from {split.test_from:%Y-%m-%d}{until}",
-        f"baselines    ROC AUC {base['logistic_regression']['roc_auc']:.4f} logistic regression, "
-        f"{base['base_rate']['roc_auc']:.4f} base rate",
-        f"report       {evaluation.report}",
-    ]
-
-
-def _prediction_in_words(rows: list[dict[str, Any]], answer: dict[str, Any]) -> str:
-    said = []
-    for row, prediction in zip(rows, answer["predictions"], strict=True):
-        fields = ", ".join(f"{name} {value}" for name, value in row.items())
-        said.append(f"{prediction['probability']:.4f} for {fields} (version {answer['model_version']})")
-    return "\n             ".join(said)
-
-
-def _how_to_serve(project: Project, folder: Path, rows: list[dict[str, Any]] | None) -> list[str]:
-    serving, at = project.settings.serving, shlex.quote(str(folder))
-    program = sys.argv[0] if Path(sys.argv[0]).name == "raypipe" else "raypipe"
-    lines = [f"keep serving {program} serve --project {at}"]
-    if rows:
-        body = shlex.quote(json.dumps({"rows": rows[:1]}))
-        url = f"http://{serving.host}:{serving.port}/models/{project.settings.name}/predict"
-        lines.append(f"then ask     curl -s {url} -H 'content-type: application/json' -d {body}")
-    return lines

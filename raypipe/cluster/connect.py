@@ -36,17 +36,19 @@ def ray_cluster() -> Iterator[str]:
 def _quieten() -> None:
     """Ray's libraries log every dataset and deployment; raypipe says what matters itself."""
     for name in ("ray.data", "ray.serve", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.WARNING)
 
 
 def _join(address: str) -> str:
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
-            "cannot join the Ray cluster", where=f"RAY_ADDRESS={address}", got=str(error).splitlines()[0],
+            "cannot join the Ray cluster",
+            where=f"RAY_ADDRESS={address}",
+            got=str(error).splitlines()[0],
             hint="start it, or unset RAY_ADDRESS to use a local one",
         ) from None
     return f"joined {address}"
@@ -55,27 +57,40 @@ def _join(address: str) -> str:
 def _start() -> str:
     import ray
 
-    cpus = max(os.cpu_count() or 1, 2)  # two logical CPUs even on one core: training has two workers by default
+    count = max(os.cpu_count() or 1, 2)  # two logical CPUs even on one core: training has two workers by default
     try:
         ray.init(
-            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="error",
+            address="local",
+            num_cpus=count,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise ClusterError(
-            "Ray does not start on this machine", got=str(error).splitlines()[0],
+            "Ray does not start on this machine",
+            got=str(error).splitlines()[0],
             hint="look at memory (about 2 GiB are needed), at /dev/shm and at the folder /tmp/ray",
         ) from None
-    return f"started with {cpus} CPUs"
+    return f"started with {count} CPUs"
+
+
+def cpus() -> float:
+    """CPUs of the cluster in use."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources.get("CPU", 0.0)
 
 
 def require_cpus(needed: float, *, what: str) -> None:
     """Raise ClusterError if the cluster in use has fewer CPUs than `needed`: Ray would wait for ever."""
-    import ray
-
-    available = ray.cluster_resources().get("CPU", 0.0)
+    available = cpus()
     if needed > available:
         raise ClusterError(
-            f"{what} needs more CPUs than the cluster has", got=f"{available:g} CPUs", expected=f"{needed:g} CPUs",
+            f"{what} needs more CPUs than the cluster has",
+            got=f"{available:g} CPUs",
+            expected=f"{needed:g} CPUs",
             hint="lower training.workers or training.cpus_per_worker in project.yaml, or join a larger cluster",
         )

@@ -18,7 +18,10 @@ HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 RAY: dict[str, tuple[str, str]] = {
     "RAY_USAGE_STATS_ENABLED": ("0", "nothing is sent anywhere"),
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": ("0", "a runtime_env of its own would start another pool of workers"),
-    "RAY_num_workers_soft_limit": ("16", "idle workers stay warm: a repeated shuffle is about 100 times faster on 2 CPUs"),
+    "RAY_num_workers_soft_limit": (
+        "16",
+        "idle workers stay warm: a repeated shuffle is about 100 times faster on 2 CPUs",
+    ),
     "RAY_DATA_USE_DATASOURCE_V2": ("0", "the second reader starts 32 actors a read"),
     "RAY_DATA_DISABLE_PROGRESS_BARS": ("1", "raypipe prints progress of its own"),
     "RAY_DATA_ENABLE_STATS_SUMMARY_COLLECTION": ("0", "not read by anything here"),
@@ -34,10 +37,16 @@ SERVE: dict[str, tuple[str, str]] = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": ("1", "about ten times the requests of the defaults"),
     "RAY_SERVE_HAPROXY_NBTHREAD": ("1", "one thread carries far more than a few replicas answer"),
     "RAY_SERVE_HAPROXY_RETRIES": ("3", "a request on a replica that dies is sent to another"),
-    "RAY_SERVE_HAPROXY_RETRY_ON": ("conn-failure empty-response 502 504", "as above; an answer of our own is never retried"),
+    "RAY_SERVE_HAPROXY_RETRY_ON": (
+        "conn-failure empty-response 502 504",
+        "as above; an answer of our own is never retried",
+    ),
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": ("2", "a stop waits for this: 30 s by default"),
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": ("2", "as above"),
-    "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": ("0.25,0.5,1,2,5,10,20,50,100,200,500,1000,5000", "the first bucket is 1 ms by default"),
+    "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": (
+        "0.25,0.5,1,2,5,10,20,50,100,200,500,1000,5000",
+        "the first bucket is 1 ms by default",
+    ),
 }
 
 

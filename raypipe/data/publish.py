@@ -38,7 +38,7 @@ class Output:
 
     def path(self, name: str) -> Path:
         """A file of this output, by its name in the manifest."""
-        return self.folder / self.manifest["attempt"] / name
+        return self.folder / str(self.manifest["attempt"]) / name
 
 
 def find(folder: Path) -> Output | None:
@@ -49,7 +49,9 @@ def find(folder: Path) -> Output | None:
     try:
         return Output(folder, orjson.loads(path.read_bytes()), reused=True)
     except orjson.JSONDecodeError as error:
-        raise DataError("a manifest is damaged", where=str(path), got=error, hint="remove that folder and run again") from None
+        raise DataError(
+            "a manifest is damaged", where=str(path), got=error, hint="remove that folder and run again"
+        ) from None
 
 
 def publish(folder: Path, build: Callable[[Path], dict[str, Any]]) -> Output:
@@ -80,7 +82,9 @@ def create_json(path: Path, document: Any) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     store = LocalStore(str(path.parent))
     try:
-        obstore.put(store, path.name, orjson.dumps(document, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2), mode="create")
+        obstore.put(
+            store, path.name, orjson.dumps(document, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2), mode="create"
+        )
     except AlreadyExistsError:
         return False
     return True

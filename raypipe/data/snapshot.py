@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,22 @@ def take_snapshot(source: str, folder: Path, pattern: str) -> Snapshot:
     elif base.is_dir():
         paths = sorted(base.rglob("*.parquet"))
     else:
-        paths = sorted(Path(p) for p in glob.glob(str(base), recursive=True) if Path(p).is_file())
+        paths = sorted(path for path in _matches(folder, pattern) if path.is_file())
     if not paths:
         raise DataError(
-            f"source '{source}' has no Parquet file", where=f"project.yaml: sources.{source}.path", got=pattern,
+            f"source '{source}' has no Parquet file",
+            where=f"project.yaml: sources.{source}.path",
+            got=pattern,
             hint=f"the path is taken relative to the project folder {folder}",
         )
     return Snapshot(source, [_describe(path, folder) for path in paths])
+
+
+def _matches(folder: Path, pattern: str) -> Iterator[Path]:
+    """What a glob names; an absolute one starts at the root."""
+    absolute = Path(pattern).is_absolute()
+    start = Path(Path(pattern).anchor) if absolute else folder
+    return start.glob(str(Path(pattern).relative_to(start)) if absolute else pattern)
 
 
 def _describe(path: Path, folder: Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _prepare(source: Source, snapshot: Snapshot, policy: Contract, attempt: Path
     frame = _read(source, snapshot)
     good, bad, violations = check_contract(source, frame)
     if bad.height:
-        _apply_policy(source, policy, bad.height, frame.height, violations, bad)
+        _apply_policy(source, policy, bad, frame.height, violations)
         if policy.on_violation == "warn":
             good = frame
         else:
@@ -119,7 +119,9 @@ def _read(source: Source, snapshot: Snapshot) -> pl.DataFrame:
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError("a file cannot be read", where=file["path"], got=str(error).splitlines()[0]) from None
         if part.height != file["rows"]:
-            raise DataError("a file changed while it was read", where=file["path"], got=part.height, expected=file["rows"])
+            raise DataError(
+                "a file changed while it was read", where=file["path"], got=part.height, expected=file["rows"]
+            )
         _check_types(source, part, file["name"])
         parts.append(part.select(wanted.names()))
     return pl.concat(parts).with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
@@ -153,11 +155,15 @@ def check_contract(source: Source, frame: pl.DataFrame) -> tuple[pl.DataFrame, p
         derived = derived.with_columns(expression.alias(name))
     clocks = [c for c in (source.event_time, source.known_time) if c]
     if clocks:
-        rule = pl.concat_list(pl.when(pl.col(c).is_null()).then(pl.lit(f"{c}|nullability")) for c in clocks).list.drop_nulls()
+        rule = pl.concat_list(
+            pl.when(pl.col(c).is_null()).then(pl.lit(f"{c}|nullability")) for c in clocks
+        ).list.drop_nulls()
         late = derived.with_columns(rule.alias(RULES)).filter(pl.col(RULES).list.len() > 0)
         bad = pl.concat([bad, late.select(bad.columns)])
         derived = derived.drop_nulls(clocks)
-    counts = bad.select(pl.col(RULES).explode().value_counts(sort=True, name="rows")).unnest(RULES) if bad.height else None
+    counts = (
+        bad.select(pl.col(RULES).explode().value_counts(sort=True, name="rows")).unnest(RULES) if bad.height else None
+    )
     violations = {} if counts is None else dict(counts.iter_rows())
     return derived, bad.sort(ROW), violations
 
@@ -167,20 +173,18 @@ def _with_row(contract: type[dy.Schema]) -> type[dy.Schema]:
     return type(contract.__name__, (contract,), {"row_in_snapshot": dy.Int64(alias=ROW)})
 
 
-def _apply_policy(
-    source: Source, policy: Contract, bad: int, total: int, violations: dict[str, int], rows: pl.DataFrame
-) -> None:
-    share = bad / total
+def _apply_policy(source: Source, policy: Contract, bad: pl.DataFrame, total: int, violations: dict[str, int]) -> None:
+    share = bad.height / total
     refused = policy.on_violation == "refuse"
     if not refused and not (policy.on_violation == "quarantine" and share > policy.max_share):
         return
-    first = rows[ROW].head(5).to_list()
+    first = bad[ROW].head(5).to_list()
     raise DataContractError(
-        f"{bad} of {total} rows break the contract {source.contract.__name__}",
-        where=f"source '{source.name}', rows {', '.join(map(str, first))}{' ...' if bad > 5 else ''}",
+        f"{bad.height} of {total} rows break the contract {source.contract.__name__}",
+        where=f"source '{source.name}', rows {', '.join(map(str, first))}{' ...' if bad.height > 5 else ''}",
         got="; ".join(f"{rule}: {n}" for rule, n in violations.items()),
         expected="none" if refused else f"at most a share of {policy.max_share} (it is {share:.4f})",
-        hint=f"mend the rows, or set sources.{source.name}.contract in project.yaml (on_violation: quarantine, max_share)",
+        hint=f"mend the rows, or set sources.{source.name}.contract.on_violation: quarantine in project.yaml",
     )
 
 

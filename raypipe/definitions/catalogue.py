@@ -12,7 +12,7 @@ import orjson
 import polars as pl
 
 from raypipe.definitions.expressions import roots, to_json
-from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME, Label
+from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, Label
 from raypipe.definitions.source import TIME, Source
 from raypipe.definitions.views import FeatureView, LatestView, RequestView, View
 from raypipe.errors import DefinitionError, LeakError, nearest
@@ -124,7 +124,7 @@ def label_document(label: Label) -> dict[str, Any]:
 
 def _source_document(source: Source) -> dict[str, Any]:
     where = f"Source('{source.name}')"
-    rules = source.contract._validation_rules(with_cast=False)
+    rules = source.contract._validation_rules(with_cast=False)  # noqa: SLF001 (the only way to all rules)
     return {
         "name": source.name,
         "clock": [source.event_time, source.known_time, source.delay, source.static],
@@ -175,7 +175,9 @@ def _check_label(label: Label) -> None:
     for name, dtype in label.request_schema().items():
         if not (dtype.is_integer() or dtype.is_float() or dtype in (pl.Boolean, pl.String, pl.Date, TIME)):
             raise DefinitionError(
-                f"a client cannot send column '{name}'", where=f"{where}.request", got=dtype,
+                f"a client cannot send column '{name}'",
+                where=f"{where}.request",
+                got=dtype,
                 expected="an integer, float, boolean, string, date or UTC time in microseconds",
             )
     frame = pl.DataFrame(schema=schema).lazy()
@@ -210,7 +212,10 @@ def _check_view(view: View, label: Label) -> None:
     for column in view.entity:
         if schema[column] != label.request_schema()[column]:
             raise DefinitionError(
-                f"entity '{column}' has two types", where=where, got=schema[column], expected=label.request_schema()[column]
+                f"entity '{column}' has two types",
+                where=where,
+                got=schema[column],
+                expected=label.request_schema()[column],
             )
     if isinstance(view, LatestView):
         _check_columns(view.columns, schema, where=f"{where}.columns")
@@ -251,8 +256,9 @@ def _check_aggregations(view: FeatureView, schema: pl.Schema, where: str) -> Non
 def _check_static_entity(view: LatestView, where: str) -> None:
     if not view.source.static:
         return
-    derived_from = {c: roots(view.source.derive[c]) if c in view.source.derive else [c] for c in view.entity}
-    key, entity = sorted(view.source.contract.primary_key()), sorted(sum(derived_from.values(), []))
+    derive = view.source.derive
+    entity = sorted(root for c in view.entity for root in (roots(derive[c]) if c in derive else [c]))
+    key = sorted(view.source.contract.primary_key())
     if key != entity:
         raise DefinitionError(
             f"Source('{view.source.name}') may have several rows for one entity",

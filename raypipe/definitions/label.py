@@ -38,7 +38,7 @@ class Label:
             raise DefinitionError(
                 "the spine's source knows nothing ahead of its rows",
                 where=where,
-                hint=f"list the columns that are fixed before the event in Source('{self.spine.name}', known_ahead=[...])",
+                hint=f"list the columns fixed before the event in Source('{self.spine.name}', known_ahead=[...])",
             )
         object.__setattr__(self, "request", tuple(self.request or self.spine.known_ahead))
         late = sorted(set(self.request) - set(self.spine.known_ahead))

@@ -52,7 +52,9 @@ class Source:
             return
         if not self.event_time:
             raise DefinitionError(
-                "event_time is missing", where=where, hint="name the column, or say static=True for a table of attributes"
+                "event_time is missing",
+                where=where,
+                hint="name the column, or say static=True for a table of attributes",
             )
         if bool(self.known_time) == bool(self.delay):
             raise DefinitionError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -29,8 +30,8 @@ class Window:
     length_us: int
     hop_us: int
 
-    def tail(self, t_us: int) -> int:
-        """The earliest event time inside the window that ends at `t_us`. Works on numpy arrays too."""
+    def tail(self, t_us: Any) -> Any:
+        """The earliest event time inside the window that ends at `t_us`: of an integer, or of each in a numpy array."""
         return (t_us - self.length_us) // self.hop_us * self.hop_us
 
 

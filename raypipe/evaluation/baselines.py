@@ -23,12 +23,12 @@ Matrix = NDArray[np.float32]
 SAMPLE_ROWS = 40_000  # training rows of the logistic regression: a few seconds on one core
 
 
-def base_rate(train: Sequence[Path]) -> float:
+def base_rate(train: list[Path]) -> float:
     """The share of positives in training."""
     return float(pl.scan_parquet(train).select(pl.col(LABEL).mean()).collect().item())
 
 
-def training_sample(train: Sequence[Path], features: Sequence[str], seed: int) -> pl.DataFrame:
+def training_sample(train: list[Path], features: Sequence[str], seed: int) -> pl.DataFrame:
     """At most SAMPLE_ROWS rows of training with the features and the label, the same for the same seed."""
     frame = pl.scan_parquet(train)
     rows = frame.select(pl.len()).collect().item()
@@ -36,7 +36,7 @@ def training_sample(train: Sequence[Path], features: Sequence[str], seed: int) -
     return frame.select(*features, LABEL).gather_every(step, offset=seed % step).collect()
 
 
-def logistic_regression(train: Sequence[Path], transforms: Transforms, seed: int) -> Pipeline:
+def logistic_regression(train: list[Path], transforms: Transforms, seed: int) -> Pipeline:
     """A logistic regression on a sample of the training rows: numbers imputed by the median and standardised,
     categories one-hot. Fitted here and used once; it is never stored."""
     sample = training_sample(train, transforms.names, seed)

@@ -1,7 +1,7 @@
 """Evaluate a model on the whole of the test part, in one process, a file at a time.
 
-`<storage>/evaluations/<digest>/`: `evaluation.json`, `scores.parquet` (`__row`, label, score, slice columns) and
-`report.html`.
+`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html` and `scores.parquet` (`__row`, prediction time, label,
+score, slice columns).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, publish
 from raypipe.data.split import TEST, TRAIN
-from raypipe.definitions.label import LABEL
+from raypipe.definitions.label import LABEL, PREDICTION_TIME
 from raypipe.definitions.source import ROW
 from raypipe.evaluation import baselines
 from raypipe.evaluation.gate import Verdict, judge, parse
@@ -92,7 +92,7 @@ def _evaluate(
     for file in training_set.files(TEST):
         frame = pl.read_parquet(file)
         parts.append(
-            frame.select(ROW, pl.col(LABEL).alias("label"), *settings.slices).with_columns(
+            frame.select(ROW, PREDICTION_TIME, pl.col(LABEL).alias("label"), *settings.slices).with_columns(
                 pl.Series("score", score(booster, transforms, frame)),
                 pl.Series("simpler", baselines.predict(simpler, transforms.matrix(frame))),
             )
@@ -108,6 +108,10 @@ def _evaluate(
             "logistic_regression": measure(label, scored["simpler"].to_numpy(), bins),
         },
         "slices": {column: by_slice(scored, column, bins, settings.slice_min_rows) for column in settings.slices},
+        "period": scored.select(
+            first=pl.col(PREDICTION_TIME).min().dt.to_string("iso"),
+            last=pl.col(PREDICTION_TIME).max().dt.to_string("iso"),
+        ).row(0),
         "calibration": curve(calibration(label, scores, bins)),
         "importance": importance(booster),
         "run": run,

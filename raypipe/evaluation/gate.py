@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,9 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_RULE = re.compile(r"\s*([a-z_.]+)\s*(<=|>=|<|>)\s*([a-z_.]+|-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?:([+-])\s*(\d+(?:\.\d+)?))?\s*")
+_RULE = re.compile(
+    r"\s*([a-z_.]+)\s*(<=|>=|<|>)\s*([a-z_.]+|-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?:([+-])\s*(\d+(?:\.\d+)?))?\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,17 @@ def parse(text: str) -> Rule:
     match = _RULE.fullmatch(text)
     if not match:
         raise ConfigurationError(
-            "not a rule", where=where, got=repr(text), expected="<metric> <, <=, > or >= <number or baseline.metric> [+- margin]"
+            "not a rule",
+            where=where,
+            got=repr(text),
+            expected="<metric> <, <=, > or >= <number or baseline.metric> [+- margin]",
         )
     metric, comparison, bound, sign, margin = match.groups()
     for name in (metric, bound):
         if name[0].isalpha() and name not in known_names():
-            raise ConfigurationError(f"unknown figure '{name}' in a rule", where=where, got=repr(text), hint=nearest(name, known_names()))
+            raise ConfigurationError(
+                f"unknown figure '{name}' in a rule", where=where, got=repr(text), hint=nearest(name, known_names())
+            )
     offset = float(margin or 0) * (-1 if sign == "-" else 1)
     return Rule(text.strip(), metric, comparison, bound if bound[0].isalpha() else float(bound), offset)
 
@@ -104,7 +112,7 @@ def judge(rules: Sequence[Rule], figures: Figures) -> Verdict:
 def _decide(rule: Rule, figures: Figures) -> Finding:
     got = figures.get(rule.metric)
     bound = rule.bound if isinstance(rule.bound, float) else figures.get(rule.bound)
-    if got is None or bound is None or got != got or bound != bound:
+    if got is None or bound is None or math.isnan(got) or math.isnan(bound):
         return Finding(rule.text, "inconclusive", got, bound)
     bound += rule.margin
     return Finding(rule.text, "pass" if OPERATORS[rule.comparison](got, bound) else "fail", got, bound)

@@ -47,7 +47,11 @@ def _calibration(axes: Any, bins: list[dict[str, Any]]) -> None:
     axes.plot([b["predicted"] for b in bins], [b["observed"] for b in bins], marker="o", color="#1f5fa8", label="model")
     most = max(b["rows"] for b in bins)
     axes.bar(
-        [b["predicted"] for b in bins], [b["rows"] / most * 0.25 for b in bins], width=0.03, color="#1f5fa8", alpha=0.25,
+        [b["predicted"] for b in bins],
+        [b["rows"] / most * 0.25 for b in bins],
+        width=0.03,
+        color="#1f5fa8",
+        alpha=0.25,
         label=f"rows (tallest: {most:,})",
     )
     axes.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from raypipe.definitions.aggregations import Kind
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-State = dict[str, NDArray[np.generic]]
+Array = NDArray[Any]
+State = dict[str, Array]
 
 EARLIEST, LATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
@@ -114,12 +116,12 @@ ALGEBRAS: dict[Kind, Algebra] = {
 }
 
 
-def take(state: State, at: NDArray[np.generic]) -> State:
+def take(state: State, at: Array) -> State:
     """The elements of `state` at the given positions (or under a mask)."""
     return {name: column[at] for name, column in state.items()}
 
 
-def put(state: State, at: NDArray[np.generic], values: State) -> None:
+def put(state: State, at: Array, values: State) -> None:
     """Write `values` into `state` at the given positions."""
     for name, column in state.items():
         column[at] = values[name]

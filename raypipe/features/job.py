@@ -45,7 +45,9 @@ class Job:
         return trainable(self.spine(project)).filter(pl.col(CHUNK) == chunk).drop(CHUNK).sort(ROW).collect()
 
 
-def write_part(project: Project, chunk: int, rows: pl.DataFrame, features: list[pl.DataFrame], attempt: Path) -> list[dict[str, Any]]:
+def write_part(
+    project: Project, chunk: int, rows: pl.DataFrame, features: list[pl.DataFrame], attempt: Path
+) -> list[dict[str, Any]]:
     """Write one chunk: `rows` (of the spine, in row order) beside each view's feature columns, a file a part."""
     names, definitions = list(project.definitions.features()), project.definitions
     frame = pl.concat([rows, *(f.drop(ROW) for f in features)], how="horizontal")

@@ -54,7 +54,9 @@ class OnlineState:
         try:
             self._environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_readers=1024)
         except lmdb.Error as error:
-            raise BundleError("the online state cannot be opened", where=str(path), got=error, hint="raypipe serve rebuilds it") from None
+            raise BundleError(
+                "the online state cannot be opened", where=str(path), got=error, hint="raypipe serve rebuilds it"
+            ) from None
         self.spec, self.as_of_us = spec, as_of_us
         self._prediction_time = spec.prediction_time_expression()
         self._expressions = {v.name: request_columns(v) for v in spec.views if isinstance(v, RequestSpec)}
@@ -66,7 +68,8 @@ class OnlineState:
         """The time (microseconds) at which each row's features are taken: its prediction time, or the state's
         as-of time if that is later, since what is known cannot be un-known."""
         times = rows.select(self._prediction_time.dt.epoch("us")).to_series().to_numpy()
-        return np.maximum(times, self.as_of_us)
+        later: Ints = np.maximum(times, self.as_of_us)
+        return later
 
     def features(self, rows: pl.DataFrame, times: Ints) -> pl.DataFrame:
         """Feature columns, in the definitions' order, for request rows at `times` (from `feature_times`)."""
@@ -84,7 +87,10 @@ class OnlineState:
 
 
 def _lookup(store: lmdb.Transaction, view: str, entity: tuple[Any, ...]) -> bytes | None:
-    return None if None in entity else store.get(entity_key(view, entity))
+    if None in entity:
+        return None
+    found = store.get(entity_key(view, entity))
+    return None if found is None else bytes(found)
 
 
 def _window_features(view: WindowSpec, store: lmdb.Transaction, rows: pl.DataFrame, times: Ints) -> list[pl.Series]:

@@ -49,7 +49,9 @@ def build_online_state(project: Project, sources: Mapping[str, PreparedSource], 
 def _build(project: Project, sources: Mapping[str, PreparedSource], as_of: datetime, attempt: Path) -> dict[str, Any]:
     as_of_us = int(as_of.timestamp() * 1_000_000)
     entities: dict[str, int] = {}
-    size = 64 * 1024**2 + 4 * sum(source.accepted.stat().st_size for source in sources.values()) * len(project.definitions.views)
+    size = 64 * 1024**2 + 4 * sum(source.accepted.stat().st_size for source in sources.values()) * len(
+        project.definitions.views
+    )
     with lmdb.open(str(attempt / STATE), subdir=False, map_size=size, lock=False, sync=False) as environment:
         for view in project.definitions.views:
             if isinstance(view, RequestView):
@@ -57,10 +59,14 @@ def _build(project: Project, sources: Mapping[str, PreparedSource], as_of: datet
             rows = sources[view.source.name].scan()
             if not view.source.static:
                 rows = rows.filter(pl.col(KNOWN_TIME) <= pl.lit(as_of))
-            items = window_items(view, rows, as_of_us) if isinstance(view, FeatureView) else latest_items(view, rows, as_of_us)
+            items = (
+                window_items(view, rows, as_of_us)
+                if isinstance(view, FeatureView)
+                else latest_items(view, rows, as_of_us)
+            )
             with environment.begin(write=True) as transaction:
                 entities[view.name] = sum(transaction.put(key, value) for key, value in items)
-        environment.sync(True)
+        environment.sync(force=True)
     return {
         "as_of_us": as_of_us,
         "as_of": as_of.isoformat(),
@@ -71,7 +77,7 @@ def _build(project: Project, sources: Mapping[str, PreparedSource], as_of: datet
 
 
 def _with_entity(view: FeatureView | LatestView, rows: pl.LazyFrame) -> tuple[pl.DataFrame, list[bytes]]:
-    """The view's event columns with an entity number, and the store's key of each number. Null entities are left out."""
+    """The view's event columns with an entity number, and each number's key in the store, without null entities."""
     frame = rows.select(event_columns(view)).drop_nulls(view.entity).collect()
     known = frame.select(view.entity).unique(maintain_order=True).with_row_index(_ENTITY)
     keys = [entity_key(view.name, values) for values in known.drop(_ENTITY).iter_rows()]
@@ -87,7 +93,9 @@ def window_items(view: FeatureView, rows: pl.LazyFrame, as_of_us: int) -> Iterat
     hop = pl.when(event <= as_of_us).then(event // grain * grain).otherwise(event).alias("__start")
     frame = frame.with_columns(hop).sort(_ENTITY, "__start", EVENT_TIME, ROW)
     entity, start = frame[_ENTITY].to_numpy().astype(np.int64), frame["__start"].to_numpy()
-    group = np.concatenate([[0], np.cumsum((np.diff(entity) != 0) | (np.diff(start) != 0))]).astype(np.int64)[: len(entity)]
+    group = np.concatenate([[0], np.cumsum((np.diff(entity) != 0) | (np.diff(start) != 0))]).astype(np.int64)[
+        : len(entity)
+    ]
     first = np.flatnonzero(np.diff(group, prepend=-1))
     states = initial_states(view, frame, frame[EVENT_TIME].dt.epoch("us").to_numpy(), frame[ROW].to_numpy())
     merged: dict[str, State] = {}

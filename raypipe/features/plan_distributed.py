@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from raypipe.cluster.connect import cpus
 from raypipe.definitions import FeatureView, RequestView, View
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW, TIME
@@ -41,8 +42,10 @@ def run(project: Project, job: Job) -> list[dict[str, Any]]:
     windows = [view.name for view in project.definitions.views if isinstance(view, FeatureView)]
     pieces = _compute_windows(project, job, windows) if windows else {}
     rows = job.sources[project.definitions.label.spine.name].rows
-    chunks = [{"chunk": c, "pieces": pieces.get(c, {})} for c in range(-(-rows // project.settings.features.chunk_rows))]
-    parts = _tasks(chunks).map_batches(_assemble, batch_size=1, batch_format="pyarrow", fn_kwargs={"job": job})
+    chunks = [
+        {"chunk": c, "pieces": pieces.get(c, {})} for c in range(-(-rows // project.settings.features.chunk_rows))
+    ]
+    parts = _tasks(chunks).map_batches(partial(_assemble, job=job), batch_size=1, batch_format="pyarrow")
     files = [row for row in parts.take_all() if row["rows"]]
     for path in job.attempt.glob("window-*.parquet"):
         path.unlink()
@@ -51,7 +54,9 @@ def run(project: Project, job: Job) -> list[dict[str, Any]]:
 
 def _tasks(items: list[dict[str, Any]]) -> ray.data.Dataset:
     """One block an item, so that each is a task of its own; an item travels as JSON."""
-    return ray.data.from_items([{"item": orjson.dumps(item).decode()} for item in items], override_num_blocks=len(items))
+    return ray.data.from_items(
+        [{"item": orjson.dumps(item).decode()} for item in items], override_num_blocks=len(items)
+    )
 
 
 def _compute_windows(project: Project, job: Job, windows: list[str]) -> dict[int, dict[str, list[str]]]:
@@ -60,14 +65,13 @@ def _compute_windows(project: Project, job: Job, windows: list[str]) -> dict[int
     for at, name in enumerate(windows):
         view = _view(project, name)
         for kind, source in (("events", view.source.name), ("spine", project.definitions.label.spine.name)):
-            for start in range(0, max(job.sources[source].rows, 1), SLICE_ROWS):
-                slices.append({"view": at, "kind": kind, "start": start})
-    cpus = int(ray.cluster_resources().get("CPU", 1))
+            starts = range(0, max(job.sources[source].rows, 1), SLICE_ROWS)
+            slices += [{"view": at, "kind": kind, "start": start} for start in starts]
     dataset = (
         _tasks(slices)
-        .map_batches(_scan, batch_size=1, batch_format="pyarrow", fn_kwargs={"job": job, "windows": windows})
-        .repartition(project.settings.features.partitions or 2 * cpus, keys=[SHUFFLE_KEY])
-        .map_batches(_features, batch_size=None, batch_format="pyarrow", fn_kwargs={"job": job, "windows": windows})
+        .map_batches(partial(_scan, job=job, windows=windows), batch_size=1, batch_format="pyarrow")
+        .repartition(project.settings.features.partitions or 2 * int(cpus()), keys=[SHUFFLE_KEY])
+        .map_batches(partial(_features, job=job, windows=windows), batch_size=None, batch_format="pyarrow")
     )
     found: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in dataset.take_all():
@@ -95,7 +99,12 @@ def _item(batch: pa.Table) -> dict[str, Any]:
 def _shuffle_schema(project: Project, windows: list[str]) -> pl.Schema:
     """One schema for the rows of all views, events and spine alike."""
     request = project.definitions.label.request_schema()
-    columns: dict[str, pl.DataType] = {VIEW: pl.Int32(), IS_SPINE: pl.Boolean(), SHUFFLE_KEY: pl.UInt64(), CHUNK: pl.Int64()}
+    columns: dict[str, pl.DataType] = {
+        VIEW: pl.Int32(),
+        IS_SPINE: pl.Boolean(),
+        SHUFFLE_KEY: pl.UInt64(),
+        CHUNK: pl.Int64(),
+    }
     for name in windows:
         view = _view(project, name)
         columns |= {c: request[c] for c in view.entity}
@@ -114,7 +123,11 @@ def _scan(batch: pa.Table, job: Job, windows: list[str]) -> pa.Table:
     project, item = _project(job.folder), _item(batch)
     view = _view(project, windows[item["view"]])
     if item["kind"] == "events":
-        rows = job.scan(project, view.source.name, item["start"], SLICE_ROWS).select(event_columns(view)).drop_nulls(view.entity)
+        rows = (
+            job.scan(project, view.source.name, item["start"], SLICE_ROWS)
+            .select(event_columns(view))
+            .drop_nulls(view.entity)
+        )
     else:
         spine = trainable(job.spine(project, item["start"], SLICE_ROWS))
         rows = spine.select(ROW, CHUNK, *view.entity, PREDICTION_TIME)

@@ -133,7 +133,11 @@ def initial_states(view: FeatureView, events: pl.DataFrame, event_us: Ints, row:
     states = {}
     for name, aggregation in view.aggregations.items():
         column = value_column(name)
-        values = events[column].cast(pl.Float64).fill_null(np.nan).to_numpy() if column in events.columns else np.ones(len(row))
+        values = (
+            events[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
+            if column in events.columns
+            else np.ones(len(row))
+        )
         states[name] = ALGEBRAS[aggregation.kind].init(values, event_us, row)
     return states
 
@@ -220,7 +224,9 @@ def _latest(view: LatestView, events: pl.DataFrame, spine: pl.DataFrame) -> pl.D
 def _gather(view: LatestView, events: pl.DataFrame, spine: pl.DataFrame, index: pl.Series) -> pl.DataFrame:
     """The view's columns of the events at `index` (-1: none)."""
     picked = index.replace(-1, None)
-    return pl.DataFrame([spine[ROW], *(events[value_column(c)].gather(picked).alias(f"{view.name}_{c}") for c in view.columns)])
+    return pl.DataFrame(
+        [spine[ROW], *(events[value_column(c)].gather(picked).alias(f"{view.name}_{c}") for c in view.columns)]
+    )
 
 
 def _static(view: LatestView, events: pl.DataFrame, spine: pl.DataFrame) -> pl.DataFrame:

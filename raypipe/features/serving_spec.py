@@ -125,14 +125,18 @@ def serving_spec(definitions: Definitions) -> ServingSpec:
         for name, dtype in label.request_schema().items()
     )
     where = f"Label('{label.name}').prediction_time"
-    return ServingSpec(fields, to_json(label.prediction_time, where=where), tuple(view_spec(v) for v in definitions.views))
+    return ServingSpec(
+        fields, to_json(label.prediction_time, where=where), tuple(view_spec(v) for v in definitions.views)
+    )
 
 
 def view_spec(view: FeatureView | LatestView | RequestView) -> ViewSpec:
     """The spec of one view."""
     if isinstance(view, RequestView):
         where = f"RequestView('{view.name}')"
-        return RequestSpec(view.name, {f"{view.name}_{n}": to_json(e, where=where) for n, e in view.expressions.items()})
+        return RequestSpec(
+            view.name, {f"{view.name}_{n}": to_json(e, where=where) for n, e in view.expressions.items()}
+        )
     features = {name: _plain(dtype) for name, dtype in view.features().items()}
     if isinstance(view, LatestView):
         return LatestSpec(view.name, tuple(view.entity), view.source.static, view.max_age_us, features)
@@ -146,7 +150,9 @@ def _plain(dtype: pl.DataType) -> str:
 
 def _field(name: str, dtype: pl.DataType, column: dy.Column) -> Field:
     bounds = {rule: getattr(column, rule, None) for rule in ("min", "max", "min_length", "max_length", "regex")}
-    stated = {rule: bound for rule, bound in bounds.items() if bound is not None and isinstance(bound, int | float | str)}
+    stated = {
+        rule: bound for rule, bound in bounds.items() if bound is not None and isinstance(bound, int | float | str)
+    }
     return Field(name, str(dtype), bool(column.nullable), stated, column.description)
 
 
@@ -157,5 +163,6 @@ def _derived_field(name: str, dtype: pl.DataType) -> Field:
 
 def request_columns(view: RequestSpec) -> list[pl.Expr]:
     """The expressions of a request view under their feature names."""
-    return [from_json(document, where=f"serving.json: {name}").alias(name) for name, document in view.expressions.items()]
-
+    return [
+        from_json(document, where=f"serving.json: {name}").alias(name) for name, document in view.expressions.items()
+    ]

@@ -47,7 +47,11 @@ def count_rows(frame: pl.LazyFrame, settings: Settings) -> dict[str, Any]:
             pl.col(LABEL).is_not_null().sum().alias("rows"),
             pl.col(LABEL).is_null().sum().alias("unlabelled"),
             pl.col(LABEL).mean().alias("positive_share"),
-            (pl.col(LABEL_KNOWN_TIME) - pl.col(PREDICTION_TIME)).filter(pl.col(LABEL).is_not_null()).max().dt.total_microseconds().alias("horizon_us"),
+            (pl.col(LABEL_KNOWN_TIME) - pl.col(PREDICTION_TIME))
+            .filter(pl.col(LABEL).is_not_null())
+            .max()
+            .dt.total_microseconds()
+            .alias("horizon_us"),
         )
         .collect(engine="streaming")
         .rows_by_key(PART, named=True, unique=True)
@@ -87,4 +91,6 @@ def _check_part(part: str, count: dict[str, Any] | None, split: Split) -> None:
             hint="move the boundaries into the time that the data covers",
         )
     if count and count["positive_share"] in (0.0, 1.0):
-        raise NotEnoughDataError(f"all {rows} labels of {part} are the same", where="project.yaml: split", got=bool(count["positive_share"]))
+        raise NotEnoughDataError(
+            f"all {rows} labels of {part} are the same", where="project.yaml: split", got=bool(count["positive_share"])
+        )

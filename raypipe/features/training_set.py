@@ -97,7 +97,11 @@ def build_training_set(project: Project, sources: Sources, plan: str, as_of: dat
         job = Job(str(project.folder), sources, as_of, attempt)
         counts = count_rows(job.spine(project), project.settings)
         files = _run_plan(project, job, plan)
-        return _finish(project, attempt, files, counts) | {"identity": named, "plan": plan, "sources": _lineage(sources)}
+        return _finish(project, attempt, files, counts) | {
+            "identity": named,
+            "plan": plan,
+            "sources": _lineage(sources),
+        }
 
     return TrainingSet(digest, publish(project.storage / "training_sets" / digest, build))
 

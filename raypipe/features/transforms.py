@@ -50,8 +50,10 @@ class Transforms:
 def _number(name: str, categories: list[str] | None) -> pl.Expr:
     if categories is None:
         return pl.col(name).cast(pl.Float32)
-    known = pl.col(name).cast(pl.String).replace_strict(
-        categories, list(range(len(categories))), default=len(categories), return_dtype=pl.Float32
+    known = (
+        pl.col(name)
+        .cast(pl.String)
+        .replace_strict(categories, list(range(len(categories))), default=len(categories), return_dtype=pl.Float32)
     )
     return pl.when(pl.col(name).is_not_null()).then(known).alias(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Self
 
 from raypipe.cluster.connect import ray_cluster
 from raypipe.pipeline.progress import Progress
@@ -15,10 +16,12 @@ class ClusterOnDemand:
     def __init__(self, progress: Progress) -> None:
         self._progress, self._stack, self._connected = progress, ExitStack(), False
 
-    def __enter__(self) -> ClusterOnDemand:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     def connect(self) -> None:

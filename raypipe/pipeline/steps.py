@@ -43,21 +43,28 @@ class Pipeline:
         for source in sources.values():
             if source.violations:
                 broken = ", ".join(f"{rule}: {count}" for rule, count in source.violations.items())
-                where = f"set aside in {self._inside(source.quarantine)}" if source.quarantine else "kept (policy: warn)"
+                where = (
+                    f"set aside in {self._inside(source.quarantine)}" if source.quarantine else "kept (policy: warn)"
+                )
                 self.progress.note(f"            {source.name}: rows that break the contract ({broken}) {where}")
         return sources
 
     def features(self, sources: Sources) -> TrainingSet:
         """The training set of the sources."""
         found = find_training_set(self.project, sources, self.as_of)
-        plan, why = choose_plan(self.plan or self.project.settings.features.plan, self.project.settings.features, sources)
+        plan, why = choose_plan(
+            self.plan or self.project.settings.features.plan, self.project.settings.features, sources
+        )
         if found is None and plan == "distributed":
             self.cluster.connect()
         with self.progress.step("features") as step:
             made = found or build_training_set(self.project, sources, plan, self.as_of)
             rows = sum(made.rows(part) for part in PARTS)
             how = f", {plan} plan ({why})" if found is None else ""
-            step.say(f"training set {short(made.digest)}: {rows:,} rows, {len(made.manifest['features'])} features{how}", reused=made.reused)
+            step.say(
+                f"training set {short(made.digest)}: {rows:,} rows, {len(made.manifest['features'])} features{how}",
+                reused=made.reused,
+            )
         return made
 
     def train(self, training_set: TrainingSet) -> Run:
@@ -70,8 +77,8 @@ class Pipeline:
             m = run.manifest
             resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and found is None else ""
             step.say(
-                f"run {short(run.digest)}: {m['best_round'] + 1} rounds kept of {len(m['history'])}, {m['workers']} workers, "
-                f"{m['rows']:,} rows, validation log loss {min(m['history']):.4f}{resumed}",
+                f"run {short(run.digest)}: {m['best_round'] + 1} rounds kept of {len(m['history'])}, "
+                f"{m['workers']} workers, {m['rows']:,} rows, validation log loss {min(m['history']):.4f}{resumed}",
                 reused=run.reused,
             )
         return run
@@ -79,13 +86,18 @@ class Pipeline:
     def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
         """The run's figures on the test part, and the gate's verdict."""
         m = run.manifest
-        described = {"digest": run.digest, "rounds": m["best_round"] + 1, "history": m["history"], "workers": m["workers"]}
+        described = {
+            "digest": run.digest,
+            "rounds": m["best_round"] + 1,
+            "history": m["history"],
+            "workers": m["workers"],
+        }
         with self.progress.step("evaluation") as step:
             made = evaluate(self.project, training_set, run.model_path, described)
             figures = made.metrics
             step.say(
-                f"ROC AUC {figures['roc_auc']:.4f}, log loss {figures['log_loss']:.4f} on {figures['rows']:,} test rows; "
-                f"gate: {made.verdict.outcome}",
+                f"ROC AUC {figures['roc_auc']:.4f}, log loss {figures['log_loss']:.4f} "
+                f"on {figures['rows']:,} test rows; gate: {made.verdict.outcome}",
                 reused=made.output.reused,
             )
         return made
@@ -95,16 +107,28 @@ class Pipeline:
         when the gate does not pass."""
         with self.progress.step("registry") as step:
             registry = Registry(self.project)
-            known = next((v for v in registry.versions() if v.run_digest == run.digest and v.evaluation == evaluation.digest), None)
+            known = next(
+                (v for v in registry.versions() if v.run_digest == run.digest and v.evaluation == evaluation.digest),
+                None,
+            )
             version = known or self._register(registry, training_set, run, evaluation)
-            step.say(f"version {version.version} of {version.model}, bundle {short(version.bundle_digest)}", reused=known is not None)
+            step.say(
+                f"version {version.version} of {version.model}, bundle {short(version.bundle_digest)}",
+                reused=known is not None,
+            )
         return version
 
     def _register(self, registry: Registry, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
         digest, uri, lineage = package(self.project, training_set, run, evaluation)
         run_id = registry.record(
-            digest=digest, uri=uri, lineage=lineage, metrics=evaluation.metrics, params=run.manifest["params"],
-            history=run.manifest["history"], verdict=evaluation.verdict.outcome, report=evaluation.report,
+            digest=digest,
+            uri=uri,
+            lineage=lineage,
+            metrics=evaluation.metrics,
+            params=run.manifest["params"],
+            history=run.manifest["history"],
+            verdict=evaluation.verdict.outcome,
+            report=evaluation.report,
             evaluation=evaluation.digest,
         )
         evaluation.verdict.require_pass()

@@ -40,7 +40,9 @@ def load_project(folder: str | Path) -> Project:
     """The project in `folder`. Raises ConfigurationError or DefinitionError for what is wrong in it."""
     root = Path(folder).resolve()
     if not root.is_dir():
-        raise ConfigurationError("no such project folder", got=folder, hint="name it with --project, or make one: raypipe init")
+        raise ConfigurationError(
+            "no such project folder", got=folder, hint="name it with --project, or make one: raypipe init"
+        )
     settings = read_settings(root / "project.yaml")
     definitions = Definitions.collect(_import_features(root / "features.py"))
     _check_agreement(settings, definitions)
@@ -52,7 +54,9 @@ def read_settings(path: Path) -> Settings:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigurationError("no project.yaml", where=path.parent.name, hint="name the folder with --project, or make one: raypipe init") from None
+        raise ConfigurationError(
+            "no project.yaml", where=path.parent.name, hint="name the folder with --project, or make one: raypipe init"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError("project.yaml is no valid YAML", where=str(path), got=error) from None
     if not isinstance(document, dict):
@@ -71,7 +75,9 @@ def _settings_error(error: ValidationError, path: Path) -> ConfigurationError:
     where = f"{path.name}: {key}"
     if first["type"] == "extra_forbidden":
         return ConfigurationError(
-            f"unknown key '{first['loc'][-1]}'{more}", where=where, hint=nearest(str(first["loc"][-1]), _known_keys(first["loc"][:-1]))
+            f"unknown key '{first['loc'][-1]}'{more}",
+            where=where,
+            hint=nearest(str(first["loc"][-1]), _known_keys(first["loc"][:-1])),
         )
     if first["type"] == "missing":
         return ConfigurationError(f"key '{key}' is missing{more}", where=path.name)
@@ -92,7 +98,11 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 def _import_features(path: Path) -> ModuleType:
     """features.py as a module under a name of its own, so that two projects never mix."""
     if not path.is_file():
-        raise ConfigurationError("no features.py", where=str(path.parent), hint="declare sources, views and a label there: raypipe init shows how")
+        raise ConfigurationError(
+            "no features.py",
+            where=str(path.parent),
+            hint="declare sources, views and a label there: raypipe init shows how",
+        )
     name = f"raypipe_project_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -124,11 +134,21 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
     declared = [source.name for source in definitions.sources]
     for name in settings.sources:
         if name not in declared:
-            raise ConfigurationError(f"features.py declares no source '{name}'", where=f"project.yaml: sources.{name}", hint=nearest(name, declared))
+            raise ConfigurationError(
+                f"features.py declares no source '{name}'",
+                where=f"project.yaml: sources.{name}",
+                hint=nearest(name, declared),
+            )
     for name in declared:
         if name not in settings.sources:
-            raise ConfigurationError(f"source '{name}' has no path", where="project.yaml: sources", hint=f"add '{name}: {{path: ...}}'")
+            raise ConfigurationError(
+                f"source '{name}' has no path", where="project.yaml: sources", hint=f"add '{name}: {{path: ...}}'"
+            )
     request = list(definitions.label.request)
     for column in settings.evaluation.slices:
         if column not in request:
-            raise ConfigurationError(f"no request column '{column}' to slice by", where="project.yaml: evaluation.slices", hint=nearest(column, request))
+            raise ConfigurationError(
+                f"no request column '{column}' to slice by",
+                where="project.yaml: evaluation.slices",
+                hint=nearest(column, request),
+            )

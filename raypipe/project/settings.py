@@ -15,7 +15,7 @@ def _utc(value: Any) -> Any:
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     return value
@@ -38,7 +38,7 @@ class Contract(Section):
     """What happens when rows of a source break its contract."""
 
     on_violation: Literal["refuse", "quarantine", "warn"] = "refuse"
-    """refuse: stop with exit code 4. quarantine: set the rows aside with the failed rule and go on. warn: keep them and say so."""
+    """refuse: stop, exit code 4. quarantine: set the rows aside with the rules they broke, go on. warn: keep them."""
     max_share: float = Field(0.01, ge=0, le=1)
     """quarantine only: refuse after all when more than this share of the rows is bad."""
 
@@ -121,7 +121,7 @@ class Evaluation(Section):
     calibration_bins: int = Field(10, ge=2, le=100)
     """Equal-width bins of the expected calibration error."""
     gate: list[str] = Field(min_length=1)
-    """Rules `<metric> <op> <figure>`, for instance "roc_auc > logistic_regression.roc_auc" or "calibration_error <= 0.05"."""
+    """Rules `<metric> <op> <figure>`: "roc_auc > logistic_regression.roc_auc", "calibration_error <= 0.05"."""
 
 
 class Registry(Section):

@@ -26,7 +26,13 @@ from raypipe.features.serving_spec import ServingSpec
 from raypipe.features.transforms import Transforms
 
 INDEX = "bundle.json"
-MODEL, TRANSFORMS, SERVING, METRICS, LINEAGE = "model.ubj", "transforms.json", "serving.json", "metrics.json", "lineage.json"
+MODEL, TRANSFORMS, SERVING, METRICS, LINEAGE = (
+    "model.ubj",
+    "transforms.json",
+    "serving.json",
+    "metrics.json",
+    "lineage.json",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Bundle:
 
 
 def write_bundle(folder: Path, files: Mapping[str, bytes]) -> tuple[str, str]:
-    """Write a bundle under `folder`/<digest> atomically; returns its digest and URI. The same content is written once."""
+    """Write a bundle under `folder`/<digest> atomically, the same content once; returns its digest and URI."""
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     digest = digest_of(hashes)
     target = folder / digest
@@ -77,7 +83,9 @@ def read_bundle(uri: str, digest: str) -> Bundle:
             orjson.loads(files[LINEAGE]),
         )
     except (KeyError, TypeError, xgb.core.XGBoostError) as error:
-        raise BundleError("the bundle is of another version of raypipe", where=uri, got=error, hint="train and package it again") from None
+        raise BundleError(
+            "the bundle is of another version of raypipe", where=uri, got=error, hint="train and package it again"
+        ) from None
     if bundle.model.feature_names != bundle.transforms.names:
         raise BundleError("the model's features are not the transforms'", where=uri)
     return bundle
@@ -87,13 +95,18 @@ def _read_files(uri: str, digest: str) -> dict[str, bytes]:
     index = orjson.loads(_read(uri, INDEX))
     hashes = index["files"]
     if digest_of(hashes) != digest:
-        raise BundleError("this is not the bundle that was asked for", where=uri, got=digest_of(hashes), expected=digest)
+        raise BundleError(
+            "this is not the bundle that was asked for", where=uri, got=digest_of(hashes), expected=digest
+        )
     files = {name: _read(uri, name) for name in hashes}
     for name, content in files.items():
         found = hashlib.sha256(content).hexdigest()
         if found != hashes[name]:
             raise BundleError(
-                "a file of the bundle was changed", where=f"{uri}/{name}", got=f"sha256 {found}", expected=f"sha256 {hashes[name]}",
+                "a file of the bundle was changed",
+                where=f"{uri}/{name}",
+                got=f"sha256 {found}",
+                expected=f"sha256 {hashes[name]}",
                 hint="restore it, or deploy another version",
             )
     return files
@@ -103,4 +116,6 @@ def _read(uri: str, name: str) -> bytes:
     try:
         return bytes(obstore.get(from_url(uri), name).bytes())
     except (FileNotFoundError, obstore.exceptions.BaseError) as error:
-        raise BundleError("a file of the bundle cannot be read", where=f"{uri}/{name}", got=str(error).splitlines()[0]) from None
+        raise BundleError(
+            "a file of the bundle cannot be read", where=f"{uri}/{name}", got=str(error).splitlines()[0]
+        ) from None

@@ -21,7 +21,9 @@ from raypipe.training.train import Run
 LIBRARIES = ("ray", "polars", "pyarrow", "numpy", "xgboost", "dataframely", "scikit-learn")
 
 
-def package(project: Project, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> tuple[str, str, dict[str, Any]]:
+def package(
+    project: Project, training_set: TrainingSet, run: Run, evaluation: Evaluation
+) -> tuple[str, str, dict[str, Any]]:
     """Write the run's bundle; returns its digest, URI and lineage."""
     origin = lineage(project, training_set, run)
     documents = {
@@ -47,7 +49,8 @@ def lineage(project: Project, training_set: TrainingSet, run: Run) -> dict[str, 
         "as_of": identity["as_of"],
         "configuration": project.settings.model_dump(mode="json"),
         "code": code_identity(project.folder),
-        "libraries": {"raypipe": raypipe.__version__, "python": platform.python_version()} | {n: version(n) for n in LIBRARIES},
+        "libraries": {"raypipe": raypipe.__version__, "python": platform.python_version()}
+        | {n: version(n) for n in LIBRARIES},
     }
 
 

@@ -53,20 +53,36 @@ class Registry:
         self._client = _client(uri)
 
     def record(
-        self, *, digest: str, uri: str, lineage: Mapping[str, Any], metrics: Mapping[str, float], params: Mapping[str, Any],
-        history: list[float], verdict: str, report: Path, evaluation: str,
+        self,
+        *,
+        digest: str,
+        uri: str,
+        lineage: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        params: Mapping[str, Any],
+        history: list[float],
+        verdict: str,
+        report: Path,
+        evaluation: str,
     ) -> str:
         """Log a packaged run; returns MLflow's run id. The same bundle is logged once."""
-        with _reaching(self.uri):
+        with _Reaching(self.uri):
             experiment = self._experiment_id()
-            known = self._client.search_runs([experiment], f"tags.bundle_digest = '{digest}' and tags.complete = 'yes'", max_results=1)
+            known = self._client.search_runs(
+                [experiment], f"tags.bundle_digest = '{digest}' and tags.complete = 'yes'", max_results=1
+            )
             if known:
                 return str(known[0].info.run_id)
             run_id = str(self._client.create_run(experiment, run_name=digest[:12]).info.run_id)
             self._log(run_id, metrics, params, history)
             tags = {
-                "bundle_digest": digest, "bundle_uri": uri, "run_digest": lineage["run"], "verdict": verdict, "evaluation": evaluation,
-                "training_set": lineage["training_set"], "definitions_digest": lineage["definitions"]["digest"],
+                "bundle_digest": digest,
+                "bundle_uri": uri,
+                "run_digest": lineage["run"],
+                "verdict": verdict,
+                "evaluation": evaluation,
+                "training_set": lineage["training_set"],
+                "definitions_digest": lineage["definitions"]["digest"],
                 "commit": lineage["code"]["commit"] or "none",
             }
             for name, value in tags.items():
@@ -87,7 +103,7 @@ class Registry:
 
     def register(self, run_id: str) -> Version:
         """The version of a recorded run, registered if it is not yet."""
-        with _reaching(self.uri):
+        with _Reaching(self.uri):
             tags = self._client.get_run(run_id).data.tags
             found = next((v for v in self.versions() if v.bundle_digest == tags["bundle_digest"]), None)
             if found:
@@ -101,7 +117,7 @@ class Registry:
         """All versions, newest first."""
         from mlflow.exceptions import MlflowException
 
-        with _reaching(self.uri):
+        with _Reaching(self.uri):
             try:
                 aliases = self._client.get_registered_model(self.model).aliases
             except MlflowException as error:
@@ -119,7 +135,8 @@ class Registry:
             if version.version == number:
                 return version
         raise RegistryError(
-            f"model '{self.model}' has no version {number}", where=self.uri,
+            f"model '{self.model}' has no version {number}",
+            where=self.uri,
             expected=", ".join(str(v.version) for v in versions) or "none yet: run `raypipe run`",
         )
 
@@ -129,7 +146,7 @@ class Registry:
 
     def set_champion(self, version: Version) -> None:
         """Move the alias to `version`; one write in the registry."""
-        with _reaching(self.uri):
+        with _Reaching(self.uri):
             self._client.set_registered_model_alias(self.model, CHAMPION, str(version.version))
 
     def _experiment_id(self) -> str:
@@ -151,9 +168,17 @@ class Registry:
         number, tags = int(entry.version), entry.tags
         metrics = self._client.get_run(entry.run_id).data.metrics
         return Version(
-            self.model, number, entry.source, *(tags[name] for name in ("bundle_digest", "run_digest", "evaluation", "definitions_digest", "verdict")), entry.run_id,
-            tuple(sorted(alias for alias, version in aliases.items() if int(version) == number)),
-            {name.removeprefix("test_"): value for name, value in metrics.items() if name.startswith("test_")},
+            model=self.model,
+            version=number,
+            bundle_uri=entry.source,
+            bundle_digest=tags["bundle_digest"],
+            run_digest=tags["run_digest"],
+            evaluation=tags["evaluation"],
+            definitions_digest=tags["definitions_digest"],
+            verdict=tags["verdict"],
+            run_id=entry.run_id,
+            aliases=tuple(sorted(alias for alias, version in aliases.items() if int(version) == number)),
+            metrics={name.removeprefix("test_"): v for name, v in metrics.items() if name.startswith("test_")},
         )
 
 
@@ -161,15 +186,15 @@ def _client(uri: str) -> Any:
     # MLflow asks git for a commit and prints its store's migrations; raypipe records the commit itself.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
-    with _reaching(uri):
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with _Reaching(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-class _reaching:
+class _Reaching:
     """MLflow's errors inside the block as RegistryError."""
 
     def __init__(self, uri: str) -> None:
@@ -183,6 +208,8 @@ class _reaching:
 
         if isinstance(error, MlflowException):
             raise RegistryError(
-                "the model registry does not answer as it should", where=self.uri, got=str(error).splitlines()[0],
+                "the model registry does not answer as it should",
+                where=self.uri,
+                got=str(error).splitlines()[0],
                 hint="check registry.tracking_uri in project.yaml",
             ) from None

@@ -12,7 +12,8 @@ from raypipe.serving.replica import Replica
 DEPLOYMENT = "replica"
 IMPORT_PATH = "raypipe.serving.app:build"
 
-# max_surge_percent: a code change starts its replicas before the old ones stop; by default one replica leaves a gap of seconds.
+# max_surge_percent: a code change starts its replicas before the old ones stop; by default a single replica leaves a
+# gap of seconds.
 deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100, ray_actor_options={"num_cpus": 1})(Replica)
 
 

@@ -45,7 +45,9 @@ def _refusal(error: urllib.error.HTTPError) -> RequestError:
     except ValueError:
         document = {}
     return RequestError(
-        document.get("what", f"the endpoint answered {error.code}"), fields=document.get("fields"), where=error.url or "",
+        document.get("what", f"the endpoint answered {error.code}"),
+        fields=document.get("fields"),
+        where=error.url or "",
         got="; ".join(f"{f.get('field')}: {f['reason']}" for f in document.get("fields", [])) or document.get("got"),
         expected=document.get("expected"),
     )

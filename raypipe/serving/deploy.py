@@ -16,6 +16,7 @@ from raypipe.serving.client import get
 from raypipe.serving.resolve import Target
 
 START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
 
 
 def deploy_document(project: Project, target: Target) -> dict[str, Any]:
@@ -47,15 +48,34 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
 @contextmanager
 def serving(project: Project, target: Target) -> Iterator[str]:
     """The endpoint while the block runs; yields its base URL. Needs a connection to a Ray cluster."""
-    from ray import serve
-
     settings = project.settings.serving
     check_port_free(settings.host, settings.port)
     started = deploy(project, target)
     try:
         yield started
     finally:
-        serve.shutdown()
+        stop()
+
+
+def stop() -> None:
+    """Take Serve down, its proxy and replicas drained, and wait until it is gone.
+
+    `serve.shutdown` waits inside the controller, which dies meanwhile, and Ray reports that as an error.
+    """
+    import ray
+    from ray import serve
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    controller = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+    ray.get(controller.graceful_shutdown.remote(wait=False))
+    while time.monotonic() < deadline:
+        try:
+            ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+        except ValueError:
+            break
+        time.sleep(0.1)
+    serve.shutdown()  # type: ignore[no-untyped-call]  # forgets the client of what is gone
 
 
 def deploy(project: Project, target: Target) -> str:
@@ -67,6 +87,7 @@ def deploy(project: Project, target: Target) -> str:
     document, settings = deploy_document(project, target), project.settings.serving
     serve.start(http_options=document["http_options"], proxy_location=document["proxy_location"])
     client = _get_global_client()
+    assert client is not None
     client.deploy_apps(ServeDeploySchema.model_validate(document))
     base = f"http://{settings.host}:{settings.port}"
     _wait(project, base, str(target.version.version))
@@ -86,8 +107,10 @@ def check_port_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigurationError(
-                f"cannot listen on {host}:{port}", got=error.strerror, expected="a free address",
-                hint="end what listens there (perhaps an endpoint that is still up), or choose another: --port, or serving.port in project.yaml",
+                f"cannot listen on {host}:{port}",
+                got=error.strerror,
+                expected="a free address",
+                hint="end what listens there (an endpoint that is still up?), or choose another with --port",
             ) from None
 
 
@@ -102,7 +125,11 @@ def _wait(project: Project, base: str, version: str) -> None:
             return
         application = serve.status().applications.get(project.settings.name)
         if application and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise ClusterError("the endpoint does not start", got=_reason(application), hint="see the replica's log under /tmp/ray/session_latest/logs/serve")
+            raise ClusterError(
+                "the endpoint does not start",
+                got=_reason(application),
+                hint="see the replica's log under /tmp/ray/session_latest/logs/serve",
+            )
         time.sleep(0.1)
     raise ClusterError(f"the endpoint did not answer within {START_TIMEOUT_S:.0f} s", where=url)
 

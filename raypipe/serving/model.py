@@ -41,11 +41,13 @@ class LoadedModel:
         self._max_past_us = max_past_us
         state = Path(pointer["online"])
         if not state.is_file() or digest_of_file(state) != pointer["online_sha256"]:
-            raise BundleError("the online state is missing or was changed", where=str(state), hint="raypipe serve rebuilds it")
+            raise BundleError(
+                "the online state is missing or was changed", where=str(state), hint="raypipe serve rebuilds it"
+            )
         self.online = OnlineState(state, self.bundle.serving, pointer["as_of_us"])
 
     def predict(self, rows: pl.DataFrame) -> Predictions:
-        """Predictions for request rows (columns of the request contract). Raises RequestError for rows too far in the past."""
+        """Predictions for rows of the request contract. Raises RequestError for rows too far in the past."""
         times = self.online.feature_times(rows)
         self._refuse_the_past(rows, times)
         matrix = self.bundle.transforms.matrix(self.online.features(rows, times))
@@ -57,9 +59,11 @@ class LoadedModel:
         late = np.flatnonzero(times - wanted > self._max_past_us)
         if len(late):
             as_of = moment(self.online.as_of_us)
-            reason = f"the prediction time {moment(int(wanted[late[0]]))} lies too far before {as_of}, when these features were taken"
+            at = moment(int(wanted[late[0]]))
+            reason = f"the prediction time {at} lies too far before {as_of}, when the features were taken"
             raise RequestError(
-                f"{len(late)} rows lie too far in the past", fields=[{"row": int(late[0]), "field": None, "reason": reason}],
+                f"{len(late)} rows lie too far in the past",
+                fields=[{"row": int(late[0]), "field": None, "reason": reason}],
                 hint="the endpoint answers for the present; score the past with a training set's features",
             )
 

@@ -10,12 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
-import polars as pl
 
 import raypipe
-from raypipe.errors import MalformedRequestError, MethodNotAllowedError, NotFoundError, NotReadyError, RequestError, TooLargeError
+from raypipe.errors import (
+    MalformedRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    NotReadyError,
+    RequestError,
+    TooLargeError,
+)
 from raypipe.features.serving_spec import Field
 from raypipe.serving.model import LoadedModel, Predictions, moment
 from raypipe.serving.rows import read_rows
@@ -69,7 +74,10 @@ def answer(endpoint: Endpoint | None, method: str, path: str, body: bytes) -> An
                 raise NotFoundError(f"no route {path}", expected=f"/models/{endpoint.model}/predict")
             _allow(method, "POST")
             return _predict(endpoint, model, _json(body))
-    raise NotFoundError(f"no route {path[:200]}", expected=f"/models/{endpoint.model}/predict, /v2/models/{endpoint.model}/infer, /v2/health/ready")
+    raise NotFoundError(
+        f"no route {path[:200]}",
+        expected=f"/models/{endpoint.model}/predict, /v2/models/{endpoint.model}/infer, /v2/health/ready",
+    )
 
 
 def _allow(method: str, allowed: str) -> None:
@@ -85,7 +93,9 @@ def _version(endpoint: Endpoint, name: str, rest: list[str]) -> tuple[LoadedMode
         return endpoint.versions[endpoint.default], rest
     number = rest[1] if len(rest) > 1 else ""
     if number not in endpoint.versions:
-        raise NotFoundError(f"model '{name}' has no version '{number[:20]}' here", expected=", ".join(endpoint.versions))
+        raise NotFoundError(
+            f"model '{name}' has no version '{number[:20]}' here", expected=", ".join(endpoint.versions)
+        )
     return endpoint.versions[number], rest[2:]
 
 
@@ -104,7 +114,8 @@ def _predict(endpoint: Endpoint, model: LoadedModel, document: dict[str, Any]) -
     extra = sorted(set(document) - {"rows", "id"})
     if extra or not isinstance(rows, list) or not rows:
         raise MalformedRequestError(
-            'the body must be {"rows": [{...}, ...]}', got=f"keys {', '.join(sorted(document)) or 'none'}",
+            'the body must be {"rows": [{...}, ...]}',
+            got=f"keys {', '.join(sorted(document)) or 'none'}",
             expected="a list of at least one row, and optionally an id",
         )
     identity = _identity(document)
@@ -114,7 +125,9 @@ def _predict(endpoint: Endpoint, model: LoadedModel, document: dict[str, Any]) -
         {OUTPUT: float(p), "feature_time": moment(int(t))}
         for p, t in zip(predictions.probability, predictions.feature_time_us, strict=True)
     ]
-    return Answer(200, {"model": endpoint.model, "model_version": model.version, **identity, "predictions": found}, model.version)
+    return Answer(
+        200, {"model": endpoint.model, "model_version": model.version, **identity, "predictions": found}, model.version
+    )
 
 
 def _identity(document: dict[str, Any]) -> dict[str, str]:
@@ -122,7 +135,9 @@ def _identity(document: dict[str, Any]) -> dict[str, str]:
     if identity is None:
         return {}
     if not isinstance(identity, str) or len(identity) > 256:
-        raise RequestError("the id is wrong", fields=[{"field": "id", "reason": "must be a string of at most 256 characters"}])
+        raise RequestError(
+            "the id is wrong", fields=[{"field": "id", "reason": "must be a string of at most 256 characters"}]
+        )
     return {"id": identity}
 
 
@@ -147,7 +162,9 @@ def _v2(endpoint: Endpoint, name: str, rest: list[str], method: str, body: bytes
         case ["infer"]:
             _allow(method, "POST")
             return _infer(endpoint, model, _json(body))
-    raise NotFoundError("no such route under this model", got="/".join(action)[:100], expected="nothing, ready or infer")
+    raise NotFoundError(
+        "no such route under this model", got="/".join(action)[:100], expected="nothing, ready or infer"
+    )
 
 
 def _metadata(endpoint: Endpoint, model: LoadedModel) -> dict[str, Any]:
@@ -170,8 +187,17 @@ def _infer(endpoint: Endpoint, model: LoadedModel, document: dict[str, Any]) -> 
     identity = _identity(document)
     rows = _rows_of_tensors(endpoint, model, document)
     predictions: Predictions = model.predict(read_rows(model.bundle.serving, rows))
-    output = {"name": OUTPUT, "datatype": "FP32", "shape": [len(rows)], "data": [float(p) for p in predictions.probability]}
-    return Answer(200, {"model_name": endpoint.model, "model_version": model.version, **identity, "outputs": [output]}, model.version)
+    output = {
+        "name": OUTPUT,
+        "datatype": "FP32",
+        "shape": [len(rows)],
+        "data": [float(p) for p in predictions.probability],
+    }
+    return Answer(
+        200,
+        {"model_name": endpoint.model, "model_version": model.version, **identity, "outputs": [output]},
+        model.version,
+    )
 
 
 def _rows_of_tensors(endpoint: Endpoint, model: LoadedModel, document: dict[str, Any]) -> list[dict[str, Any]]:

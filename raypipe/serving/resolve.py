@@ -34,16 +34,22 @@ def resolve(project: Project, number: int | None = None, sources: Mapping[str, P
     registry = Registry(project)
     version = registry.version(number) if number is not None else registry.champion()
     if version is None:
-        raise RegistryError(f"model '{project.settings.name}' has no champion", hint="raypipe run trains and promotes one")
+        raise RegistryError(
+            f"model '{project.settings.name}' has no champion", hint="raypipe run trains and promotes one"
+        )
     if version.definitions_digest != project.definitions.digest():
         raise RegistryError(
-            f"features.py has changed since version {version.version} was trained", where=project.folder.name,
-            got=f"definitions {project.definitions.digest()[:12]}", expected=version.definitions_digest[:12],
+            f"features.py has changed since version {version.version} was trained",
+            where=project.folder.name,
+            got=f"definitions {project.definitions.digest()[:12]}",
+            expected=version.definitions_digest[:12],
             hint="train a new version (raypipe run), or check out the features.py that belongs to this one",
         )
     prepared = sources or {s.name: prepare_source(project, s.name) for s in project.definitions.sources}
     state = build_online_state(project, prepared, project.settings.serving.as_of or datetime.now(UTC))
-    return Target(version, user_config(project, version, state.path(STATE).as_posix(), state.manifest), state.manifest["as_of"])
+    return Target(
+        version, user_config(project, version, state.path(STATE).as_posix(), state.manifest), state.manifest["as_of"]
+    )
 
 
 def user_config(project: Project, version: Version, online: str, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,9 +34,8 @@ def read_rows(spec: ServingSpec, rows: Sequence[Any]) -> pl.DataFrame:
         if not isinstance(row, dict):
             wrong.append({"row": index, "field": None, "reason": f"must be an object, not {_kind(row)}"})
             continue
-        for name in row:
-            if name not in columns:
-                wrong.append({"row": index, "field": name, "reason": f"unknown field; {nearest(name, known)}"})
+        extra = [name for name in row if name not in columns]
+        wrong += [{"row": index, "field": name, "reason": f"unknown field; {nearest(name, known)}"} for name in extra]
         for field in spec.fields:
             try:
                 columns[field.name].append(_value(field, row))
@@ -82,7 +81,7 @@ def _parse(kind: str, value: Any) -> Any:
 
 def _instance(value: Any, kind: type, wanted: str) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"must be {wanted}, not {_kind(value)}")
+        raise ValueError(f"must be {wanted}, not {_kind(value)}")  # noqa: TRY004 (a fault of the value)
     return value
 
 
@@ -124,5 +123,12 @@ def _check_rules(field: Field, value: Any) -> None:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "an integer", float: "a number"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a number",
+    }
     return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -53,7 +53,7 @@ class Progress(xgb.callback.TrainingCallback):
         done = len(self.history)
         return done >= self.plan.rounds or (done > 0 and done - 1 - self.best_round >= self.plan.early_stopping_rounds)
 
-    def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: Mapping[str, Any]) -> bool:
+    def after_iteration(self, model: xgb.Booster, _epoch: int, evals_log: Mapping[str, Any]) -> bool:
         self.history.append(float(evals_log[VALIDATION][METRIC][-1]))
         if self.finished or len(self.history) % self.plan.checkpoint_every == 0:
             self._report(model)
@@ -70,7 +70,7 @@ class Progress(xgb.callback.TrainingCallback):
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def run_worker(config: dict[str, Any]) -> dict[str, Any]:
+def train_on_rank(config: dict[str, Any]) -> dict[str, Any]:
     """Train on this rank's files; continues from the run's last checkpoint if there is one.
 
     Called by Ray Train in each worker process, inside XGBoost's communicator.

@@ -23,7 +23,7 @@ from raypipe.errors import NotEnoughDataError, TrainingError
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
 from raypipe.project.settings import Training
-from raypipe.training.loop import MODEL, Plan, run_worker
+from raypipe.training.loop import MODEL, Plan, train_on_rank
 from raypipe.training.matrix import assign_files
 
 
@@ -99,7 +99,9 @@ def _plan(project: Project, training_set: TrainingSet) -> Plan:
                 where="project.yaml: training.workers",
                 hint="train with fewer workers, or set a smaller features.chunk_rows",
             )
-        shares[part] = [[paths[i] for i in share] for share in assign_files([f["rows"] for f in files], settings.workers)]
+        shares[part] = [
+            [paths[i] for i in share] for share in assign_files([f["rows"] for f in files], settings.workers)
+        ]
     return Plan(
         train_files=shares[TRAIN],
         validation_files=shares[VALIDATION],
@@ -138,9 +140,11 @@ def _fit(plan: Plan, settings: Training, checkpoints: Path, digest: str) -> dict
     from ray.train.xgboost import XGBoostTrainer
 
     trainer = XGBoostTrainer(
-        run_worker,
+        train_on_rank,  # type: ignore[arg-type]  # what it returns is Result.return_value
         train_loop_config={"plan": plan},
-        scaling_config=ScalingConfig(num_workers=settings.workers, resources_per_worker={"CPU": settings.cpus_per_worker}),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers, resources_per_worker={"CPU": settings.cpus_per_worker}
+        ),
         run_config=RunConfig(
             name=digest,
             storage_path=str(checkpoints),
@@ -151,8 +155,12 @@ def _fit(plan: Plan, settings: Training, checkpoints: Path, digest: str) -> dict
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
-        raise TrainingError("training failed", got=_first_cause(error), hint=f"checkpoints are kept under {checkpoints.name}/; run again to continue") from None
-    figures: dict[str, Any] = dict(result.return_value)
+        raise TrainingError(
+            "training failed",
+            got=_first_cause(error),
+            hint=f"checkpoints are kept under {checkpoints.name}/; run again to continue",
+        ) from None
+    figures: dict[str, Any] = dict(result.return_value)  # type: ignore[attr-defined]
     return figures
 
 

@@ -1,0 +1,71 @@
+"""The commands' results in words, for people."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raypipe.project import Project
+
+if TYPE_CHECKING:
+    from raypipe.evaluation.evaluate import Evaluation
+    from raypipe.registry.tracking import Version
+
+
+def checked(document: dict[str, Any]) -> str:
+    """What `raypipe check` found."""
+    request = ", ".join(f"{name} ({dtype})" for name, dtype in document["request"].items())
+    counts = ", ".join(f"{len(document[what])} {what}" for what in ("sources", "views", "features"))
+    return f"{document['model']}: {counts}\nrequest fields: {request}\ngate: {len(document['gate'])} rules\nok"
+
+
+def versions(found: list[Version]) -> str:
+    """A line a version, newest first."""
+    if not found:
+        return "no versions yet: raypipe run"
+    lines = [f"{'version':<8}{'aliases':<12}{'verdict':<9}{'ROC AUC':>9}{'log loss':>10}  bundle"]
+    for v in found:
+        figures = f"{v.metrics['roc_auc']:>9.4f}{v.metrics['log_loss']:>10.4f}"
+        lines.append(f"{v.version:<8}{', '.join(v.aliases):<12}{v.verdict:<9}{figures}  {v.bundle_digest[:12]}")
+    return "\n".join(lines)
+
+
+def summary(version: Version, evaluation: Evaluation) -> list[str]:
+    """What was built, how good it is on which days, and where the report lies."""
+    figures = evaluation.metrics
+    first, last = (moment[:10] for moment in evaluation.result["period"])
+    measured = {"ROC AUC": "roc_auc", "log loss": "log_loss", "calibration error": "calibration_error"}
+    quality = ", ".join(f"{name} {figures[metric]:.4f}" for name, metric in measured.items())
+    compared = evaluation.result["baselines"].items()
+    baselines = ", ".join(f"ROC AUC {values['roc_auc']:.4f} {name.replace('_', ' ')}" for name, values in compared)
+    return [
+        "",
+        f"built        {version.model} version {version.version}, champion; bundle {version.bundle_uri}",
+        f"quality      {quality} on {figures['rows']:,} rows from {first} to {last}",
+        f"baselines    {baselines}",
+        f"report       {evaluation.report}",
+    ]
+
+
+def prediction(rows: list[dict[str, Any]], answer: dict[str, Any]) -> str:
+    """Each row with its probability."""
+    said = []
+    for row, predicted in zip(rows, answer["predictions"], strict=True):
+        fields = ", ".join(f"{name} {value}" for name, value in row.items())
+        said.append(f"{predicted['probability']:.4f} for {fields} (version {answer['model_version']})")
+    return "\n             ".join(said)
+
+
+def how_to_serve(project: Project, folder: Path, rows: list[dict[str, Any]] | None) -> list[str]:
+    """The commands that serve the champion and ask it."""
+    serving, at = project.settings.serving, shlex.quote(str(folder))
+    program = sys.argv[0] if Path(sys.argv[0]).name == "raypipe" else "raypipe"
+    lines = [f"keep serving {program} serve --project {at}"]
+    if rows:
+        body = shlex.quote(json.dumps({"rows": rows[:1]}))
+        url = f"http://{serving.host}:{serving.port}/models/{project.settings.name}/predict"
+        lines.append(f"then ask     curl -s {url} -H 'content-type: application/json' -d {body}")
+    return lines

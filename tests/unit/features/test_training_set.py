@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from raypipe.data.publish import find
+from raypipe.errors import NotEnoughDataError
+from raypipe.features.training_set import build_training_set, identity
+
+PARTS = ("train", "validation", "test")
+AS_OF = datetime(2024, 2, 3, 12, tzinfo=UTC)
+
+
+def build(made, as_of: datetime | None = None):
+    return build_training_set(made.project, made.sources, "local", as_of)
+
+
+def rows(training_set) -> pl.DataFrame:
+    return pl.concat([pl.read_parquet(f) for part in PARTS for f in training_set.files(part)]).sort("__row")
+
+
+def digests(training_set) -> dict[str, str]:
+    folder = training_set.output.path(".")
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def made(shop, prepared, tmp_path_factory):
+    return prepared(shop(tmp_path_factory.mktemp("made")))
+
+
+@pytest.fixture(scope="module")
+def built(made):
+    return build(made)
+
+
+# ---- rows --------------------------------------------------------------------------------------
+
+
+def test_files_and_manifest_sum_up(built, made):
+    listed = {f["name"]: f["rows"] for f in built.manifest["files"]}
+    assert {name: pl.read_parquet(built.output.path(name)).height for name in listed} == listed
+    assert {p.name for p in built.output.path(".").iterdir()} == {*listed, "transforms.json"}
+    for part in PARTS:
+        assert built.rows(part) == sum(f["rows"] for f in built.manifest["files"] if f["part"] == part) > 0
+    assert sum(listed.values()) + sum(built.manifest["left_out"].values()) == made.sources["visits"].rows == 600
+
+
+def test_files_hold_one_part_and_one_chunk_each(built):
+    assert len(built.manifest["files"]) == 12  # 600 rows in shuffled order, 150 a chunk, three parts
+    for file in built.manifest["files"]:
+        part, chunk = file["name"].removesuffix(".parquet").split("-")
+        found = pl.read_parquet(built.output.path(file["name"]))["__row"]
+        assert (part, set(found // 150), found.is_sorted()) == (file["part"], {int(chunk)}, True)
+
+
+def test_columns_are_what_the_definitions_say(built, made):
+    features = made.project.definitions.features()
+    for file in built.files("test"):
+        schema = pl.read_parquet_schema(file)
+        assert list(schema) == ["__row", "at", "user", "shop", "prediction_time", "label_known_time", *features, "label"]
+        assert {n: schema[n] for n in features} == features
+
+
+def test_each_row_is_its_visit(built, tables, same):
+    visits, found = tables["visits"].with_row_index("__row"), rows(built)
+    source = found.select(pl.col("__row").cast(pl.UInt32)).join(visits, on="__row", maintain_order="left")
+    for column, expected in (("label", "bought"), ("at", "at"), ("user", "user"), ("ask_shop", "shop"), ("label_known_time", "known")):
+        same(found[column].to_list(), source[expected].to_list())
+    same(found["ask_hour"].to_list(), [at.hour for at in source["at"]])
+    same(found["prediction_time"].to_list(), [at - timedelta(minutes=30) for at in source["at"]])
+
+
+def test_features_match_plain_filters(built, tables, same):
+    visits, stock = tables["visits"], tables["stock"]
+    city = dict(tables["shops"].select("shop", "city").rows())
+    for row in rows(built).sample(60, seed=3).iter_rows(named=True):
+        t = row["prediction_time"]
+        hop = (t - timedelta(hours=6)).replace(minute=(t.minute // 5) * 5, second=0)
+        mine = visits.filter((pl.col("user") == pl.lit(row["user"], pl.String)) & pl.col("at").is_between(hop, t) & (pl.col("known") <= t)).sort("at")
+        level = stock.filter((pl.col("shop") == row["shop"]) & (pl.col("at") + pl.duration(minutes=10) <= t) & (pl.col("at") >= t - timedelta(days=1)))
+        expected = [mine.height, mine["amount"].sum(), (mine["amount"].drop_nulls()[-1:].to_list() or [None])[0]]
+        same([row[f"by_user_6h_{n}"] for n in ("visits", "spent", "last")], expected, [0, 100, 0])
+        same([row["in_stock_level"], row["place_city"]], [(level.sort("at")["level"].to_list() or [None])[-1], city.get(row["shop"])])
+
+
+# ---- identity ----------------------------------------------------------------------------------
+
+
+def test_two_storages_hold_the_same_bytes(built, shop, prepared, tmp_path):
+    other = build(prepared(shop(tmp_path)))
+    assert other.digest == built.digest and not other.reused
+    assert other.output.folder != built.output.folder
+    assert digests(other) == digests(built) and len(digests(built)) == 13
+
+
+def test_the_second_build_is_reused(built, made):
+    again = build(made)
+    assert (again.reused, again.digest, again.output.path(".")) == (True, built.digest, built.output.path("."))
+
+
+def test_the_plan_is_no_part_of_the_identity(built, made, shop, prepared, tmp_path):
+    assert build_training_set(made.project, made.sources, "distributed").reused
+    assert build(prepared(shop(tmp_path, settings={"features.plan": "distributed", "training.rounds": 9}))).digest == built.digest
+
+
+LATER_AMOUNT = pl.when(pl.col("visit") == 599).then(1.0).otherwise("amount").alias("amount")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"settings": {"split.test_from": "2024-01-31"}}, id="split"),
+        pytest.param({"settings": {"split.embargo": "2d"}}, id="embargo"),
+        pytest.param({"settings": {"features.chunk_rows": 151}}, id="chunk rows"),
+        pytest.param({"edits": [('"6h"', '"7h"')]}, id="window"),
+        pytest.param({"edits": [('target=pl.col("bought")', 'target=~pl.col("bought")')]}, id="label"),
+        pytest.param({"edits": [('delay="10m"', 'delay="20m"')]}, id="clock"),
+        pytest.param({"settings": {"sources.visits.contract": {"on_violation": "quarantine"}}}, id="policy"),
+        pytest.param({"tables": LATER_AMOUNT}, id="one value"),
+    ],
+)
+def test_the_identity_follows(built, shop, prepared, tables, tmp_path, change):
+    if "tables" in change:
+        change = {"tables": {"visits": tables["visits"].with_columns(change["tables"])}}
+    other = prepared(shop(tmp_path, **change))
+    assert identity(other.project, other.sources, None) != built.manifest["identity"]
+    assert build(other).digest != built.digest
+
+
+def test_the_identity_follows_as_of(built, made):
+    assert len({built.digest, build(made, AS_OF).digest, build(made, AS_OF + timedelta(hours=1)).digest}) == 3
+
+
+# ---- as of -------------------------------------------------------------------------------------
+
+
+def test_as_of_leaves_out_what_was_not_known_yet(built, made, tables):
+    old = build(made, AS_OF)
+    known = tables["visits"].filter(pl.col("known") <= AS_OF).height
+    assert sum(old.rows(p) for p in PARTS) + sum(old.manifest["left_out"].values()) == known < 600
+    assert rows(old)["label_known_time"].max() <= AS_OF < rows(built)["label_known_time"].max()
+
+
+def test_as_of_changes_no_value_of_the_rows_that_remain(built, made):
+    old = rows(build(made, AS_OF))
+    assert old.equals(rows(built).filter(pl.col("__row").is_in(old["__row"].implode())))
+
+
+def test_data_that_came_later_does_not_change_an_old_training_set(made, shop, prepared, tables, tmp_path):
+    """The digest differs, for the files do; the rows as of then are the same."""
+    late = tables["visits"].tail(20).with_columns(pl.col("visit") + 1000, pl.lit(AS_OF + timedelta(seconds=1)).alias("known"))
+    grown = prepared(shop(tmp_path, tables={"visits": pl.concat([tables["visits"], late])}))
+    assert rows(build(grown, AS_OF)).equals(rows(build(made, AS_OF)))
+
+
+# ---- what fails leaves nothing -----------------------------------------------------------------
+
+
+def visible(project) -> list[Path]:
+    return [f for f in (project.storage / "training_sets").glob("*") if find(f)]
+
+
+def test_a_split_that_does_not_fit_leaves_nothing(shop, prepared, tmp_path):
+    other = prepared(shop(tmp_path, settings={"split.test_from": "2025-01-01"}))
+    with pytest.raises(NotEnoughDataError):
+        build(other)
+    assert visible(other.project) == [] and not list(other.project.storage.glob("training_sets/*/attempt-*"))
+
+
+def test_a_source_lost_on_the_way_leaves_nothing_and_the_next_build_works(shop, prepared, tmp_path):
+    other = prepared(shop(tmp_path))
+    file = other.sources["stock"].accepted
+    file.rename(tmp_path / "aside")
+    with pytest.raises((FileNotFoundError, pl.exceptions.PolarsError)):
+        build(other)
+    assert visible(other.project) == [] and not list(other.project.storage.glob("training_sets/*/attempt-*"))
+    (tmp_path / "aside").rename(file)
+    assert not build(other).reused and len(visible(other.project)) == 1
+
+
+KILLED = """
+import sys, time
+from raypipe.data.publish import publish
+from raypipe.data.sources import prepare_source
+from raypipe.features import plan_local
+from raypipe.features.job import Job
+from raypipe.project import load_project
+
+project = load_project(sys.argv[1])
+sources = {name: prepare_source(project, name) for name in project.settings.sources}
+
+def build(attempt):
+    files = plan_local.run(project, Job(str(project.folder), sources, None, attempt))
+    print(len(files), flush=True)
+    time.sleep(600)
+
+publish(project.storage / "training_sets" / sys.argv[2], build)
+"""
+
+
+def test_a_build_that_was_killed_leaves_nothing_and_the_next_build_works(built, shop, prepared, tmp_path):
+    folder = shop(tmp_path)
+    writer = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), built.digest], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "12\n"
+    os.kill(writer.pid, signal.SIGKILL)
+    assert writer.wait(60) == -signal.SIGKILL
+    writer.stdout.close()
+    other = prepared(folder)
+    assert visible(other.project) == [] and len(list(folder.glob(".raypipe/training_sets/*/attempt-*/*.parquet"))) == 12
+    again = build(other)
+    assert again.digest == built.digest and not again.reused
+    assert digests(again) == digests(built)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+import yaml
+
+from raypipe.errors import ConfigurationError
+from raypipe.project import load_project
+from raypipe.project.load import read_settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "where", "hint"),
+    [
+        ({"splt": {}}, "unknown key 'splt'", "project.yaml: splt", "did you mean 'split'?"),
+        ({"split.embarg": "1d"}, "unknown key 'embarg'", "project.yaml: split.embarg", "did you mean 'embargo'?"),
+        ({"sources.visits.pth": "x"}, "unknown key 'pth'", "project.yaml: sources.visits.pth", "did you mean 'path'?"),
+        ({"sources.visits.contract.max_shares": 1}, "unknown key 'max_shares'", "sources.visits.contract.max_shares", "did you mean 'max_share'?"),
+        ({"features.chunk_row": 5}, "unknown key 'chunk_row'", "project.yaml: features.chunk_row", "did you mean 'chunk_rows'?"),
+        ({"zzz": 1}, "unknown key 'zzz'", "project.yaml: zzz", "known: evaluation, features, name"),
+        ({"a": 1, "b": 2}, "(and 1 more)", "project.yaml: a", "known: "),
+    ],
+)
+def test_unknown_key_names_the_nearest(shop, tmp_path, changes, what, where, hint):
+    with pytest.raises(ConfigurationError) as caught:
+        load_project(shop(tmp_path, settings=changes))
+    assert what in caught.value.what and where in caught.value.where and hint in caught.value.hint
+
+
+@pytest.mark.parametrize("key", ["name", "sources", "split", "evaluation", "split.embargo", "split.test_from", "evaluation.gate", "sources.stock.path"])
+def test_missing_key(shop, tmp_path, key):
+    document = yaml.safe_load((shop(tmp_path) / "project.yaml").read_text())
+    *path, last = key.split(".")
+    section = document
+    for part in path:
+        section = section[part]
+    del section[last]
+    (tmp_path / "project.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(ConfigurationError, match=f"key '{key}' is missing"):
+        load_project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.workers", "two"),
+        ("training.workers", 0),
+        ("training.params", {"objective": "reg:squarederror"}),
+        ("features.plan", "best"),
+        ("features.chunk_rows", 0),
+        ("features.partitions", 1.5),
+        ("sources.visits.contract.on_violation", "ignore"),
+        ("sources.visits.contract.max_share", 1.01),
+        ("split.test_from", "yesterday"),
+        ("split.validation_from", "2024-02-30"),
+        ("split.embargo", "2 days"),
+        ("split.embargo", 2),
+        ("serving.max_past", "0h"),
+        ("evaluation.gate", []),
+        ("name", "../up"),
+        ("name", 5),
+    ],
+)
+def test_wrong_value_names_its_key(shop, tmp_path, key, value):
+    with pytest.raises(ConfigurationError) as caught:
+        load_project(shop(tmp_path, settings={key: value}))
+    assert key.removesuffix(".params") in caught.value.where
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"validation_from": "2024-01-30", "test_from": "2024-01-22"},
+        {"validation_from": "2024-01-22", "test_from": "2024-01-22"},
+        {"train_from": "2024-01-23"},
+        {"test_to": "2024-01-30"},
+    ],
+)
+def test_boundaries_must_be_in_order(shop, tmp_path, split):
+    with pytest.raises(ConfigurationError, match="train_from < validation_from < test_from < test_to must hold") as caught:
+        load_project(shop(tmp_path, settings={f"split.{k}": v for k, v in split.items()}))
+    assert caught.value.where == "project.yaml: split"
+
+
+@pytest.mark.parametrize("text", ["2024-01-22", "2024-01-22T00:00:00", "2024-01-22T00:00:00Z", "2024-01-22T02:00:00+02:00", "2024-01-21 19:00:00-05:00"])
+def test_moments_are_utc(shop, tmp_path, text):
+    settings = read_settings(shop(tmp_path) / "project.yaml")
+    (tmp_path / "project.yaml").write_text((tmp_path / "project.yaml").read_text().replace("validation_from: '2024-01-22'", f"validation_from: {text}"))
+    assert text in (tmp_path / "project.yaml").read_text()
+    assert read_settings(tmp_path / "project.yaml").split.validation_from == settings.split.validation_from == datetime(2024, 1, 22, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["name: [", "- a\n- b\n", "", "just words", "\x00", "name: \"\\xff"])
+def test_what_is_no_yaml_of_keys_and_values(shop, tmp_path, text):
+    (shop(tmp_path) / "project.yaml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_project(tmp_path)
+    assert str(tmp_path / "project.yaml") in caught.value.where
+
+
+def test_the_example_has_the_defaults_it_does_not_name(flights):
+    settings = flights.project.settings
+    assert (settings.serving.host, settings.storage, settings.sources["flights"].contract.on_violation) == ("127.0.0.1", ".raypipe", "refuse")
+    assert settings.split.validation_from == datetime(2013, 9, 1, tzinfo=UTC)
