@@ -124,9 +124,9 @@ def serve(folder: Path, number: int | None, port: int | None, print_config: bool
 
         document = deploy_document(project, resolve(project, number))
         return {"config": document}, yaml.safe_dump(document, sort_keys=False).rstrip()
-    from raypipe.serving.deploy import check_port_free
+    from raypipe.serving.ports import require_free
 
-    check_port_free(project.settings.serving.host, project.settings.serving.port)
+    require_free(project.settings.serving.host, project.settings.serving.port)
     return _serve_until_interrupted(project, resolve(project, number))
 
 
@@ -220,11 +220,12 @@ def read_request(path: Path) -> list[dict[str, Any]]:
 
 def _deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, Any]:
     from raypipe.serving.client import predict as ask
-    from raypipe.serving.deploy import check_port_free, proxy_in_words, serving
+    from raypipe.serving.deploy import proxy_in_words, serving
+    from raypipe.serving.ports import require_free
     from raypipe.serving.resolve import resolve
 
     project, progress = pipeline.project, pipeline.progress
-    check_port_free(project.settings.serving.host, project.settings.serving.port)
+    require_free(project.settings.serving.host, project.settings.serving.port)
     pipeline.cluster.connect()
     with progress.step("online state") as step:
         target = resolve(project)

@@ -18,13 +18,13 @@ def ray_cluster() -> Iterator[str]:
     Inside a Ray job, or with RAY_ADDRESS set, the cluster named there is joined and left running. Otherwise
     a local cluster is started and ended with the block. A connection that exists already is used as it is.
     """
-    settings.apply()
+    address = os.environ.get("RAY_ADDRESS")
+    settings.apply(local=not address)
     import ray
 
     if ray.is_initialized():
         yield "the cluster in use"
         return
-    address = os.environ.get("RAY_ADDRESS")
     described = _join(address) if address else _start()
     _quieten()
     try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -64,6 +66,15 @@ def haproxy_available() -> bool:
     return _haproxy() is not None
 
 
+def free_ports(count: int) -> list[str]:
+    """So many TCP ports of the loopback address that nobody listens on now."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [str(probe.getsockname()[1]) for probe in probes]
+
+
 def environment() -> dict[str, str]:
     """All variables with their values for this machine."""
     values = {name: value for name, (value, _) in (RAY | SERVE).items()}
@@ -75,9 +86,25 @@ def environment() -> dict[str, str]:
     return values
 
 
-def apply() -> None:
-    """Set every variable that is not set yet, and let Ray's processes write compiled Python files."""
-    for name, value in environment().items():
+# Serve's own listeners besides the endpoint. On a cluster they have Ray's fixed ports; a local cluster takes free ones,
+# so that two endpoints can run on one machine.
+LOCAL_PORTS = (
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
+
+
+def apply(*, local: bool) -> None:
+    """Set every variable that is not set yet, and let Ray's processes write compiled Python files.
+
+    local: the cluster is about to be started here, for this process alone.
+    """
+    values = environment()
+    if local:
+        values |= dict(zip(LOCAL_PORTS, free_ports(len(LOCAL_PORTS)), strict=True))
+    for name, value in values.items():
         os.environ.setdefault(name, value)
     # Without .pyc files every worker compiles Ray again at its start: 2.5 times the CPU.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

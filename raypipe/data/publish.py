@@ -62,7 +62,7 @@ def publish(folder: Path, build: Callable[[Path], dict[str, Any]]) -> Output:
     found = find(folder)
     if found:
         return found
-    attempt = f"attempt-{uuid.uuid4().hex}"
+    attempt = f"attempt-{uuid.uuid4().hex[:12]}"
     (folder / attempt).mkdir(parents=True)
     try:
         manifest = build(folder / attempt) | {"attempt": attempt}

@@ -1,7 +1,7 @@
 """Evaluate a model on the whole of the test part, in one process, a file at a time.
 
-`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html` and `scores.parquet` (`__row`, prediction time, label,
-score, slice columns).
+`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html` and `scores.parquet` (`__row`, prediction time,
+label, score, slice columns).
 """
 
 from __future__ import annotations

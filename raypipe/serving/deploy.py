@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from raypipe.cluster.settings import haproxy_available
-from raypipe.errors import ClusterError, ConfigurationError
+from raypipe.errors import ClusterError
 from raypipe.project import Project
 from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
 from raypipe.serving.client import get
+from raypipe.serving.ports import require_free
 from raypipe.serving.resolve import Target
 
 START_TIMEOUT_S = 120.0
@@ -49,7 +49,7 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
 def serving(project: Project, target: Target) -> Iterator[str]:
     """The endpoint while the block runs; yields its base URL. Needs a connection to a Ray cluster."""
     settings = project.settings.serving
-    check_port_free(settings.host, settings.port)
+    require_free(settings.host, settings.port)
     started = deploy(project, target)
     try:
         yield started
@@ -67,8 +67,9 @@ def stop() -> None:
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    controller = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
-    ray.get(controller.graceful_shutdown.remote(wait=False))
+    controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+    accepted: Any = controller.graceful_shutdown.remote(wait=False)
+    ray.get(accepted)
     while time.monotonic() < deadline:
         try:
             ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
@@ -81,11 +82,15 @@ def stop() -> None:
 def deploy(project: Project, target: Target) -> str:
     """Deploy `target` beside what runs; returns the base URL once the new version answers."""
     from ray import serve
+    from ray.exceptions import RayError
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
     document, settings = deploy_document(project, target), project.settings.serving
-    serve.start(http_options=document["http_options"], proxy_location=document["proxy_location"])
+    try:
+        serve.start(http_options=document["http_options"], proxy_location=document["proxy_location"])
+    except RayError as error:
+        raise ClusterError("Ray Serve does not start", got=str(error).strip().splitlines()[-1]) from error
     client = _get_global_client()
     assert client is not None
     client.deploy_apps(ServeDeploySchema.model_validate(document))
@@ -97,21 +102,6 @@ def deploy(project: Project, target: Target) -> str:
 def proxy_in_words() -> str:
     """Which proxy stands in front of the replicas on this machine."""
     return "HAProxy" if haproxy_available() else "Ray's own proxy (HAProxy's binary exists for x86-64 Linux only)"
-
-
-def check_port_free(host: str, port: int) -> None:
-    """Raise ConfigurationError if something listens on the address already."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}",
-                got=error.strerror,
-                expected="a free address",
-                hint="end what listens there (an endpoint that is still up?), or choose another with --port",
-            ) from None
 
 
 def _wait(project: Project, base: str, version: str) -> None:

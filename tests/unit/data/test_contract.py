@@ -10,13 +10,14 @@ from raypipe.errors import DataContractError, DataError
 from raypipe.project import load_project
 
 KEY = pl.col("visit")
+TIME = pl.Datetime("us", "UTC")
+DTYPES = {"amount": pl.Float64, "shop": pl.String, "at": TIME, "known": TIME, "visit": pl.Int64}
 
 
-def broken(tables, column: str, value: object, numbers: tuple[int, ...] = (3,)) -> dict[str, pl.DataFrame]:
+def broken(column: str, value: object, numbers: tuple[int, ...] = (3,)) -> dict[str, list[pl.Expr]]:
     """The visits with `value` in `column` of some rows."""
-    visits = tables["visits"]
-    changed = pl.when(KEY.is_in(numbers)).then(pl.lit(value, visits.schema[column])).otherwise(column).alias(column)
-    return {"visits": visits.with_columns(changed)}
+    dtype = DTYPES[column]
+    return {"visits": [pl.when(KEY.is_in(numbers)).then(pl.lit(value, dtype)).otherwise(column).alias(column)]}
 
 
 def refusal(kind, folder, source: str = "visits"):
@@ -44,7 +45,12 @@ def test_the_1048_mph_row_is_set_aside(flights):
 def test_accepted_and_quarantined_rows_are_the_file(flights):
     weather = flights.sources["weather"]
     file = pl.read_parquet(flights.project.folder / "data/weather.parquet").with_row_index("__row")
-    both = pl.concat([weather.scan().select("__row", "temp").collect(), pl.read_parquet(weather.quarantine, columns=["__row", "temp"])])
+    both = pl.concat(
+        [
+            weather.scan().select("__row", "temp").collect(),
+            pl.read_parquet(weather.quarantine, columns=["__row", "temp"]),
+        ]
+    )
     assert both.sort("__row").rows() == file.select("__row", "temp").rows()
 
 
@@ -54,7 +60,9 @@ def test_every_other_table_keeps_its_contract(flights):
     assert all(flights.sources[name].violations == {} and flights.sources[name].quarantine is None for name in rows)
 
 
-@pytest.mark.parametrize("change", [("on_violation: quarantine", "on_violation: refuse"), ("max_share: 0.001", "max_share: 0.00001")])
+@pytest.mark.parametrize(
+    "change", [("on_violation: quarantine", "on_violation: refuse"), ("max_share: 0.001", "max_share: 0.00001")]
+)
 def test_the_1048_mph_row_is_refused(flights_folder, tmp_path, change):
     shutil.copy(flights_folder / "features.py", tmp_path)
     text = (flights_folder / "project.yaml").read_text().replace("data/", f"{flights_folder}/data/")
@@ -62,7 +70,8 @@ def test_the_1048_mph_row_is_refused(flights_folder, tmp_path, change):
     (tmp_path / "project.yaml").write_text(text.replace(*change))
     error = refusal(DataContractError, tmp_path, "weather")
     assert error.exit_code == 4
-    assert "1 of 26115 rows break the contract Weather" in error.what and "wind_speed|max: 1" in error.got
+    assert "1 of 26115 rows break the contract Weather" in error.what
+    assert "wind_speed|max: 1" in error.got
 
 
 # ---- what a contract refuses -------------------------------------------------------------------
@@ -79,23 +88,29 @@ def test_the_1048_mph_row_is_refused(flights_folder, tmp_path, change):
         ("known", None, "known|nullability"),  # the contract lets it be null, a clock may not
     ],
 )
-def test_a_broken_rule_is_named_with_row_and_count(shop, tables, tmp_path, column, value, rule):
-    error = refusal(DataContractError, shop(tmp_path, tables=broken(tables, column, value)))
-    row = tables["visits"]["visit"].to_list().index(3)
+def test_a_broken_rule_is_named_with_row_and_count(shop, tmp_path, column, value, rule):
+    error = refusal(DataContractError, shop(tmp_path, tables=broken(column, value)))
     assert (error.what, error.exit_code) == ("1 of 600 rows break the contract Visits", 4)
-    assert f"{rule}: 1" in error.got and error.where == f"source 'visits', rows {row}"
+    assert f"{rule}: 1" in error.got
+    source, row = error.where.split(", rows ")
+    assert source == "source 'visits'"
+    assert pl.read_parquet(tmp_path / "visits.parquet")[int(row), column] == value
 
 
 def test_duplicate_keys_are_refused_together(shop, tables, tmp_path):
     twice = {"visits": pl.concat([tables["visits"], tables["visits"].filter(KEY == 3)])}
     error = refusal(DataContractError, shop(tmp_path, tables=twice))
-    assert error.what.startswith("2 of 601 rows") and "primary_key: 2" in error.got
+    assert error.what.startswith("2 of 601 rows")
+    assert "primary_key: 2" in error.got
 
 
-@pytest.mark.parametrize(("column", "value", "rule"), [("amount", -1.0, "amount|min"), ("known", None, "known|nullability"), ("at", None, "at|nullability")])
-def test_quarantine_sets_aside_and_goes_on(shop, tables, prepared, tmp_path, column, value, rule):
-    made = prepared(shop(tmp_path, tables=broken(tables, column, value, (3, 5)), settings=policy("quarantine")))
-    visits = made.sources["visits"]
+@pytest.mark.parametrize(
+    ("column", "value", "rule"),
+    [("amount", -1.0, "amount|min"), ("known", None, "known|nullability"), ("at", None, "at|nullability")],
+)
+def test_quarantine_sets_aside_and_goes_on(shop, tmp_path, column, value, rule):
+    folder = shop(tmp_path, tables=broken(column, value, (3, 5)), settings=policy("quarantine"))
+    visits = prepare_source(load_project(folder), "visits")
     assert (visits.rows, visits.violations) == (598, {rule: 2})
     assert sorted(pl.read_parquet(visits.quarantine)["visit"].to_list()) == [3, 5]
     assert visits.scan().filter(KEY.is_in([3, 5])).collect().is_empty()
@@ -103,23 +118,23 @@ def test_quarantine_sets_aside_and_goes_on(shop, tables, prepared, tmp_path, col
 
 
 @pytest.mark.parametrize(("share", "refused"), [(2 / 600, False), (1.9 / 600, True), (0, True), (1, False)])
-def test_quarantine_goes_up_to_max_share(shop, tables, tmp_path, share, refused):
-    folder = shop(tmp_path, tables=broken(tables, "amount", -1.0, (3, 5)), settings=policy("quarantine", share))
+def test_quarantine_goes_up_to_max_share(shop, tmp_path, share, refused):
+    folder = shop(tmp_path, tables=broken("amount", -1.0, (3, 5)), settings=policy("quarantine", share))
     if refused:
         assert "at most a share" in refusal(DataContractError, folder).expected
     else:
         assert prepare_source(load_project(folder), "visits").rows == 598
 
 
-def test_warn_keeps_the_rows_and_says_so(shop, tables, prepared, tmp_path):
-    visits = prepared(shop(tmp_path, tables=broken(tables, "amount", -1.0), settings=policy("warn"))).sources["visits"]
+def test_warn_keeps_the_rows_and_says_so(shop, prepared, tmp_path):
+    visits = prepared(shop(tmp_path, tables=broken("amount", -1.0), settings=policy("warn"))).sources["visits"]
     assert (visits.rows, visits.violations, visits.quarantine) == (600, {"amount|min": 1}, None)
     assert visits.scan().filter(KEY == 3).select("amount", "big").collect().rows() == [(-1.0, False)]
 
 
 @pytest.mark.parametrize("column", ["at", "known"])
-def test_warn_cannot_keep_a_row_without_a_clock(shop, tables, tmp_path, column):
-    folder = shop(tmp_path, tables=broken(tables, column, None), settings=policy("warn"))
+def test_warn_cannot_keep_a_row_without_a_clock(shop, tmp_path, column):
+    folder = shop(tmp_path, tables=broken(column, None), settings=policy("warn"))
     assert f"{column}|nullability" in refusal(DataContractError, folder).got
 
 
@@ -130,24 +145,35 @@ def test_warn_cannot_keep_two_static_rows_of_one_entity(shop, tables, tmp_path):
 
 
 def test_a_missing_column_is_named_with_its_file(shop, tables, tmp_path):
-    error = refusal(DataContractError, shop(tmp_path, tables={"visits": tables["visits"].rename({"amount": "amounts"})}))
+    error = refusal(
+        DataContractError, shop(tmp_path, tables={"visits": tables["visits"].rename({"amount": "amounts"})})
+    )
     assert error.what == "1 columns of the contract are missing: amount"
     assert (error.where, error.hint) == ("source 'visits', file visits.parquet", "did you mean 'amounts'?")
 
 
 def test_a_wrong_type_is_named_with_got_and_expected(shop, tables, tmp_path):
-    error = refusal(DataContractError, shop(tmp_path, tables={"visits": tables["visits"].with_columns(pl.col("amount").cast(pl.Float32))}))
+    error = refusal(
+        DataContractError,
+        shop(tmp_path, tables={"visits": tables["visits"].with_columns(pl.col("amount").cast(pl.Float32))}),
+    )
     assert (error.what, error.got, error.expected) == ("column 'amount' has the wrong type", "Float32", "Float64")
-    assert "file visits.parquet" in error.where and "Visits.amount" in error.hint
+    assert "file visits.parquet" in error.where
+    assert "Visits.amount" in error.hint
 
 
 def test_a_time_without_a_zone_is_a_wrong_type(shop, tables, tmp_path):
-    error = refusal(DataContractError, shop(tmp_path, tables={"visits": tables["visits"].with_columns(pl.col("at").dt.replace_time_zone(None))}))
+    error = refusal(
+        DataContractError,
+        shop(tmp_path, tables={"visits": tables["visits"].with_columns(pl.col("at").dt.replace_time_zone(None))}),
+    )
     assert "column 'at' has the wrong type" in error.what
 
 
 def test_more_columns_than_the_contract_are_left_out(shop, tables, prepared, tmp_path):
-    visits = prepared(shop(tmp_path, tables={"visits": tables["visits"].with_columns(secret=pl.lit("x"))})).sources["visits"]
+    visits = prepared(shop(tmp_path, tables={"visits": tables["visits"].with_columns(secret=pl.lit("x"))})).sources[
+        "visits"
+    ]
     assert "secret" not in visits.scan().collect_schema()
 
 
@@ -206,16 +232,23 @@ def test_prepared_rows_are_reused(shop, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"edits": [('pl.col("amount") > 50', 'pl.col("amount") > 51')]}, {"edits": [("nullable=True, min=0)", "nullable=True, min=-1)")]}, {"settings": policy("warn")}],
+    [
+        {"edits": [('pl.col("amount") > 50', 'pl.col("amount") > 51')]},
+        {"edits": [("nullable=True, min=0)", "nullable=True, min=-1)")]},
+        {"settings": policy("warn")},
+    ],
 )
 def test_another_definition_or_policy_is_prepared_anew(shop, tmp_path, change):
-    one, two = (prepare_source(load_project(shop(tmp_path / name, **kw)), "visits") for name, kw in (("one", {}), ("two", change)))
+    one, two = (
+        prepare_source(load_project(shop(tmp_path / name, **kw)), "visits")
+        for name, kw in (("one", {}), ("two", change))
+    )
     assert one.digest != two.digest
 
 
-def test_other_bytes_are_prepared_anew(shop, tables, tmp_path):
+def test_other_bytes_are_prepared_anew(shop, tmp_path):
     one = prepare_source(load_project(shop(tmp_path)), "visits")
-    two = prepare_source(load_project(shop(tmp_path, tables=broken(tables, "amount", 7.25))), "visits")
+    two = prepare_source(load_project(shop(tmp_path, tables=broken("amount", 7.25))), "visits")
     assert one.digest != two.digest
     assert one.scan().filter(KEY == 3).collect()["amount"].item() != 7.25
     assert two.scan().filter(KEY == 3).collect()["amount"].item() == 7.25

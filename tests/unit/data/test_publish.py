@@ -38,7 +38,8 @@ def test_published_then_found_then_reused(tmp_path):
     made = publish(tmp_path / "out", build)
     again = publish(tmp_path / "out", build)
     assert (made.reused, again.reused, find(tmp_path / "out")) == (False, True, again)
-    assert made.path("rows.txt").read_text() == "rows" and again.path("rows.txt") == made.path("rows.txt")
+    assert made.path("rows.txt").read_text() == "rows"
+    assert again.path("rows.txt") == made.path("rows.txt")
 
 
 def test_nothing_is_visible_while_it_is_built(tmp_path):
@@ -154,7 +155,8 @@ def test_a_killed_writer_leaves_nothing_visible(tmp_path):
     writer.send_signal(signal.SIGKILL)
     assert writer.wait(60) == -signal.SIGKILL
     writer.stdout.close()
-    assert find(tmp_path) is None and len(attempts(tmp_path)) == 1
+    assert find(tmp_path) is None
+    assert len(attempts(tmp_path)) == 1
     made = publish(tmp_path, build)
     assert (made.reused, made.path("rows.txt").read_text()) == (False, "rows")
 

@@ -17,7 +17,9 @@ BOUNDED = Split(train_from=BEGIN, validation_from=VALIDATION, test_from=TEST, te
 
 
 def part(t: datetime | None, split: Split = OPEN) -> str:
-    return pl.DataFrame({"t": [t]}, schema={"t": pl.Datetime("us", "UTC")}).select(part=part_of(pl.col("t"), split)).item()
+    return (
+        pl.DataFrame({"t": [t]}, schema={"t": pl.Datetime("us", "UTC")}).select(part=part_of(pl.col("t"), split)).item()
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,12 @@ def test_boundaries(t, expected):
 
 @pytest.mark.parametrize(
     ("t", "bounded", "unbounded"),
-    [(BEGIN - TICK, "outside", "train"), (BEGIN, "train", "train"), (END - TICK, "test", "test"), (END, "outside", "test")],
+    [
+        (BEGIN - TICK, "outside", "train"),
+        (BEGIN, "train", "train"),
+        (END - TICK, "test", "test"),
+        (END, "outside", "test"),
+    ],
 )
 def test_the_ends_are_open_unless_stated(t, bounded, unbounded):
     assert (part(t, BOUNDED), part(t)) == (bounded, unbounded)
@@ -52,8 +59,16 @@ def test_no_time_is_outside():
 @given(st.lists(st.datetimes(datetime(2023, 11, 1), datetime(2024, 6, 1)), min_size=1, max_size=50))
 def test_an_embargo_lies_between_any_two_parts(times):
     times = [t.replace(tzinfo=UTC) for t in times]
-    parts = pl.DataFrame({"t": times}, schema={"t": pl.Datetime("us", "UTC")}).select(part_of(pl.col("t"), BOUNDED)).to_series().to_list()
-    by_part = {p: [t for t, q in zip(times, parts, strict=True) if p == q] for p in ("train", "validation", "test", "embargo", "outside")}
+    parts = (
+        pl.DataFrame({"t": times}, schema={"t": pl.Datetime("us", "UTC")})
+        .select(part_of(pl.col("t"), BOUNDED))
+        .to_series()
+        .to_list()
+    )
+    by_part = {
+        p: [t for t, q in zip(times, parts, strict=True) if p == q]
+        for p in ("train", "validation", "test", "embargo", "outside")
+    }
     assert sum(map(len, by_part.values())) == len(times)
     for earlier, later in (("train", VALIDATION), ("validation", TEST)):
         assert all(t < later - EMBARGO for t in by_part[earlier])

@@ -90,7 +90,8 @@ def test_latest_view_refuses(changes, message):
 def test_features_are_named_by_view_window_and_aggregation():
     view = rp.FeatureView("v", TABLE, "key", ["3h", "7d"], {"n": rp.count(), "m": rp.mean("x")})
     assert list(view.features()) == ["v_3h_n", "v_3h_m", "v_7d_n", "v_7d_m"]
-    assert view.features()["v_3h_n"] == pl.Int64 and view.features()["v_7d_m"] == pl.Float64
+    assert view.features()["v_3h_n"] == pl.Int64
+    assert view.features()["v_7d_m"] == pl.Float64
 
 
 def test_hops_are_declared_or_grow_with_the_window():

@@ -13,7 +13,15 @@ MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1us", 1), ("2ms", 2_000), ("90s", 90_000_000), ("5m", 5 * MINUTE), ("3h", 3 * HOUR), ("7d", 7 * DAY), ("2w", 14 * DAY)],
+    [
+        ("1us", 1),
+        ("2ms", 2_000),
+        ("90s", 90_000_000),
+        ("5m", 5 * MINUTE),
+        ("3h", 3 * HOUR),
+        ("7d", 7 * DAY),
+        ("2w", 14 * DAY),
+    ],
 )
 def test_units(text, expected):
     assert microseconds(text, where="here") == expected
@@ -28,7 +36,14 @@ def test_what_is_no_duration(text):
 
 @pytest.mark.parametrize(
     ("window", "hop"),
-    [(MINUTE, 5 * MINUTE), (12 * HOUR, 5 * MINUTE), (12 * HOUR + 1, HOUR), (12 * DAY, HOUR), (12 * DAY + 1, DAY), (90 * DAY, DAY)],
+    [
+        (MINUTE, 5 * MINUTE),
+        (12 * HOUR, 5 * MINUTE),
+        (12 * HOUR + 1, HOUR),
+        (12 * DAY, HOUR),
+        (12 * DAY + 1, DAY),
+        (90 * DAY, DAY),
+    ],
 )
 def test_default_hop(window, hop):
     assert default_hop(window) == hop

@@ -29,7 +29,7 @@ PYTHON = {
     "map_batches": lambda f: pl.col("x").map_batches(f, return_dtype=pl.Int64),
     "pl.map_batches": lambda f: pl.map_batches(["x", "y"], f, return_dtype=pl.Int64),
     "pl.map_groups": lambda f: pl.map_groups(["x", "y"], f, return_dtype=pl.Int64, returns_scalar=True),
-    "name.map": lambda f: pl.col("x").name.map(f),
+    "name.map": pl.col("x").name.map,
     "list.eval": lambda f: pl.col("x").list.eval(pl.element().map_elements(f, return_dtype=pl.Int64)),
     "inside": lambda f: pl.when(pl.col("x") > 1).then(pl.col("y").map_batches(f, return_dtype=pl.Int64)).otherwise(0),
     "rolling_map": lambda f: pl.col("x").rolling_map(f, 3),
@@ -56,7 +56,9 @@ def test_a_python_function_is_never_loaded(name, tmp_path):
 def native_plugin(folder: Path) -> pl.Expr:
     library = folder / "library.so"
     library.write_bytes(b"")
-    return pl.plugins.register_plugin_function(plugin_path=library, function_name="f", args=[pl.col("x")], is_elementwise=True)
+    return pl.plugins.register_plugin_function(
+        plugin_path=library, function_name="f", args=[pl.col("x")], is_elementwise=True
+    )
 
 
 def test_a_native_plugin_is_refused_when_declared(tmp_path):
@@ -69,7 +71,9 @@ def test_a_native_plugin_is_never_loaded(tmp_path):
         from_json(json.loads(native_plugin(tmp_path).meta.serialize(format="json")), where="bundle")
 
 
-FRAME = pl.DataFrame({"x": [1, 2, None], "s": ["a", "b", None], "at": pl.Series([0, 1, 2], dtype=pl.Datetime("us", "UTC"))})
+FRAME = pl.DataFrame(
+    {"x": [1, 2, None], "s": ["a", "b", None], "at": pl.Series([0, 1, 2], dtype=pl.Datetime("us", "UTC"))}
+)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,10 @@ FRAME = pl.DataFrame({"x": [1, 2, None], "s": ["a", "b", None], "at": pl.Series(
 )
 def test_own_operations_survive_storage(expression, same):
     stored = json.loads(json.dumps(to_json(expression, where="here")))
-    same(FRAME.select(from_json(stored, where="here").alias("v"))["v"].to_list(), FRAME.select(expression.alias("v"))["v"].to_list())
+    same(
+        FRAME.select(from_json(stored, where="here").alias("v"))["v"].to_list(),
+        FRAME.select(expression.alias("v"))["v"].to_list(),
+    )
 
 
 def test_roots_are_the_columns_read():

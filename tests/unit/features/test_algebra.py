@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.features.algebra import ALGEBRAS, reduce, suffix_merge, take
@@ -48,12 +48,14 @@ def test_every_kind_is_tried():
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(rows=ROWS)
+@settings(max_examples=40)
 def test_reduce_is_plain_python(same, kind, rows):
     same(final(kind, reduce(ALGEBRAS[kind], states(kind, rows))), [by_hand(kind, rows)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(rows=ROWS, cuts=st.lists(st.integers(0, 12), min_size=2, max_size=2))
+@settings(max_examples=40)
 def test_merge_is_associative(same, kind, rows, cuts):
     algebra, whole, (low, high) = ALGEBRAS[kind], states(kind, rows), sorted(cuts)
     a, b, c = (reduce(algebra, take(whole, s)) for s in (slice(low), slice(low, high), slice(high, None)))
@@ -64,6 +66,7 @@ def test_merge_is_associative(same, kind, rows, cuts):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(rows=ROWS, cut=st.integers(0, 12))
+@settings(max_examples=40)
 def test_merge_is_commutative(same, kind, rows, cut):
     algebra, whole = ALGEBRAS[kind], states(kind, rows)
     a, b = reduce(algebra, take(whole, slice(cut))), reduce(algebra, take(whole, slice(cut, None)))
@@ -72,6 +75,7 @@ def test_merge_is_commutative(same, kind, rows, cut):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(rows=ROWS)
+@settings(max_examples=40)
 def test_empty_is_neutral(same, kind, rows):
     algebra, state = ALGEBRAS[kind], states(kind, rows)
     nothing = algebra.empty(len(rows))
@@ -81,6 +85,7 @@ def test_empty_is_neutral(same, kind, rows):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(rows=ROWS, groups=st.lists(st.integers(0, 3), min_size=12, max_size=12))
+@settings(max_examples=40)
 def test_suffix_merge_is_plain_python(same, kind, rows, groups):
     group = np.array(sorted(groups[: len(rows)]), np.int64)
     got = final(kind, suffix_merge(ALGEBRAS[kind], states(kind, rows), group))

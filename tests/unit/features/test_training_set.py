@@ -66,14 +66,29 @@ def test_columns_are_what_the_definitions_say(built, made):
     features = made.project.definitions.features()
     for file in built.files("test"):
         schema = pl.read_parquet_schema(file)
-        assert list(schema) == ["__row", "at", "user", "shop", "prediction_time", "label_known_time", *features, "label"]
+        assert list(schema) == [
+            "__row",
+            "at",
+            "user",
+            "shop",
+            "prediction_time",
+            "label_known_time",
+            *features,
+            "label",
+        ]
         assert {n: schema[n] for n in features} == features
 
 
 def test_each_row_is_its_visit(built, tables, same):
     visits, found = tables["visits"].with_row_index("__row"), rows(built)
     source = found.select(pl.col("__row").cast(pl.UInt32)).join(visits, on="__row", maintain_order="left")
-    for column, expected in (("label", "bought"), ("at", "at"), ("user", "user"), ("ask_shop", "shop"), ("label_known_time", "known")):
+    for column, expected in (
+        ("label", "bought"),
+        ("at", "at"),
+        ("user", "user"),
+        ("ask_shop", "shop"),
+        ("label_known_time", "known"),
+    ):
         same(found[column].to_list(), source[expected].to_list())
     same(found["ask_hour"].to_list(), [at.hour for at in source["at"]])
     same(found["prediction_time"].to_list(), [at - timedelta(minutes=30) for at in source["at"]])
@@ -85,11 +100,22 @@ def test_features_match_plain_filters(built, tables, same):
     for row in rows(built).sample(60, seed=3).iter_rows(named=True):
         t = row["prediction_time"]
         hop = (t - timedelta(hours=6)).replace(minute=(t.minute // 5) * 5, second=0)
-        mine = visits.filter((pl.col("user") == pl.lit(row["user"], pl.String)) & pl.col("at").is_between(hop, t) & (pl.col("known") <= t)).sort("at")
-        level = stock.filter((pl.col("shop") == row["shop"]) & (pl.col("at") + pl.duration(minutes=10) <= t) & (pl.col("at") >= t - timedelta(days=1)))
+        mine = visits.filter(
+            (pl.col("user") == pl.lit(row["user"], pl.String))
+            & pl.col("at").is_between(hop, t)
+            & (pl.col("known") <= t)
+        ).sort("at")
+        level = stock.filter(
+            (pl.col("shop") == row["shop"])
+            & (pl.col("at") + pl.duration(minutes=10) <= t)
+            & (pl.col("at") >= t - timedelta(days=1))
+        )
         expected = [mine.height, mine["amount"].sum(), (mine["amount"].drop_nulls()[-1:].to_list() or [None])[0]]
         same([row[f"by_user_6h_{n}"] for n in ("visits", "spent", "last")], expected, [0, 100, 0])
-        same([row["in_stock_level"], row["place_city"]], [(level.sort("at")["level"].to_list() or [None])[-1], city.get(row["shop"])])
+        same(
+            [row["in_stock_level"], row["place_city"]],
+            [(level.sort("at")["level"].to_list() or [None])[-1], city.get(row["shop"])],
+        )
 
 
 # ---- identity ----------------------------------------------------------------------------------
@@ -97,9 +123,11 @@ def test_features_match_plain_filters(built, tables, same):
 
 def test_two_storages_hold_the_same_bytes(built, shop, prepared, tmp_path):
     other = build(prepared(shop(tmp_path)))
-    assert other.digest == built.digest and not other.reused
+    assert other.digest == built.digest
+    assert not other.reused
     assert other.output.folder != built.output.folder
-    assert digests(other) == digests(built) and len(digests(built)) == 13
+    assert digests(other) == digests(built)
+    assert len(digests(built)) == 13
 
 
 def test_the_second_build_is_reused(built, made):
@@ -109,7 +137,10 @@ def test_the_second_build_is_reused(built, made):
 
 def test_the_plan_is_no_part_of_the_identity(built, made, shop, prepared, tmp_path):
     assert build_training_set(made.project, made.sources, "distributed").reused
-    assert build(prepared(shop(tmp_path, settings={"features.plan": "distributed", "training.rounds": 9}))).digest == built.digest
+    assert (
+        build(prepared(shop(tmp_path, settings={"features.plan": "distributed", "training.rounds": 9}))).digest
+        == built.digest
+    )
 
 
 LATER_AMOUNT = pl.when(pl.col("visit") == 599).then(1.0).otherwise("amount").alias("amount")
@@ -125,12 +156,10 @@ LATER_AMOUNT = pl.when(pl.col("visit") == 599).then(1.0).otherwise("amount").ali
         pytest.param({"edits": [('target=pl.col("bought")', 'target=~pl.col("bought")')]}, id="label"),
         pytest.param({"edits": [('delay="10m"', 'delay="20m"')]}, id="clock"),
         pytest.param({"settings": {"sources.visits.contract": {"on_violation": "quarantine"}}}, id="policy"),
-        pytest.param({"tables": LATER_AMOUNT}, id="one value"),
+        pytest.param({"tables": {"visits": [LATER_AMOUNT]}}, id="one value"),
     ],
 )
-def test_the_identity_follows(built, shop, prepared, tables, tmp_path, change):
-    if "tables" in change:
-        change = {"tables": {"visits": tables["visits"].with_columns(change["tables"])}}
+def test_the_identity_follows(built, shop, prepared, tmp_path, change):
     other = prepared(shop(tmp_path, **change))
     assert identity(other.project, other.sources, None) != built.manifest["identity"]
     assert build(other).digest != built.digest
@@ -157,7 +186,11 @@ def test_as_of_changes_no_value_of_the_rows_that_remain(built, made):
 
 def test_data_that_came_later_does_not_change_an_old_training_set(made, shop, prepared, tables, tmp_path):
     """The digest differs, for the files do; the rows as of then are the same."""
-    late = tables["visits"].tail(20).with_columns(pl.col("visit") + 1000, pl.lit(AS_OF + timedelta(seconds=1)).alias("known"))
+    late = (
+        tables["visits"]
+        .tail(20)
+        .with_columns(pl.col("visit") + 1000, pl.lit(AS_OF + timedelta(seconds=1)).alias("known"))
+    )
     grown = prepared(shop(tmp_path, tables={"visits": pl.concat([tables["visits"], late])}))
     assert rows(build(grown, AS_OF)).equals(rows(build(made, AS_OF)))
 
@@ -173,7 +206,8 @@ def test_a_split_that_does_not_fit_leaves_nothing(shop, prepared, tmp_path):
     other = prepared(shop(tmp_path, settings={"split.test_from": "2025-01-01"}))
     with pytest.raises(NotEnoughDataError):
         build(other)
-    assert visible(other.project) == [] and not list(other.project.storage.glob("training_sets/*/attempt-*"))
+    assert visible(other.project) == []
+    assert not list(other.project.storage.glob("training_sets/*/attempt-*"))
 
 
 def test_a_source_lost_on_the_way_leaves_nothing_and_the_next_build_works(shop, prepared, tmp_path):
@@ -182,9 +216,11 @@ def test_a_source_lost_on_the_way_leaves_nothing_and_the_next_build_works(shop, 
     file.rename(tmp_path / "aside")
     with pytest.raises((FileNotFoundError, pl.exceptions.PolarsError)):
         build(other)
-    assert visible(other.project) == [] and not list(other.project.storage.glob("training_sets/*/attempt-*"))
+    assert visible(other.project) == []
+    assert not list(other.project.storage.glob("training_sets/*/attempt-*"))
     (tmp_path / "aside").rename(file)
-    assert not build(other).reused and len(visible(other.project)) == 1
+    assert not build(other).reused
+    assert len(visible(other.project)) == 1
 
 
 KILLED = """
@@ -209,13 +245,17 @@ publish(project.storage / "training_sets" / sys.argv[2], build)
 
 def test_a_build_that_was_killed_leaves_nothing_and_the_next_build_works(built, shop, prepared, tmp_path):
     folder = shop(tmp_path)
-    writer = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), built.digest], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder), built.digest], stdout=subprocess.PIPE, text=True
+    )
     assert writer.stdout.readline() == "12\n"
     os.kill(writer.pid, signal.SIGKILL)
     assert writer.wait(60) == -signal.SIGKILL
     writer.stdout.close()
     other = prepared(folder)
-    assert visible(other.project) == [] and len(list(folder.glob(".raypipe/training_sets/*/attempt-*/*.parquet"))) == 12
+    assert visible(other.project) == []
+    assert len(list(folder.glob(".raypipe/training_sets/*/attempt-*/*.parquet"))) == 12
     again = build(other)
-    assert again.digest == built.digest and not again.reused
+    assert again.digest == built.digest
+    assert not again.reused
     assert digests(again) == digests(built)

@@ -45,7 +45,7 @@ def module_name(path: Path) -> str:
 
 def room(module: str) -> str:
     """The package under raypipe that a module belongs to."""
-    return (module.split(".") + ["__init__"])[1]
+    return ([*module.split("."), "__init__"])[1]
 
 
 def imported(source: str) -> set[str]:
@@ -63,7 +63,11 @@ def imported(source: str) -> set[str]:
 def version_only(source: str) -> bool:
     """`raypipe` itself, where it is imported, is asked for `__version__` and no other name."""
     tree = ast.parse(source)
-    asked = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "raypipe"}
+    asked = {
+        n.attr
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "raypipe"
+    }
     taken = {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "raypipe" for a in n.names}
     return (asked | taken) - set(ALLOWED) <= {"__version__"}
 
@@ -97,7 +101,11 @@ def test_every_import_of_raypipe_is_of_a_room_in_the_table():
     [
         ("raypipe.features.spine", "from raypipe.data.split import PARTS", []),
         ("raypipe.features.spine", "import raypipe\nraypipe.__version__", []),
-        ("raypipe.features.spine", "def f():\n    from raypipe.training import train", ["raypipe.training", "raypipe.training.train"]),
+        (
+            "raypipe.features.spine",
+            "def f():\n    from raypipe.training import train",
+            ["raypipe.training", "raypipe.training.train"],
+        ),
         ("raypipe.features.spine", "from raypipe import serving", ["raypipe.serving"]),
         ("raypipe.data.split", "from ..features import spine", ["..features", "..features.spine"]),
         ("raypipe.cluster.settings", "import raypipe.project", ["raypipe.project"]),
@@ -130,7 +138,13 @@ print(json.dumps(sorted(set(sys.argv[2:]) & set(sys.modules))))
 
 
 def test_checking_a_project_imports_nothing_heavy(flights_folder):
-    done = subprocess.run([sys.executable, "-c", LIGHT, str(flights_folder), *HEAVY], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, str(flights_folder), *HEAVY],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert json.loads(done.stdout) == []
 
 

@@ -22,7 +22,8 @@ def refusal(kind, folder):
 
 def test_no_such_folder(tmp_path):
     error = refusal(ConfigurationError, tmp_path / "nowhere")
-    assert "nowhere" in error.got and "--project" in error.hint
+    assert "nowhere" in error.got
+    assert "--project" in error.hint
 
 
 @pytest.mark.parametrize("file", ["project.yaml", "features.py"])
@@ -51,31 +52,66 @@ def test_what_features_py_raises_has_its_line(shop, tmp_path, line, what):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "what", "where"),
+    ("edit", "what", "where"),
     [
-        ('rp.sum("amount")', 'rp.sum("amuont")', "no column 'amuont'", "FeatureView('by_user').spent"),
-        ('rp.sum("amount")', 'rp.sum("shop")', "an aggregation needs numbers or booleans", "FeatureView('by_user').spent"),
-        ('rp.sum("amount")', 'rp.sum(pl.col("shop") + 1)', "cannot be computed", "FeatureView('by_user').spent"),
-        ('entity="user"', 'entity="amount"', "no column 'amount'", "FeatureView('by_user').entity, which a request must carry"),
-        ('columns=["level"]', 'columns=["levle"]', "no column 'levle'", "LatestView('in_stock').columns"),
-        ('columns=["level"]', 'columns=["at"]', "feature 'in_stock_at' has a type that a model cannot use", "LatestView('in_stock')"),
-        ('pl.col("at").dt.hour()', 'pl.col("att").dt.hour()', "no column 'att'", "RequestView('ask')"),
-        ('pl.col("at").dt.hour()', 'pl.col("at")', "feature 'ask_hour' has a type that a model cannot use", "RequestView('ask')"),
-        ('pl.col("amount") > 50', 'pl.col("amuont") > 50', "cannot derive column 'big'", "Source('visits').derive"),
-        ('event_time="at",\n', 'event_time="shop",\n', "'shop' is no UTC time", "Source('visits').event_time"),
-        ('known_time="known"', 'known_time="knwon"', "no column 'knwon'", "Source('visits').known_time"),
-        ('known_ahead=["at",', 'known_ahead=["att", "at",', "no column 'att'", "Source('visits').known_ahead"),
-        ('target=pl.col("bought")', 'target=pl.col("amount")', "target has the wrong type", "Label('bought')"),
-        ('target=pl.col("bought")', 'target=pl.col("buoght")', "no column 'buoght'", "Label('bought').target"),
-        ('pl.col("at").dt.offset_by("-30m")', 'pl.col("user")', "prediction_time has the wrong type", "Label('bought')"),
-        ('rp.LatestView("place"', 'rp.LatestView("in_stock"', "two things are called 'in_stock'", "view"),
-        ('"shop": pl.col("shop")}', '"shop": pl.col("shop"), "<12h": pl.lit(1)}', "unusable name", "RequestView('ask')"),
-        ('shop = dy.String(primary_key=True)\n    size', 'shop = dy.String()\n    size', "may have several rows for one entity", "LatestView('place')"),
-        ("label = rp.Label", "other = rp.Label('other', spine=visits, prediction_time=pl.col('at'), target=pl.col('bought'))\nlabel = rp.Label", "one Label", ""),
+        (('rp.sum("amount")', 'rp.sum("amuont")'), "no column 'amuont'", "FeatureView('by_user').spent"),
+        (
+            ('rp.sum("amount")', 'rp.sum("shop")'),
+            "an aggregation needs numbers or booleans",
+            "FeatureView('by_user').spent",
+        ),
+        (('rp.sum("amount")', 'rp.sum(pl.col("shop") + 1)'), "cannot be computed", "FeatureView('by_user').spent"),
+        (
+            ('entity="user"', 'entity="amount"'),
+            "no column 'amount'",
+            "FeatureView('by_user').entity, which a request must carry",
+        ),
+        (('columns=["level"]', 'columns=["levle"]'), "no column 'levle'", "LatestView('in_stock').columns"),
+        (
+            ('columns=["level"]', 'columns=["at"]'),
+            "feature 'in_stock_at' has a type that a model cannot use",
+            "LatestView('in_stock')",
+        ),
+        (('pl.col("at").dt.hour()', 'pl.col("att").dt.hour()'), "no column 'att'", "RequestView('ask')"),
+        (
+            ('pl.col("at").dt.hour()', 'pl.col("at")'),
+            "feature 'ask_hour' has a type that a model cannot use",
+            "RequestView('ask')",
+        ),
+        (('pl.col("amount") > 50', 'pl.col("amuont") > 50'), "cannot derive column 'big'", "Source('visits').derive"),
+        (('event_time="at",\n', 'event_time="shop",\n'), "'shop' is no UTC time", "Source('visits').event_time"),
+        (('known_time="known"', 'known_time="knwon"'), "no column 'knwon'", "Source('visits').known_time"),
+        (('known_ahead=["at",', 'known_ahead=["att", "at",'), "no column 'att'", "Source('visits').known_ahead"),
+        (('target=pl.col("bought")', 'target=pl.col("amount")'), "target has the wrong type", "Label('bought')"),
+        (('target=pl.col("bought")', 'target=pl.col("buoght")'), "no column 'buoght'", "Label('bought').target"),
+        (
+            ('pl.col("at").dt.offset_by("-30m")', 'pl.col("user")'),
+            "prediction_time has the wrong type",
+            "Label('bought')",
+        ),
+        (('rp.LatestView("place"', 'rp.LatestView("in_stock"'), "two things are called 'in_stock'", "view"),
+        (
+            ('"shop": pl.col("shop")}', '"shop": pl.col("shop"), "<12h": pl.lit(1)}'),
+            "unusable name",
+            "RequestView('ask')",
+        ),
+        (
+            ("shop = dy.String(primary_key=True)\n    size", "shop = dy.String()\n    size"),
+            "may have several rows for one entity",
+            "LatestView('place')",
+        ),
+        (
+            (
+                "label = rp.Label",
+                "other = rp.Label('other', visits, pl.col('at'), pl.col('bought'))\nlabel = rp.Label",
+            ),
+            "one Label",
+            "",
+        ),
     ],
-)  # fmt: skip
-def test_definitions_that_cannot_be_right(shop, tmp_path, old, new, what, where):
-    error = refusal(DefinitionError, shop(tmp_path, edits=[(old, new)]))
+)
+def test_definitions_that_cannot_be_right(shop, tmp_path, edit, what, where):
+    error = refusal(DefinitionError, shop(tmp_path, edits=[edit]))
     assert what in error.what
     assert where in error.where
 
@@ -104,14 +140,24 @@ def test_what_is_not_known_ahead_is_a_leak(shop, tmp_path, old, new):
     refusal(LeakError, shop(tmp_path, edits=[(old, new)]))
 
 
-@pytest.mark.parametrize("selected", ["pl.col(pl.Boolean)", "pl.all().is_null()", 'pl.col("^(label|l.*)$")', "cs.boolean()", "cs.last()"])
+@pytest.mark.parametrize(
+    "selected", ["pl.col(pl.Boolean)", "pl.all().is_null()", 'pl.col("^(label|l.*)$")', "cs.boolean()", "cs.last()"]
+)
 def test_a_request_view_may_not_select_columns_it_does_not_name(shop, tmp_path, selected):
     """The label stands beside the request's columns when features are computed."""
-    edits = [("import polars as pl", "import polars as pl\nimport polars.selectors as cs"), ('pl.col("at").dt.hour()', f"pl.any_horizontal({selected})")]
+    edits = [
+        ("import polars as pl", "import polars as pl\nimport polars.selectors as cs"),
+        ('pl.col("at").dt.hour()', f"pl.any_horizontal({selected})"),
+    ]
     refusal(DefinitionError, shop(tmp_path, edits=edits))
 
 
-ROWS_MIXED = ['pl.col("amount") - pl.col("amount").mean()', 'pl.col("amount").cum_sum()', 'pl.col("amount").shift(-1)', 'pl.col("amount").mean().over("user")']
+ROWS_MIXED = [
+    'pl.col("amount") - pl.col("amount").mean()',
+    'pl.col("amount").cum_sum()',
+    'pl.col("amount").shift(-1)',
+    'pl.col("amount").mean().over("user")',
+]
 
 
 @pytest.mark.parametrize("mixed", ROWS_MIXED)
@@ -129,13 +175,19 @@ def test_a_value_may_not_mix_rows(shop, tmp_path, old, new, mixed):
 
 @pytest.mark.parametrize("mixed", ['pl.col("shop").first()', "pl.len()", 'pl.col("at").rank()'])
 def test_a_request_value_may_not_mix_rows(shop, tmp_path, mixed):
-    refusal(DefinitionError, shop(tmp_path, edits=[('"shop": pl.col("shop")}', f'"shop": pl.col("shop"), "mixed": {mixed}}}')]))
+    refusal(
+        DefinitionError,
+        shop(tmp_path, edits=[('"shop": pl.col("shop")}', f'"shop": pl.col("shop"), "mixed": {mixed}}}')]),
+    )
 
 
 def test_the_example_refuses_the_departure_delay(flights_folder, tmp_path):
     text = (flights_folder / "features.py").read_text()
     (tmp_path / "project.yaml").write_text((flights_folder / "project.yaml").read_text())
-    for old, new in (('"dest": pl.col("dest"),', '"dest": pl.col("dep_delay"),'), ('target=pl.col("late"),', 'target=pl.col("late"), request=["dest", "dep_delay"],')):
+    for old, new in (
+        ('"dest": pl.col("dest"),', '"dest": pl.col("dep_delay"),'),
+        ('target=pl.col("late"),', 'target=pl.col("late"), request=["dest", "dep_delay"],'),
+    ):
         assert old in text
         (tmp_path / "features.py").write_text(text.replace(old, new))
         assert "dep_delay" in refusal(LeakError, tmp_path).what
@@ -153,8 +205,16 @@ UDF = "map_batches(lambda column: column, return_dtype={})"
         pytest.param('rp.sum("amount")', f'rp.sum(pl.col("amount").{UDF.format("pl.Float64")})', id="aggregation"),
         pytest.param('pl.col("amount") > 50', f'(pl.col("amount") > 50).{UDF.format("pl.Boolean")}', id="derive"),
         pytest.param('target=pl.col("bought")', f'target=pl.col("bought").{UDF.format("pl.Boolean")}', id="target"),
-        pytest.param('.dt.offset_by("-30m")', f'.{UDF.format("pl.Datetime(chr(117) + chr(115), chr(85) + chr(84) + chr(67))")}', id="prediction time"),
-        pytest.param('    bought = dy.Bool(nullable=True)', f'    bought = dy.Bool(nullable=True, check=lambda c: c.{UDF.format("pl.Boolean")})', id="contract"),
+        pytest.param(
+            '.dt.offset_by("-30m")',
+            f".{UDF.format('pl.Datetime(chr(117) + chr(115), chr(85) + chr(84) + chr(67))')}",
+            id="prediction time",
+        ),
+        pytest.param(
+            "    bought = dy.Bool(nullable=True)",
+            f"    bought = dy.Bool(nullable=True, check=lambda c: c.{UDF.format('pl.Boolean')})",
+            id="contract",
+        ),
     ],
 )
 def test_a_python_function_is_refused_when_declared(shop, tmp_path, old, new):
@@ -170,7 +230,9 @@ def test_a_source_that_nobody_declares(shop, tmp_path):
 
 
 def test_a_source_without_a_path(shop, tmp_path):
-    error = refusal(ConfigurationError, shop(tmp_path, settings={"sources": {n: {"path": "x"} for n in ("visits", "shops")}}))
+    error = refusal(
+        ConfigurationError, shop(tmp_path, settings={"sources": {n: {"path": "x"} for n in ("visits", "shops")}})
+    )
     assert "source 'stock' has no path" in error.what
 
 
@@ -212,7 +274,7 @@ def test_an_edit_is_seen_at_once(shop, tmp_path, monkeypatch):
         ('target=pl.col("bought")', 'target=~pl.col("bought")'),
         ("nullable=True, min=0)", "nullable=True, min=1)"),
         ('known_ahead=["at", "user", "shop"]', 'known_ahead=["at", "user", "shop", "amount"]'),
-        ("pl.col(\"at\").dt.hour()", 'pl.col("at").dt.minute()'),
+        ('pl.col("at").dt.hour()', 'pl.col("at").dt.minute()'),
     ],
 )
 def test_the_digest_follows_every_definition(shop, tmp_path, old, new):
@@ -221,5 +283,8 @@ def test_the_digest_follows_every_definition(shop, tmp_path, old, new):
 
 
 def test_the_digest_ignores_the_code_around_the_definitions(shop, tmp_path):
-    one, two = shop(tmp_path / "one"), shop(tmp_path / "two", edits=[("import raypipe as rp", "import raypipe as rp\n\n# a comment\nUNUSED = 1")])
+    one, two = (
+        shop(tmp_path / "one"),
+        shop(tmp_path / "two", edits=[("import raypipe as rp", "import raypipe as rp\n\n# a comment\nUNUSED = 1")]),
+    )
     assert load_project(one).definitions.digest() == load_project(two).definitions.digest()

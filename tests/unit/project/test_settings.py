@@ -11,24 +11,41 @@ from raypipe.project.load import read_settings
 
 
 @pytest.mark.parametrize(
-    ("changes", "what", "where", "hint"),
+    ("changes", "what", "says"),
     [
-        ({"splt": {}}, "unknown key 'splt'", "project.yaml: splt", "did you mean 'split'?"),
-        ({"split.embarg": "1d"}, "unknown key 'embarg'", "project.yaml: split.embarg", "did you mean 'embargo'?"),
-        ({"sources.visits.pth": "x"}, "unknown key 'pth'", "project.yaml: sources.visits.pth", "did you mean 'path'?"),
-        ({"sources.visits.contract.max_shares": 1}, "unknown key 'max_shares'", "sources.visits.contract.max_shares", "did you mean 'max_share'?"),
-        ({"features.chunk_row": 5}, "unknown key 'chunk_row'", "project.yaml: features.chunk_row", "did you mean 'chunk_rows'?"),
-        ({"zzz": 1}, "unknown key 'zzz'", "project.yaml: zzz", "known: evaluation, features, name"),
-        ({"a": 1, "b": 2}, "(and 1 more)", "project.yaml: a", "known: "),
+        ({"splt": {}}, "unknown key 'splt'", ["project.yaml: splt", "did you mean 'split'?"]),
+        ({"split.embarg": "1d"}, "unknown key 'embarg'", ["split.embarg", "did you mean 'embargo'?"]),
+        ({"sources.visits.pth": "x"}, "unknown key 'pth'", ["sources.visits.pth", "did you mean 'path'?"]),
+        (
+            {"sources.stock.contract.top": 1},
+            "unknown key 'top'",
+            ["sources.stock.contract.top", "known: max_share, on_"],
+        ),
+        ({"features.chunk_row": 5}, "unknown key 'chunk_row'", ["features.chunk_row", "did you mean 'chunk_rows'?"]),
+        ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: evaluation, features, name"]),
+        ({"a": 1, "b": 2}, "(and 1 more)", ["project.yaml: a", "known: "]),
     ],
 )
-def test_unknown_key_names_the_nearest(shop, tmp_path, changes, what, where, hint):
+def test_unknown_key_names_the_nearest(shop, tmp_path, changes, what, says):
     with pytest.raises(ConfigurationError) as caught:
         load_project(shop(tmp_path, settings=changes))
-    assert what in caught.value.what and where in caught.value.where and hint in caught.value.hint
+    assert what in caught.value.what
+    assert all(part in str(caught.value) for part in says)
 
 
-@pytest.mark.parametrize("key", ["name", "sources", "split", "evaluation", "split.embargo", "split.test_from", "evaluation.gate", "sources.stock.path"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "name",
+        "sources",
+        "split",
+        "evaluation",
+        "split.embargo",
+        "split.test_from",
+        "evaluation.gate",
+        "sources.stock.path",
+    ],
+)
 def test_missing_key(shop, tmp_path, key):
     document = yaml.safe_load((shop(tmp_path) / "project.yaml").read_text())
     *path, last = key.split(".")
@@ -78,20 +95,37 @@ def test_wrong_value_names_its_key(shop, tmp_path, key, value):
     ],
 )
 def test_boundaries_must_be_in_order(shop, tmp_path, split):
-    with pytest.raises(ConfigurationError, match="train_from < validation_from < test_from < test_to must hold") as caught:
+    with pytest.raises(
+        ConfigurationError, match="train_from < validation_from < test_from < test_to must hold"
+    ) as caught:
         load_project(shop(tmp_path, settings={f"split.{k}": v for k, v in split.items()}))
     assert caught.value.where == "project.yaml: split"
 
 
-@pytest.mark.parametrize("text", ["2024-01-22", "2024-01-22T00:00:00", "2024-01-22T00:00:00Z", "2024-01-22T02:00:00+02:00", "2024-01-21 19:00:00-05:00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-22",
+        "2024-01-22T00:00:00",
+        "2024-01-22T00:00:00Z",
+        "2024-01-22T02:00:00+02:00",
+        "2024-01-21 19:00:00-05:00",
+    ],
+)
 def test_moments_are_utc(shop, tmp_path, text):
     settings = read_settings(shop(tmp_path) / "project.yaml")
-    (tmp_path / "project.yaml").write_text((tmp_path / "project.yaml").read_text().replace("validation_from: '2024-01-22'", f"validation_from: {text}"))
+    (tmp_path / "project.yaml").write_text(
+        (tmp_path / "project.yaml").read_text().replace("validation_from: '2024-01-22'", f"validation_from: {text}")
+    )
     assert text in (tmp_path / "project.yaml").read_text()
-    assert read_settings(tmp_path / "project.yaml").split.validation_from == settings.split.validation_from == datetime(2024, 1, 22, tzinfo=UTC)
+    assert (
+        read_settings(tmp_path / "project.yaml").split.validation_from
+        == settings.split.validation_from
+        == datetime(2024, 1, 22, tzinfo=UTC)
+    )
 
 
-@pytest.mark.parametrize("text", ["name: [", "- a\n- b\n", "", "just words", "\x00", "name: \"\\xff"])
+@pytest.mark.parametrize("text", ["name: [", "- a\n- b\n", "", "just words", "\x00", 'name: "\\xff'])
 def test_what_is_no_yaml_of_keys_and_values(shop, tmp_path, text):
     (shop(tmp_path) / "project.yaml").write_text(text)
     with pytest.raises(ConfigurationError) as caught:
@@ -101,5 +135,9 @@ def test_what_is_no_yaml_of_keys_and_values(shop, tmp_path, text):
 
 def test_the_example_has_the_defaults_it_does_not_name(flights):
     settings = flights.project.settings
-    assert (settings.serving.host, settings.storage, settings.sources["flights"].contract.on_violation) == ("127.0.0.1", ".raypipe", "refuse")
+    assert (settings.serving.host, settings.storage, settings.sources["flights"].contract.on_violation) == (
+        "127.0.0.1",
+        ".raypipe",
+        "refuse",
+    )
     assert settings.split.validation_from == datetime(2013, 9, 1, tzinfo=UTC)

@@ -21,7 +21,9 @@ def test_no_worker_has_a_file_too_many(rows, workers):
     """Taking the smallest file from any worker leaves it with no more rows than anyone else has."""
     shares = assign_files(rows, workers)
     loads = [sum(rows[i] for i in share) for share in shares]
-    assert all(load - min(rows[i] for i in share) <= min(loads) for load, share in zip(loads, shares, strict=True) if share)
+    assert all(
+        load - min(rows[i] for i in share) <= min(loads) for load, share in zip(loads, shares, strict=True) if share
+    )
 
 
 @given(rows=ROWS, workers=st.integers(1, 9))
@@ -33,7 +35,12 @@ def test_the_same_files_are_assigned_the_same_way(rows, workers):
 
 @pytest.mark.parametrize(
     ("rows", "workers", "expected"),
-    [([5, 5, 5, 5], 2, [[0, 2], [1, 3]]), ([1, 9, 1, 9], 2, [[0, 1], [2, 3]]), ([7], 3, [[0], [], []]), ([8, 4, 3, 1], 2, [[0], [1, 2, 3]])],
+    [
+        ([5, 5, 5, 5], 2, [[0, 2], [1, 3]]),
+        ([1, 9, 1, 9], 2, [[0, 1], [2, 3]]),
+        ([7], 3, [[0], [], []]),
+        ([8, 4, 3, 1], 2, [[0], [1, 2, 3]]),
+    ],
 )
 def test_by_hand(rows, workers, expected):
     assert assign_files(rows, workers) == expected
