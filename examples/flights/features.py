@@ -81,7 +81,7 @@ scheduled_at = pl.col("time_hour") + pl.duration(minutes="minute")
 touchdown = scheduled_at + pl.duration(minutes=pl.col("dep_delay") + pl.col("air_time"))
 # Taxiing is in no column, but `arr_time` has the minute at which the gate was reached, in a local time
 # that differs from UTC by whole hours: the gate is reached the first time the clock shows that minute.
-at_the_gate = touchdown + pl.duration(minutes=(pl.col("arr_time") - touchdown.dt.minute()) % 60)
+at_the_gate = touchdown + pl.duration(minutes=(pl.col("arr_time") % 100 - touchdown.dt.minute()) % 60)
 # A cancelled or diverted flight never lands: its row counts as known one day after its schedule.
 landed_at = pl.coalesce(at_the_gate, scheduled_at + pl.duration(hours=24))
 

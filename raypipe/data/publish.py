@@ -92,5 +92,9 @@ def create_json(path: Path, document: Any) -> bool:
 
 def _remove_abandoned(folder: Path, *, keep: str, now: float) -> None:
     for path in folder.glob("attempt-*"):
-        if path.name != keep and now - path.stat().st_mtime > ABANDONED_AFTER_S:
+        try:
+            age_s = now - path.stat().st_mtime
+        except FileNotFoundError:
+            continue  # another writer has cleaned up its own
+        if path.name != keep and age_s > ABANDONED_AFTER_S:
             shutil.rmtree(path, ignore_errors=True)

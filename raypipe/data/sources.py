@@ -84,7 +84,7 @@ def _prepare(source: Source, snapshot: Snapshot, policy: Contract, attempt: Path
     if bad.height:
         _apply_policy(source, policy, bad, frame.height, violations)
         if policy.on_violation == "warn":
-            good = frame
+            good = pl.concat([good, _kept(source, bad, violations)]).sort(ROW)
         else:
             bad.write_parquet(attempt / QUARANTINE)
     _add_clocks(source, good).write_parquet(attempt / ACCEPTED, row_group_size=128 * 1024)
@@ -151,9 +151,8 @@ def check_contract(source: Source, frame: pl.DataFrame) -> tuple[pl.DataFrame, p
     broken = pl.concat_list(pl.when(pl.col(n) == "invalid").then(pl.lit(n)) for n in names).list.drop_nulls()
     bad = details.select(*frame.columns, broken.alias(RULES))
     derived = frame.filter(pl.col(ROW).is_in(good[ROW].implode())) if bad.height else frame
-    for name, expression in source.derive.items():
-        derived = derived.with_columns(expression.alias(name))
-    clocks = [c for c in (source.event_time, source.known_time) if c]
+    derived = _derive(source, derived)
+    clocks = _clocks(source)
     if clocks:
         rule = pl.concat_list(
             pl.when(pl.col(c).is_null()).then(pl.lit(f"{c}|nullability")) for c in clocks
@@ -166,6 +165,32 @@ def check_contract(source: Source, frame: pl.DataFrame) -> tuple[pl.DataFrame, p
     )
     violations = {} if counts is None else dict(counts.iter_rows())
     return derived, bad.sort(ROW), violations
+
+
+def _kept(source: Source, bad: pl.DataFrame, violations: dict[str, int]) -> pl.DataFrame:
+    """The bad rows with derived columns, for the policy `warn`. Raises DataContractError for what cannot be kept:
+    a row without a clock has no place in time, and two rows of one static entity would multiply others."""
+    kept = _derive(source, bad.drop(RULES))
+    unusable = [rule for rule in violations if source.static and rule == "primary_key"]
+    unusable += [f"{c}|nullability" for c in _clocks(source) if kept[c].null_count()]
+    if unusable:
+        raise DataContractError(
+            "rows that break these rules cannot be kept",
+            where=f"source '{source.name}'",
+            got="; ".join(f"{rule}: {violations.get(rule, '?')}" for rule in unusable),
+            hint=f"mend the rows, or set sources.{source.name}.contract.on_violation: quarantine in project.yaml",
+        )
+    return kept
+
+
+def _derive(source: Source, frame: pl.DataFrame) -> pl.DataFrame:
+    for name, expression in source.derive.items():
+        frame = frame.with_columns(expression.alias(name))
+    return frame
+
+
+def _clocks(source: Source) -> list[str]:
+    return [column for column in (source.event_time, source.known_time) if column]
 
 
 def _with_row(contract: type[dy.Schema]) -> type[dy.Schema]:

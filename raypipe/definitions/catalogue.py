@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import polars as pl
 
-from raypipe.definitions.expressions import roots, to_json
+from raypipe.definitions.expressions import check_row_by_row, roots, to_json
 from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, Label
 from raypipe.definitions.source import TIME, Source
 from raypipe.definitions.views import FeatureView, LatestView, RequestView, View
@@ -153,7 +153,14 @@ def _check_columns(names: Iterable[str], known: pl.Schema, *, where: str) -> Non
 
 
 def _check_source(source: Source) -> None:
-    schema, where = source.schema(), f"Source('{source.name}')"
+    where = f"Source('{source.name}')"
+    for name, expression in source.derive.items():
+        check_row_by_row(expression, where=f"{where}.derive: {name}")
+    schema = source.schema()
+    _source_document(source)  # refuses code in the contract's rules
+    for name in schema:
+        if name.startswith("__"):
+            raise DefinitionError(f"column '{name}' has a name that raypipe keeps for itself", where=where)
     _check_columns(source.known_ahead, schema, where=f"{where}.known_ahead")
     for role in ("event_time", "known_time"):
         column = getattr(source, role)
@@ -185,6 +192,7 @@ def _check_label(label: Label) -> None:
         ("prediction_time", label.prediction_time, TIME, label.request_schema()),
         ("target", label.target, pl.Boolean(), schema),
     ):
+        check_row_by_row(expression, where=f"{where}.{role}")
         late = [name for name in roots(expression) if name in schema and name not in scope]
         if late:
             raise LeakError(f"{role} reads '{late[0]}', which is not known ahead", where=f"{where}.{role}")
@@ -236,8 +244,8 @@ def _check_request_view(view: RequestView, label: Label, where: str) -> None:
                 expected=f"request columns: {', '.join(scope)}",
                 hint=f"'{late[0]}' becomes known at Source('{label.spine.name}').known_time; use it in a FeatureView",
             )
+        check_row_by_row(expression, where=where)
         _check_columns(roots(expression), scope, where=where)
-        to_json(expression, where=where)
     _check_types(request_features(view, label), where)
 
 
@@ -246,8 +254,8 @@ def _check_aggregations(view: FeatureView, schema: pl.Schema, where: str) -> Non
     for name, aggregation in view.aggregations.items():
         if aggregation.value is None:
             continue
+        check_row_by_row(aggregation.value, where=f"{where}.{name}")
         _check_columns(roots(aggregation.value), schema, where=f"{where}.{name}")
-        to_json(aggregation.value, where=f"{where}.{name}")
         dtype = _type_of(frame, aggregation.value, f"{where}.{name}")
         if not (dtype.is_numeric() or dtype == pl.Boolean):
             raise DefinitionError("an aggregation needs numbers or booleans", where=f"{where}.{name}", got=dtype)

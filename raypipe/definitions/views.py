@@ -59,8 +59,17 @@ class FeatureView:
             raise DefinitionError("a window needs a source with a clock", where=where, hint="use LatestView")
         if not self.windows or not self.aggregations:
             raise DefinitionError("a feature view needs at least one window and one aggregation", where=where)
-        for name in self.aggregations:
-            checked_name(name, what=f"an aggregation of {where}")
+        if len(set(self.windows)) != len(self.windows):
+            raise DefinitionError("a window is declared twice", where=where, got=", ".join(self.windows))
+        for name, aggregation in self.aggregations.items():
+            checked_name(name, what="an aggregation", where=where)
+            if not isinstance(aggregation, Aggregation):
+                raise DefinitionError(
+                    f"'{name}' is no aggregation",
+                    where=where,
+                    got=repr(aggregation)[:100],
+                    expected="rp.count(), rp.mean(...)",
+                )
         hops = sorted(window.hop_us for window in self.spans())
         if any(hop % hops[0] for hop in hops):
             raise DefinitionError("hops of one view must be multiples of the smallest", where=where, got=hops)
@@ -131,6 +140,8 @@ class RequestView:
         checked_name(self.name, what="a view")
         if not self.expressions:
             raise DefinitionError("a request view needs at least one expression", where=f"RequestView('{self.name}')")
+        for name in self.expressions:
+            checked_name(name, what="an expression", where=f"RequestView('{self.name}')")
 
     def columns(self) -> list[pl.Expr]:
         """The expressions under their feature names."""

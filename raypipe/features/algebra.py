@@ -144,16 +144,15 @@ def suffix_merge(algebra: Algebra, state: State, group: Ints) -> State:
 
 
 def reduce(algebra: Algebra, state: State) -> State:
-    """The merge of all elements of `state`, as a state of one element."""
+    """The merge of all elements of `state`, as a state of one element: halves are merged until one is left."""
     size = len(next(iter(state.values())))
-    if size == 0:
-        return algebra.empty(1)
-    while size > 1:
-        half = size // 2
-        front = {name: column[:half] for name, column in state.items()}
-        back = {name: column[half : 2 * half] for name, column in state.items()}
-        merged = algebra.merge(front, back)
-        odd = {name: column[2 * half :] for name, column in state.items()}
-        state = {name: np.concatenate([merged[name], odd[name]]) for name in merged}
-        size = half + size % 2
+    full = 1 << max(size - 1, 0).bit_length()
+    if full > size:
+        padding = algebra.empty(full - size)
+        state = {name: np.concatenate([column, padding[name]]) for name, column in state.items()}
+    while full > 1:
+        full //= 2
+        front = {name: column[:full] for name, column in state.items()}
+        back = {name: column[full:] for name, column in state.items()}
+        state = algebra.merge(front, back)
     return state

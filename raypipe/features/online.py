@@ -98,11 +98,9 @@ def _window_features(view: WindowSpec, store: lmdb.Transaction, rows: pl.DataFra
     for entity, time in zip(rows.select(view.entity).iter_rows(), times, strict=True):
         packed = _lookup(store, view.name, entity)
         values.append(_merge(view, packed, int(time)))
-    columns = np.array(values, dtype=np.float64).reshape(len(values), -1)
-    return [
-        pl.Series(name, columns[:, i]).fill_nan(None).cast(TYPES[dtype])
-        for i, (name, dtype) in enumerate(view.features.items())
-    ]
+    columns = pl.from_numpy(np.array(values, dtype=np.float64), schema=list(view.features), orient="row")
+    typed = columns.select(pl.col(name).fill_nan(None).cast(TYPES[dtype]) for name, dtype in view.features.items())
+    return typed.get_columns()
 
 
 def _merge(view: WindowSpec, packed: bytes | None, time: int) -> list[float]:

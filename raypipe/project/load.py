@@ -7,8 +7,9 @@ import importlib.util
 import sys
 import traceback
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import yaml
@@ -95,6 +96,13 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
 
 
+class _Uncached(SourceFileLoader):
+    """Compiles the file each time: a cached .pyc would miss an edit within the second."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 (the loader's signature)
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _import_features(path: Path) -> ModuleType:
     """features.py as a module under a name of its own, so that two projects never mix."""
     if not path.is_file():
@@ -104,7 +112,7 @@ def _import_features(path: Path) -> ModuleType:
             hint="declare sources, views and a label there: raypipe init shows how",
         )
     name = f"raypipe_project_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
     if spec is None or spec.loader is None:
         raise ConfigurationError("features.py cannot be imported", where=str(path))
     module = importlib.util.module_from_spec(spec)
@@ -114,7 +122,7 @@ def _import_features(path: Path) -> ModuleType:
     except RaypipeError as error:
         error.where = f"features.py:{_line_in(error, path)} {error.where}".strip()
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DefinitionError(
             f"features.py raises {type(error).__name__}", where=f"features.py:{_line_in(error, path)}", got=error
         ) from error

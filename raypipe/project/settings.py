@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from raypipe.definitions.durations import microseconds
+from raypipe.errors import DefinitionError
 
 
 def _utc(value: Any) -> Any:
@@ -22,7 +23,10 @@ def _utc(value: Any) -> Any:
 
 
 def _duration(value: Any) -> Any:
-    microseconds(value, where="project.yaml")
+    try:
+        microseconds(value, where="project.yaml")
+    except DefinitionError as error:
+        raise ValueError(f"{error.what}; expected {error.expected}") from None
     return value
 
 
