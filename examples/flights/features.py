@@ -78,11 +78,33 @@ class Airlines(dy.Schema):
 # ---- sources: the tables and their clocks ------------------------------------------------------
 
 scheduled_at = pl.col("time_hour") + pl.duration(minutes="minute")
-touchdown = scheduled_at + pl.duration(minutes=pl.col("dep_delay") + pl.col("air_time"))
-# Taxiing is in no column, but `arr_time` has the minute at which the gate was reached, in a local time
-# that differs from UTC by whole hours: the gate is reached the first time the clock shows that minute.
-at_the_gate = touchdown + pl.duration(minutes=(pl.col("arr_time") % 100 - touchdown.dt.minute()) % 60)
-# A cancelled or diverted flight never lands: its row counts as known one day after its schedule.
+
+# `arr_time` is the clock at the destination's gate, in the time zone there; every other destination is on New York's.
+ZONES = {
+    "America/Chicago": "AUS BHM BNA DFW DSM HOU IAH MCI MDW MEM MKE MSN MSP MSY OKC OMA ORD SAT STL TUL XNA",
+    "America/Denver": "ABQ BZN DEN EGE HDN JAC MTJ SLC",
+    "America/Phoenix": "PHX",
+    "America/Los_Angeles": "BUR LAS LAX LGB OAK PDX PSP SAN SEA SFO SJC SMF SNA",
+    "America/Anchorage": "ANC",
+    "Pacific/Honolulu": "HNL",
+    "America/Puerto_Rico": "BQN PSE SJU STT",
+}
+
+
+def minute_of_day(time: pl.Expr, zone: str) -> pl.Expr:
+    local = time.dt.convert_time_zone(zone)
+    return local.dt.hour().cast(pl.Int64) * 60 + local.dt.minute()
+
+
+# Taxiing is in no column: the gate is reached the first time after (off-block + air time) that the clock there shows
+# `arr_time`. A cancelled or diverted flight never lands: its row counts as known one day after its schedule.
+without_taxi = scheduled_at + pl.duration(minutes=pl.col("dep_delay") + pl.col("air_time"))
+clock = pl.coalesce(
+    *(pl.when(pl.col("dest").is_in(codes.split())).then(minute_of_day(without_taxi, z)) for z, codes in ZONES.items()),
+    minute_of_day(without_taxi, "America/New_York"),
+)
+gate = pl.col("arr_time") // 100 * 60 + pl.col("arr_time") % 100
+at_the_gate = without_taxi + pl.duration(minutes=(gate - clock) % 1440)
 landed_at = pl.coalesce(at_the_gate, scheduled_at + pl.duration(hours=24))
 
 flights = rp.Source(
