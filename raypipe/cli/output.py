@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from raypipe.errors import RaypipeError
+from raypipe.errors import ClusterError, DataError, RaypipeError
 
 Result = tuple[dict[str, Any], str]  # the document, and the same in words
 
@@ -27,6 +27,10 @@ def run_command(command: Callable[[], Result], *, as_json: bool) -> None:
         document, words = command()
     except RaypipeError as error:
         _fail(error, stdout, as_json)
+    except MemoryError:
+        _fail(ClusterError("this process ran out of memory", hint="try --plan distributed"), stdout, as_json)
+    except OSError as error:
+        _fail(DataError("the operating system refused", where=error.filename, got=error.strerror), stdout, as_json)
     except KeyboardInterrupt:
         sys.exit(130)
     text = json.dumps({"ok": True, **document}, default=str) if as_json else words

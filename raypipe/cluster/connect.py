@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from raypipe.cluster import settings
-from raypipe.errors import ClusterError
+from raypipe.errors import ClusterError, RaypipeError
 
 
 @contextmanager
@@ -74,6 +74,27 @@ def _start() -> str:
             hint="look at memory (about 2 GiB are needed), at /dev/shm and at the folder /tmp/ray",
         ) from None
     return f"started with {count} CPUs"
+
+
+@contextmanager
+def ray_errors(what: str) -> Iterator[None]:
+    """Errors of Ray inside the block: our own as they were raised in the task, the others as ClusterError."""
+    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, RaypipeError):
+            raise error.cause from None
+        raise ClusterError(f"{what} failed", got=str(error).strip().splitlines()[-1]) from error
+    except OutOfMemoryError as error:
+        raise ClusterError(
+            f"{what} ran out of memory",
+            got=str(error).splitlines()[0],
+            hint="use more partitions (features.partitions) or fewer workers, or a machine with more memory",
+        ) from None
+    except RayError as error:
+        raise ClusterError(f"{what} failed", got=str(error).strip().splitlines()[-1]) from error
 
 
 def cpus() -> float:

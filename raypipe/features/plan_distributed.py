@@ -24,7 +24,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from raypipe.cluster.connect import cpus
+from raypipe.cluster.connect import cpus, ray_errors
 from raypipe.definitions import FeatureView, RequestView, View
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW, TIME
@@ -39,6 +39,11 @@ SLICE_ROWS = 128 * 1024
 
 def run(project: Project, job: Job) -> list[dict[str, Any]]:
     """Write all files of the training set; return their names, parts and rows. Runs in the driver, on a Ray cluster."""
+    with ray_errors("building features"):
+        return _run(project, job)
+
+
+def _run(project: Project, job: Job) -> list[dict[str, Any]]:
     windows = [view.name for view in project.definitions.views if isinstance(view, FeatureView)]
     pieces = _compute_windows(project, job, windows) if windows else {}
     rows = job.sources[project.definitions.label.spine.name].rows
