@@ -34,9 +34,19 @@ def ray_cluster() -> Iterator[str]:
 
 
 def _quieten() -> None:
-    """Ray's libraries log every dataset and deployment; raypipe says what matters itself."""
-    for name in ("ray.data", "ray.serve", "ray.train", "ray.tune"):
-        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.WARNING)
+    """Ray's libraries log every run and deployment; raypipe says what matters itself."""
+    for name in ("ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Serve sets its logger's level itself, later.
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
+
+
+def prepare_ray_data() -> None:
+    """Ray Data's settings for this driver: errors as they were raised, and no log of what is raised as well."""
+    import ray.data
+
+    ray.data.DataContext.get_current().raise_original_map_exception = True
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # importing it has set its level
 
 
 def _join(address: str) -> str:
@@ -86,7 +96,7 @@ def ray_errors(what: str) -> Iterator[None]:
     except RayTaskError as error:
         if isinstance(error.cause, RaypipeError):
             raise error.cause from None
-        raise ClusterError(f"{what} failed", got=str(error).strip().splitlines()[-1]) from error
+        raise ClusterError(f"{what} failed", got=f"{type(error.cause).__name__}: {error.cause}") from error
     except OutOfMemoryError as error:
         raise ClusterError(
             f"{what} ran out of memory",

@@ -24,7 +24,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from raypipe.cluster.connect import cpus, ray_errors
+from raypipe.cluster.connect import cpus, prepare_ray_data, ray_errors
 from raypipe.definitions import FeatureView, RequestView, View
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW, TIME
@@ -39,6 +39,7 @@ SLICE_ROWS = 128 * 1024
 
 def run(project: Project, job: Job) -> list[dict[str, Any]]:
     """Write all files of the training set; return their names, parts and rows. Runs in the driver, on a Ray cluster."""
+    prepare_ray_data()
     with ray_errors("building features"):
         return _run(project, job)
 
