@@ -28,18 +28,9 @@ _CODE_NODES = {
     "CumFoldHorizontal",
     "Map",
     "FfiPlugin",
+    "SubPlan",
 }
 _BYTES = 16  # so many small integers in a row outside of a literal are taken for a pickle
-# Nodes whose value for a row depends on other rows.
-_MIXING_NODES = {
-    "Agg", "Over", "Rolling", "Len", "Sort", "SortBy", "Slice", "Filter", "Gather", "Explode", "Shift", "ShiftAndFill",
-    "CumSum", "CumProd", "CumMin", "CumMax", "CumCount", "Rank", "Diff", "RollingExpr", "RollingExprBy", "EwmMean",
-    "EwmStd", "EwmVar", "Interpolate", "InterpolateBy", "ForwardFill", "BackwardFill", "FillNullWithStrategy", "Unique",
-    "UniqueCounts", "ValueCounts", "Mode", "Reverse", "PctChange", "QCut", "RLE", "RLEID", "IsUnique", "IsDuplicated",
-    "IsFirstDistinct", "IsLastDistinct", "Any", "All", "ArgUnique", "ArgSort", "ArgMax", "ArgMin", "Random", "TopK",
-    "TopKBy", "PeakMin", "PeakMax", "ConcatVertical", "Skew", "Kurtosis", "Entropy", "NullCount", "SetSortedFlag",
-    "Repeat", "Range", "Hist", "ApproxNUnique", "DropNans", "DropNulls", "MaxBy", "MinBy", "Correlation",
-}  # fmt: skip
 
 
 def roots(expression: pl.Expr) -> list[str]:
@@ -70,21 +61,50 @@ def check_row_by_row(expression: pl.Expr, *, where: str) -> None:
         raise DefinitionError(
             "an expression selects columns without naming each", where=where, expected='pl.col("name"), one at a time'
         )
-    mixing = _found(document, _MIXING_NODES)
+    mixing = _mixes_rows(expression)
     if mixing:
         raise DefinitionError(
-            f"an expression mixes rows ({mixing})",
+            "an expression mixes rows",
             where=where,
+            got=mixing,
             expected="a value that follows from its own row",
             hint="use an aggregation of a FeatureView for what depends on other rows",
         )
+
+
+def _mixes_rows(expression: pl.Expr) -> str | None:
+    """The first part of `expression` whose value for a row may depend on other rows, as Polars prints it.
+
+    Polars' answer for a whole expression (`is_row_separable`) is about its root alone, so every node is asked.
+    """
+    pending = [expression]
+    while pending:
+        part = pending.pop()
+        document = json.loads(part.meta.serialize(format="json"))
+        if isinstance(document, dict) and "Column" in document:
+            continue
+        if isinstance(document, dict) and "Literal" in document:
+            literal = document["Literal"]
+            if isinstance(literal, dict) and "Series" in literal:
+                return str(part)
+            continue
+        try:
+            if not part.meta.is_row_separable():
+                return str(part)
+            pending += part.meta.pop()
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):  # Polars cannot say
+            return str(part)
+    return None
 
 
 def from_json(document: Any, *, where: str) -> pl.Expr:
     """The expression that `to_json` wrote. Raises BundleError if the document holds code."""
     if _holds_code(document):
         raise BundleError("a stored expression holds a Python function or a plugin; it is not loaded", where=where)
-    return pl.Expr.deserialize(io.StringIO(json.dumps(document)), format="json")
+    try:
+        return pl.Expr.deserialize(io.StringIO(json.dumps(document)), format="json")
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise BundleError("a stored expression is of another version of Polars", where=where, got=error) from None
 
 
 def _holds_code(document: Any) -> bool:
