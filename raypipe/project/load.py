@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, ne
 from raypipe.project.settings import Settings, SourceFiles
 
 
+STORAGE_VARIABLE = "RAYPIPE_STORAGE"
+_JOB_COPIES = "working_dir_files"  # where Ray unpacks what `ray job submit --working-dir` sent
+
+
 @dataclass(frozen=True, eq=False)
 class Project:
     """A project folder, read and checked."""
@@ -30,8 +35,24 @@ class Project:
 
     @property
     def storage(self) -> Path:
-        """The storage root: everything the project makes lies under it."""
-        return (self.folder / self.settings.storage).resolve()
+        """The storage root: everything the project makes lies under it.
+
+        `$RAYPIPE_STORAGE/<name>` where that variable is set (on a cluster: a folder that all machines share), else
+        `storage` of project.yaml. Raises ConfigurationError inside a job's copy of the project, which Ray deletes.
+        """
+        shared = os.environ.get(STORAGE_VARIABLE)
+        if shared:
+            return Path(shared).resolve() / self.settings.name
+        storage = (self.folder / self.settings.storage).resolve()
+        if _JOB_COPIES in storage.parts:
+            raise ConfigurationError(
+                "the storage folder would be deleted with the job's copy of the project",
+                where="project.yaml: storage",
+                got=self.settings.storage,
+                expected="a folder that all machines of the cluster share",
+                hint=f"set {STORAGE_VARIABLE} in the environment of `ray start`, or an absolute path as storage",
+            )
+        return storage
 
     def source_files(self, name: str) -> SourceFiles:
         return self.settings.sources[name]

@@ -160,7 +160,7 @@ class Settings(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
     """The model's name: in the registry and in the endpoint's URLs."""
     storage: str = ".raypipe"
-    """Folder for everything the project makes, relative to the project folder."""
+    """Folder for everything the project makes, relative to the project folder; RAYPIPE_STORAGE comes before it."""
     sources: dict[str, SourceFiles]
     """One entry for each Source of features.py."""
     split: Split

@@ -288,3 +288,24 @@ def test_the_digest_ignores_the_code_around_the_definitions(shop, tmp_path):
         shop(tmp_path / "two", edits=[("import raypipe as rp", "import raypipe as rp\n\n# a comment\nUNUSED = 1")]),
     )
     assert load_project(one).definitions.digest() == load_project(two).definitions.digest()
+
+
+# ---- storage -----------------------------------------------------------------------------------
+
+
+def test_the_storage_lies_beside_the_project(shop, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAYPIPE_STORAGE", raising=False)
+    assert load_project(shop(tmp_path)).storage == tmp_path.resolve() / ".raypipe"
+
+
+def test_a_shared_storage_comes_first(shop, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_STORAGE", str(tmp_path / "shared"))
+    project = load_project(shop(tmp_path / "project"))
+    assert project.storage == tmp_path.resolve() / "shared" / project.settings.name
+
+
+def test_a_storage_that_ray_deletes_is_refused(shop, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAYPIPE_STORAGE", raising=False)
+    project = load_project(shop(tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"))
+    with pytest.raises(ConfigurationError, match="deleted with the job's copy"):
+        _ = project.storage
