@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def unpack(value: bytes, aggregations: Mapping[str, Kind]) -> tuple[Ints, dict[s
             at += 8 * count
         states[name] = state
     return np.frombuffer(value, np.int64, count, 8), states
+
+
+def pack_rows(rows: list[list[Any]]) -> bytes:
+    """Rows of a latest view, `[event time, values]`, as JSON with NaN and infinities, which a float may be."""
+    return json.dumps(rows, ensure_ascii=False).encode()
 
 
 class OnlineState:
@@ -130,7 +136,7 @@ def _latest_features(view: LatestSpec, store: lmdb.Transaction, rows: pl.DataFra
 
 
 def _newest(view: LatestSpec, stored: bytes | None, time: int) -> list[Any] | None:
-    candidates = orjson.loads(stored) if stored else []
+    candidates = json.loads(stored) if stored else []
     if view.static:
         return candidates[0][1] if candidates else None
     past = [(event, values) for event, values in candidates if event <= time]

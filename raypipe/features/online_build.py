@@ -15,7 +15,6 @@ from typing import Any
 
 import lmdb
 import numpy as np
-import orjson
 import polars as pl
 
 import raypipe
@@ -25,7 +24,7 @@ from raypipe.data.sources import PreparedSource
 from raypipe.definitions import FeatureView, LatestView, RequestView
 from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW
 from raypipe.features.algebra import ALGEBRAS, State, suffix_merge, take
-from raypipe.features.online import STATE, entity_key, pack
+from raypipe.features.online import STATE, entity_key, pack, pack_rows
 from raypipe.features.point_in_time import event_columns, initial_states, value_column
 from raypipe.features.serving_spec import serving_spec
 from raypipe.project import Project
@@ -113,7 +112,7 @@ def latest_items(view: LatestView, rows: pl.LazyFrame, as_of_us: int) -> Iterato
     if view.source.static:
         frame, keys = _with_entity(view, rows)
         for number, *values in frame.select(_ENTITY, *columns).iter_rows():
-            yield keys[number], orjson.dumps([[0, values]])
+            yield keys[number], pack_rows([[0, values]])
         return
     frame, keys = _with_entity(view, rows)
     frame = frame.sort(_ENTITY, EVENT_TIME, ROW).with_columns(pl.col(EVENT_TIME).dt.epoch("us").alias("__event"))
@@ -122,4 +121,4 @@ def latest_items(view: LatestView, rows: pl.LazyFrame, as_of_us: int) -> Iterato
     kept = pl.concat([newest.select(frame.columns), frame.filter(~past)]).sort(_ENTITY, "__event", ROW)
     for (number,), group in kept.group_by(_ENTITY, maintain_order=True):
         rows_of_entity = [[event, list(values)] for event, *values in group.select("__event", *columns).iter_rows()]
-        yield keys[int(str(number))], orjson.dumps(rows_of_entity)
+        yield keys[int(str(number))], pack_rows(rows_of_entity)

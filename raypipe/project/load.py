@@ -20,7 +20,6 @@ from raypipe.definitions import Definitions
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
 from raypipe.project.settings import Settings, SourceFiles
 
-
 STORAGE_VARIABLE = "RAYPIPE_STORAGE"
 _JOB_COPIES = "working_dir_files"  # where Ray unpacks what `ray job submit --working-dir` sent
 
