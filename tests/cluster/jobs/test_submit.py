@@ -1,0 +1,173 @@
+"""The jobs on the session's cluster: the same steps, the same exit codes, and no work done twice."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from raypipe.cli.scaffold import scaffold
+from raypipe.data.digest import digest_of_file
+from raypipe.project import load_project
+from raypipe.registry.tracking import Registry
+
+JOBS = Path(__file__).parents[3] / "jobs"
+ENDED = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """What is sent with a job: jobs/, and a project."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(JOBS, folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    scaffold(folder / "project")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def submit(cluster, checkout) -> Callable[..., Callable[[], SimpleNamespace]]:
+    """Submit a job script; what comes back waits for its end."""
+    client = JobSubmissionClient(cluster.dashboard)
+
+    def start(script: str, *arguments: object, wait) -> Callable[[], SimpleNamespace]:
+        command = [sys.executable, f"jobs/{script}.py", *arguments]
+        name = client.submit_job(
+            entrypoint=shlex.join(map(str, command)), runtime_env={"working_dir": str(checkout)}
+        )
+
+        def end() -> SimpleNamespace:
+            wait(lambda: client.get_job_status(name) in ENDED, what=f"the end of {script}", seconds=180)
+            found = client.get_job_info(name)
+            return SimpleNamespace(
+                status=found.status, code=found.driver_exit_code, log=client.get_job_logs(name)
+            )
+
+        return end
+
+    return start
+
+
+# ---- the steps, one job each -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stepped(submit, wait, tmp_path_factory) -> SimpleNamespace:
+    """A new project, taken to a champion by four jobs."""
+    folder = tmp_path_factory.mktemp("stepped") / "project"
+    scaffold(folder)
+    given = [("features",), ("train",), ("evaluate",), ("promote", 1)]
+    ends = {name: submit(name, *rest, "--project", folder, wait=wait)() for name, *rest in given}
+    return SimpleNamespace(folder=folder, **ends)
+
+
+@pytest.mark.parametrize("step", ["features", "train", "evaluate", "promote"])
+def test_a_step(stepped, step):
+    job = getattr(stepped, step)
+    assert job.status == JobStatus.SUCCEEDED, job.log
+    assert job.code == 0
+
+
+def test_the_steps_make_a_champion(stepped):
+    champion = Registry(load_project(stepped.folder)).champion()
+    assert champion.version == 1
+    assert champion.verdict == "pass"
+
+
+def test_a_job_trains_the_model_that_the_command_line_trains(stepped, newcomer):
+    [job], [command] = ([*f.glob(".raypipe/runs/*/attempt-*/model.ubj")] for f in (stepped.folder, newcomer.folder))
+    assert digest_of_file(job) == digest_of_file(command)
+
+
+def test_submitting_everything_again_reuses_everything(stepped, submit, wait):
+    before = Registry(load_project(stepped.folder)).versions()
+    job = submit("run", "--project", stepped.folder, wait=wait)()
+    assert job.status == JobStatus.SUCCEEDED, job.log
+    for step in ("contracts", "features", "training", "evaluation", "registry", "promotion"):
+        [line] = [line for line in job.log.splitlines() if line.startswith(step)]
+        assert "reused" in line
+    assert Registry(load_project(stepped.folder)).versions() == before
+
+
+# ---- as README.md says -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def submitted(cluster, environment, checkout, trained, tmp_path_factory) -> SimpleNamespace:
+    """`ray job submit --working-dir . -- python jobs/run.py`, the project in the checkout, its storage shared."""
+    shared = tmp_path_factory.mktemp("shared")
+    shutil.copytree(trained() / ".raypipe", shared / "slow-delivery")
+    variables = {"env_vars": {"RAYPIPE_STORAGE": str(shared)}}
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ray"), "job", "submit", "--address", cluster.dashboard,
+            "--working-dir", ".", "--runtime-env-json", json.dumps(variables),
+            "--", sys.executable, "jobs/run.py", "--project", "project",
+        ],
+        cwd=checkout, env=environment, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    return SimpleNamespace(done=done, storage=shared / "slow-delivery")
+
+
+def test_the_command_succeeds(submitted):
+    assert submitted.done.returncode == 0, submitted.done.stdout + submitted.done.stderr
+    assert "version 1 is champion" in submitted.done.stdout
+
+
+def test_what_it_made_lies_in_the_shared_storage(submitted):
+    assert len([*submitted.storage.glob("bundles/*/bundle.json")]) == 1
+    assert len([*submitted.storage.glob("runs/*/manifest.json")]) == 1, "the run in the shared storage was not reused"
+
+
+# ---- refusals ----------------------------------------------------------------------------------
+
+
+def unlike_the_contract(folder: Path) -> Path:
+    table = folder / "data" / "deliveries.parquet"
+    rows = pl.read_parquet(table).with_columns(distance_km=pl.when(pl.col("order_id") != 7).then("distance_km").otherwise(-1))
+    rows.write_parquet(table)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refused(submit, wait, trained, edited) -> SimpleNamespace:
+    """Jobs that are refused for one reason each, all at once."""
+    gate = trained(evaluation__gate=["roc_auc >= 0.99"])
+    ends = {
+        "gate": submit("run", "--project", gate, wait=wait),
+        "contract": submit("features", "--project", unlike_the_contract(trained()), wait=wait),
+        "setting": submit("run", "--project", trained(trainning={"workers": 2}), wait=wait),
+        "storage": submit("run", "--project", "project", wait=wait),
+    }
+    return SimpleNamespace(folder=gate, jobs={name: end() for name, end in ends.items()})
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "words"),
+    [
+        ("gate", 3, "roc_auc >= 0.99: got 0.77"),
+        ("contract", 4, "distance_km|min: 1"),
+        ("setting", 2, "did you mean 'training'?"),
+        ("storage", 2, "set RAYPIPE_STORAGE"),
+    ],
+)
+def test_a_refusal(refused, reason, code, words):
+    job = refused.jobs[reason]
+    assert job.status == JobStatus.FAILED
+    assert job.code == code, job.log
+    assert words in job.log
+    assert "Traceback" not in job.log
+
+
+def test_a_gate_that_refuses_makes_no_version(refused):
+    registry = Registry(load_project(refused.folder))
+    assert registry.versions() == []
+    assert registry.champion() is None

@@ -1,0 +1,66 @@
+"""What is deployed is what the alias names."""
+
+from __future__ import annotations
+
+import pytest
+
+from raypipe.cli import commands
+from raypipe.errors import RegistryError
+from raypipe.project import load_project
+from raypipe.registry.tracking import Registry
+from raypipe.serving.resolve import resolve
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@pytest.fixture(scope="module")
+def project(trained, edited):
+    """Two versions of one run, judged by other figures; the first is champion."""
+    folder = trained()
+    first, _ = commands.run(folder, "local", None, None, None)
+    edited(folder, evaluation__calibration_bins=12)
+    second, _ = commands.evaluate(folder, "local", None)
+    assert (first["version"], second["version"]) == (1, 2)
+    return load_project(folder)
+
+
+def test_a_new_version_is_not_champion(project):
+    assert Registry(project).champion().version == 1
+    assert resolve(project).version.version == 1
+
+
+def test_after_the_alias_moves_the_new_version_is_deployed(project):
+    before = resolve(project)
+    commands.promote(project.folder, 2)
+    after = resolve(project)
+    assert after.version.version == 2
+    assert after.user_config["default"] == "2"
+    assert list(after.user_config["versions"]) == ["2"]
+    assert after.user_config["versions"]["2"]["digest"] != before.user_config["versions"]["1"]["digest"]
+    commands.promote(project.folder, 1)
+    assert resolve(project).user_config == before.user_config
+
+
+def test_a_version_can_be_named(project):
+    assert resolve(project, 2).version.version == 2
+
+
+def test_an_unknown_version(project):
+    with pytest.raises(RegistryError, match="has no version 7"):
+        resolve(project, 7)
+
+
+def test_no_champion(trained):
+    with pytest.raises(RegistryError, match="has no champion"):
+        resolve(load_project(trained()))
+
+
+def test_a_version_of_other_features_is_not_deployed(project, trained):
+    path = project.folder / "features.py"
+    right = path.read_text()
+    path.write_text(right.replace('"2h"', '"3h"'))
+    try:
+        with pytest.raises(RegistryError, match="features.py has changed since version 1"):
+            resolve(load_project(project.folder))
+    finally:
+        path.write_text(right)

@@ -1,0 +1,249 @@
+"""What the cluster and model tests share: one Ray cluster, the example run once, and the command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+RAYPIPE = Path(sys.executable).with_name("raypipe")
+AS_OF = "2013-11-27T09:15:00Z"  # the next hour is quiet: until 10:15 nothing becomes known in any table
+NOWHERE = "127.0.0.1:1"  # a Ray address that nobody answers at: a command that needs no Ray never notices
+
+
+# Warnings of Ray's own, raised from its own code, whatever its caller does.
+NOT_OURS = [
+    "ignore:.* is deprecated:DeprecationWarning:ray.data.context",  # a DataContext sets its own deprecated defaults
+    "ignore:Using extra keyword arguments on `Field`:DeprecationWarning:ray.serve._private.config",  # to pydantic
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",  # MLflow's store, to SQLAlchemy
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in NOT_OURS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+def edit_settings(folder: Path, **changes: Any) -> Path:
+    """Change keys of a project's project.yaml; `serving__port=1` sets serving.port."""
+    path = folder / "project.yaml"
+    document = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        section = document
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    path.write_text(yaml.safe_dump(document))
+    return folder
+
+
+def wait_until(done: Callable[[], Any], *, what: str, seconds: float = 60) -> Any:
+    """Poll until `done` answers something true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = done()
+        if found:
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"not within {seconds:g} s: {what}")
+
+
+def a_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def edited() -> Callable[..., Path]:
+    return edit_settings
+
+
+@pytest.fixture(scope="session")
+def wait() -> Callable[..., Any]:
+    return wait_until
+
+
+@pytest.fixture
+def free_port() -> int:
+    return a_free_port()
+
+
+# ---- Ray ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def ray_folder() -> Iterator[Path]:
+    """Ray's sessions and the token that clients must show. Its path is short: Unix sockets lie under it."""
+    folder = Path(tempfile.mkdtemp(prefix="rp-"))
+    (folder / "token").write_text(secrets.token_hex(32))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def environment(ray_folder: Path) -> dict[str, str]:
+    """The environment of every process of these tests: no cluster of the user is joined, nothing is written to HOME."""
+    given = {k: v for k, v in os.environ.items() if not k.startswith("RAY") and k != "PYTHONDONTWRITEBYTECODE"}
+    return given | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(ray_folder / "token"),
+        "RAY_TMPDIR": str(ray_folder),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, ray_folder: Path, environment: dict[str, str]) -> Iterator[SimpleNamespace]:
+    """The Ray cluster of the session, started with raypipe's settings, with the dashboard for the Jobs API."""
+    if any("newcomer" in item.fixturenames for item in request.session.items):
+        request.getfixturevalue("newcomer")  # starts and ends a Ray of its own: two at once are too much for 2 cores
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ.update({name: environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR")})
+    import ray
+    import ray.data
+
+    for name in ("ray", "ray.data"):  # a failed test shows what was logged: megabytes at ray.data's own level
+        logging.getLogger(name).setLevel(logging.WARNING)
+    context = ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=a_free_port(),
+        object_store_memory=500_000_000,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=str(ray_folder / "ray"),
+    )
+    yield SimpleNamespace(
+        address=context.address_info["address"], dashboard=f"http://{context.address_info['webui_url']}"
+    )
+    ray.shutdown()
+
+
+# ---- the command line --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def raypipe(environment: dict[str, str]) -> Callable[..., SimpleNamespace]:
+    """Run `raypipe ...`; `ray` is the address of the cluster to join, by default one that does not exist."""
+
+    def run(*arguments: object, ray: str | None = NOWHERE, **variables: str) -> SimpleNamespace:
+        joined = {} if ray is None else {"RAY_ADDRESS": ray}
+        done = subprocess.run(
+            [RAYPIPE, *map(str, arguments)],
+            env=environment | joined | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        said = json.loads(done.stdout) if "--json" in arguments else None
+        return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr, json=said)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def started(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start `raypipe ...` in a process group of its own and go on; what still runs at the end is killed."""
+    processes = []
+
+    def start(*arguments: object, ray: str = NOWHERE) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [RAYPIPE, *map(str, arguments)],
+            env=environment | {"RAY_ADDRESS": ray},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def newcomer(
+    tmp_path_factory: pytest.TempPathFactory, raypipe: Callable[..., SimpleNamespace], ray_folder: Path
+) -> SimpleNamespace:
+    """`raypipe init`, then `raypipe run --predict` with a local Ray of its own, as on the first day."""
+    folder, port = tmp_path_factory.mktemp("newcomer") / "project", a_free_port()
+    made = raypipe("init", folder, "--json")
+    ran = raypipe(
+        "run", "--project", folder, "--plan", "local", "--predict", folder / "request.json", "--port", port, "--json",
+        ray=None, RAY_TMPDIR=str(ray_folder / "newcomer"),
+    )  # fmt: skip
+    return SimpleNamespace(folder=folder, port=port, made=made, ran=ran)
+
+
+@pytest.fixture(scope="session")
+def trained(newcomer: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A copy of the newcomer's project with its training set and run, and nothing registered; settings may change."""
+
+    def copy(**changes: Any) -> Path:
+        folder = tmp_path_factory.mktemp("trained") / "project"
+        done = shutil.ignore_patterns("mlflow", "bundles", "online", "evaluations")
+        shutil.copytree(newcomer.folder, folder, ignore=done)
+        return edit_settings(folder, **changes)
+
+    return copy
+
+
+# ---- the example, run once ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def flights(cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A copy of examples/flights, run from the files to a champion with the distributed plan and two workers."""
+    from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+    from raypipe.pipeline.progress import Progress
+    from raypipe.pipeline.steps import Pipeline
+    from raypipe.project import load_project
+
+    folder = tmp_path_factory.mktemp("example") / "flights"
+    shutil.copytree(
+        REPOSITORY / "examples" / "flights", folder, ignore=shutil.ignore_patterns(".raypipe", "__pycache__")
+    )
+    project = load_project(edit_settings(folder, serving__port=a_free_port(), serving__as_of=AS_OF))
+    progress = Progress()
+    with ClusterOnDemand(progress) as on_demand:
+        pipeline = Pipeline(project, progress, on_demand, plan="distributed")
+        sources = pipeline.contracts()
+        training_set = pipeline.features(sources)
+        run = pipeline.train(training_set)
+        evaluation = pipeline.evaluate(training_set, run)
+        version = pipeline.promote(pipeline.register(training_set, run, evaluation))
+    return SimpleNamespace(
+        project=project,
+        folder=folder,
+        sources=sources,
+        training_set=training_set,
+        run=run,
+        evaluation=evaluation,
+        version=version,
+    )
