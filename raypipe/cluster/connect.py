@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from raypipe.cluster import settings
 from raypipe.errors import ClusterError, RaypipeError
+
+JOIN_TIMEOUT_S = 10.0
 
 
 @contextmanager
@@ -53,8 +56,9 @@ def _join(address: str) -> str:
     import ray
 
     try:
+        _require_answer(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             "cannot join the Ray cluster",
             where=f"RAY_ADDRESS={address}",
@@ -62,6 +66,13 @@ def _join(address: str) -> str:
             hint="start it, or unset RAY_ADDRESS to use a local one",
         ) from None
     return f"joined {address}"
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError if nobody listens at a host:port address: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_TIMEOUT_S).close()
 
 
 def _start() -> str:
