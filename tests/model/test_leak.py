@@ -21,7 +21,9 @@ def auc_with(flights):
     own = flights.sources["flights"].scan().select("__row", "dep_delay").collect()
 
     def matrix(part: str, extra: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        rows = pl.read_parquet(flights.training_set.files(part)).join(own, on="__row", how="left", maintain_order="left")
+        rows = pl.read_parquet(flights.training_set.files(part)).join(
+            own, on="__row", how="left", maintain_order="left"
+        )
         added = rows.select(pl.col(extra).cast(pl.Float32)).to_numpy()
         return np.hstack([transforms.matrix(rows), added]), rows["label"].to_numpy()
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from raypipe.data.split import PARTS
-from raypipe.evaluation.evaluate import RESULT, SCORES
+from raypipe.evaluation.evaluate import SCORES
 
 LEAK = 0.888  # what the flight's own departure delay would give
 
@@ -86,7 +86,11 @@ def test_slices_cover_the_test_rows(scored, column):
 def test_the_test_months_come_after_training(flights):
     spans = {
         part: pl.scan_parquet(flights.training_set.files(part))
-        .select(first=pl.col("prediction_time").min(), last=pl.col("prediction_time").max(), known=pl.col("label_known_time").max())
+        .select(
+            first=pl.col("prediction_time").min(),
+            last=pl.col("prediction_time").max(),
+            known=pl.col("label_known_time").max(),
+        )
         .collect()
         .row(0, named=True)
         for part in PARTS
@@ -97,7 +101,9 @@ def test_the_test_months_come_after_training(flights):
 
 
 def test_every_flight_with_an_outcome_is_in_one_part(flights):
-    rows = pl.scan_parquet([file for part in PARTS for file in flights.training_set.files(part)]).select("__row").collect()
+    rows = (
+        pl.scan_parquet([file for part in PARTS for file in flights.training_set.files(part)]).select("__row").collect()
+    )
     assert rows["__row"].is_unique().all()
     left_out = sum(flights.training_set.manifest["left_out"].values())
     assert rows.height + left_out == flights.sources["flights"].rows == 336_776

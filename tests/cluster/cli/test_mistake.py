@@ -85,7 +85,11 @@ def leak(project, edited):
         (typo_in_code, 2, ["AttributeError", "features.py:", "cuont"]),
         (wrong_type, 4, ["column 'distance_km' has the wrong type", "String", "Float64", TABLE]),
         (missing_column, 4, ["missing: distance_km", "km"]),
-        (bad_row, 4, ["1 of 12000 rows break the contract", "distance_km|min: 1", "rows 7", "on_violation: quarantine"]),
+        (
+            bad_row,
+            4,
+            ["1 of 12000 rows break the contract", "distance_km|min: 1", "rows 7", "on_violation: quarantine"],
+        ),
         (no_parquet, 1, ["no readable Parquet", TABLE]),
         (unknown_key, 2, ["unknown key 'round'", "project.yaml: training.round", "did you mean 'rounds'?"]),
         (wrong_value, 2, ["greater than or equal to 1", "project.yaml: training.workers"]),

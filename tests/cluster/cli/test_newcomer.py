@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
@@ -14,7 +13,9 @@ STEPS = ["contracts", "features", "ray", "training", "evaluation", "registry", "
 def test_init_makes_a_project(newcomer):
     assert newcomer.made.code == 0
     assert newcomer.made.json["ok"]
-    assert {"features.py", "project.yaml", "request.json", "data/deliveries.parquet"} <= set(newcomer.made.json["files"])
+    assert {"features.py", "project.yaml", "request.json", "data/deliveries.parquet"} <= set(
+        newcomer.made.json["files"]
+    )
 
 
 def test_it_runs_to_a_champion_and_a_prediction(newcomer):
@@ -68,7 +69,12 @@ def test_again_reuses_everything_and_says_so(again):
 
 
 def test_for_people_it_says_what_was_built_and_what_to_do_next(again, newcomer):
-    for words in ("slow-delivery version 1, champion", "ROC AUC 0.77", "report.html", f"raypipe serve --project {newcomer.folder}"):
+    for words in (
+        "slow-delivery version 1, champion",
+        "ROC AUC 0.77",
+        "report.html",
+        f"raypipe serve --project {newcomer.folder}",
+    ):
         assert words in again.out
 
 
@@ -91,6 +97,6 @@ def test_promoting_the_champion_changes_nothing(newcomer, raypipe):
 
 def test_check_needs_no_data(trained, raypipe):
     folder = trained()
-    os.remove(folder / "data" / "deliveries.parquet")
+    (folder / "data" / "deliveries.parquet").unlink()
     checked = raypipe("check", "--project", folder)
     assert (checked.code, checked.out.splitlines()[-1]) == (0, "ok")

@@ -40,16 +40,12 @@ def submit(cluster, checkout) -> Callable[..., Callable[[], SimpleNamespace]]:
 
     def start(script: str, *arguments: object, wait) -> Callable[[], SimpleNamespace]:
         command = [sys.executable, f"jobs/{script}.py", *arguments]
-        name = client.submit_job(
-            entrypoint=shlex.join(map(str, command)), runtime_env={"working_dir": str(checkout)}
-        )
+        name = client.submit_job(entrypoint=shlex.join(map(str, command)), runtime_env={"working_dir": str(checkout)})
 
         def end() -> SimpleNamespace:
             wait(lambda: client.get_job_status(name) in ENDED, what=f"the end of {script}", seconds=180)
             found = client.get_job_info(name)
-            return SimpleNamespace(
-                status=found.status, code=found.driver_exit_code, log=client.get_job_logs(name)
-            )
+            return SimpleNamespace(status=found.status, code=found.driver_exit_code, log=client.get_job_logs(name))
 
         return end
 
@@ -132,7 +128,9 @@ def test_what_it_made_lies_in_the_shared_storage(submitted):
 
 def unlike_the_contract(folder: Path) -> Path:
     table = folder / "data" / "deliveries.parquet"
-    rows = pl.read_parquet(table).with_columns(distance_km=pl.when(pl.col("order_id") != 7).then("distance_km").otherwise(-1))
+    rows = pl.read_parquet(table).with_columns(
+        distance_km=pl.when(pl.col("order_id") != 7).then("distance_km").otherwise(-1)
+    )
     rows.write_parquet(table)
     return folder
 

@@ -99,7 +99,7 @@ def test_a_broken_bundle_leaves_the_old_version_serving(flights, target, answers
     model = bytearray((bundle / "model.ubj").read_bytes())
     model[len(model) // 2] ^= 1
     (bundle / "model.ubj").write_bytes(model)
-    with pytest.raises(RaypipeError, match="bundle|endpoint"):
+    with pytest.raises(RaypipeError, match=r"bundle|endpoint"):
         deploy(flights.project, named(target, 9, bundle=bundle.as_uri()))
     count = len(answers)
     wait(lambda: len(answers) > count + 50, what="fifty more answers", seconds=20)

@@ -60,7 +60,7 @@ def test_a_version_of_other_features_is_not_deployed(project, trained):
     right = path.read_text()
     path.write_text(right.replace('"2h"', '"3h"'))
     try:
-        with pytest.raises(RegistryError, match="features.py has changed since version 1"):
+        with pytest.raises(RegistryError, match=r"features\.py has changed since version 1"):
             resolve(load_project(project.folder))
     finally:
         path.write_text(right)
