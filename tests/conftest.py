@@ -148,11 +148,19 @@ def cluster(request: pytest.FixtureRequest, ray_folder: Path, environment: dict[
 def raypipe(environment: dict[str, str]) -> Callable[..., SimpleNamespace]:
     """Run `raypipe ...`; `ray` is the address of the cluster to join, by default one that does not exist."""
 
-    def run(*arguments: object, ray: str | None = NOWHERE, **variables: str) -> SimpleNamespace:
+    def run(
+        *arguments: object,
+        ray: str | None = NOWHERE,
+        input: str | None = None,  # noqa: A002 (as subprocess calls it)
+        cwd: Path | None = None,
+        **variables: str,
+    ) -> SimpleNamespace:
         joined = {} if ray is None else {"RAY_ADDRESS": ray}
         done = subprocess.run(
             [RAYPIPE, *map(str, arguments)],
             env=environment | joined | variables,
+            input=input,
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=300,

@@ -15,7 +15,7 @@ import polars as pl
 
 from raypipe.definitions.aggregations import Kind
 from raypipe.definitions.label import PREDICTION_TIME
-from raypipe.errors import BundleError
+from raypipe.errors import BundleError, RequestError
 from raypipe.features.algebra import ALGEBRAS, Ints, State, reduce, take
 from raypipe.features.serving_spec import TYPES, LatestSpec, RequestSpec, ServingSpec, WindowSpec, request_columns
 
@@ -70,11 +70,23 @@ class OnlineState:
     def close(self) -> None:
         self._environment.close()
 
+    def prediction_times(self, rows: pl.DataFrame) -> Ints:
+        """Each row's prediction time in microseconds. Raises RequestError for rows that have none."""
+        times = rows.select(self._prediction_time.dt.epoch("us").alias("time"))["time"]
+        if times.null_count():
+            row = int(times.is_null().arg_true()[0])
+            reason = "no prediction time follows from these fields"
+            raise RequestError(
+                f"{times.null_count()} rows have no prediction time",
+                fields=[{"row": row, "field": None, "reason": reason}],
+            )
+        found: Ints = times.to_numpy()
+        return found
+
     def feature_times(self, rows: pl.DataFrame) -> Ints:
         """The time (microseconds) at which each row's features are taken: its prediction time, or the state's
         as-of time if that is later, since what is known cannot be un-known."""
-        times = rows.select(self._prediction_time.dt.epoch("us")).to_series().to_numpy()
-        later: Ints = np.maximum(times, self.as_of_us)
+        later: Ints = np.maximum(self.prediction_times(rows), self.as_of_us)
         return later
 
     def features(self, rows: pl.DataFrame, times: Ints) -> pl.DataFrame:

@@ -48,14 +48,17 @@ class LoadedModel:
 
     def predict(self, rows: pl.DataFrame) -> Predictions:
         """Predictions for rows of the request contract. Raises RequestError for rows too far in the past."""
-        times = self.online.feature_times(rows)
-        self._refuse_the_past(rows, times)
-        matrix = self.bundle.transforms.matrix(self.online.features(rows, times))
+        try:
+            times = self.online.feature_times(rows)
+            self._refuse_the_past(rows, times)
+            matrix = self.bundle.transforms.matrix(self.online.features(rows, times))
+        except pl.exceptions.PolarsError as error:
+            raise RequestError("no features can be computed of these values", got=str(error).splitlines()[0]) from None
         return Predictions(np.asarray(self.bundle.model.inplace_predict(matrix), np.float32), times)
 
     def _refuse_the_past(self, rows: pl.DataFrame, times: NDArray[np.int64]) -> None:
         """The state holds what was known at its as-of time; older rows would be answered with their own future."""
-        wanted = rows.select(self.bundle.serving.prediction_time_expression().dt.epoch("us")).to_series().to_numpy()
+        wanted = self.online.prediction_times(rows)
         late = np.flatnonzero(times - wanted > self._max_past_us)
         if len(late):
             as_of = moment(self.online.as_of_us)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -77,30 +80,61 @@ def leak(project, edited):
     replace(project / "features.py", '"distance_km": pl.col("distance_km")', '"took": pl.col("minutes")')
 
 
-@pytest.mark.parametrize(
-    ("mistake", "code", "words"),
-    [
-        (wrong_path, 1, ["no Parquet file", "data/orders.parquet", "project.yaml: sources.deliveries.path"]),
-        (wrong_column, 2, ["no column 'minuets'", "did you mean 'minutes'?"]),
-        (typo_in_code, 2, ["AttributeError", "features.py:", "cuont"]),
-        (wrong_type, 4, ["column 'distance_km' has the wrong type", "String", "Float64", TABLE]),
-        (missing_column, 4, ["missing: distance_km", "km"]),
-        (
-            bad_row,
-            4,
-            ["1 of 12000 rows break the contract", "distance_km|min: 1", "rows 7", "on_violation: quarantine"],
-        ),
-        (no_parquet, 1, ["no readable Parquet", TABLE]),
-        (unknown_key, 2, ["unknown key 'round'", "project.yaml: training.round", "did you mean 'rounds'?"]),
-        (wrong_value, 2, ["greater than or equal to 1", "project.yaml: training.workers"]),
-        (split_off_the_data, 1, ["no row with a label falls into validation", "move the boundaries"]),
-        (unknown_figure, 2, ["unknown figure 'auc'", "roc_auc"]),
-        (leak, 2, ["'minutes'", "not known at prediction time"]),
-    ],
-)
-def test_a_project_that_is_wrong(project, edited, raypipe, mistake, code, words):
-    mistake(project, edited)
-    done = raypipe("features", "--project", project, "--plan", "local")
+PROJECTS = [
+    (wrong_path, 1, ["no Parquet file", "data/orders.parquet", "project.yaml: sources.deliveries.path"]),
+    (wrong_column, 2, ["no column 'minuets'", "did you mean 'minutes'?"]),
+    (typo_in_code, 2, ["AttributeError", "features.py:", "cuont"]),
+    (wrong_type, 4, ["column 'distance_km' has the wrong type", "String", "Float64", TABLE]),
+    (missing_column, 4, ["missing: distance_km", "km"]),
+    (
+        bad_row,
+        4,
+        ["1 of 12000 rows break the contract", "distance_km|min: 1", "rows 7", "on_violation: quarantine"],
+    ),
+    (no_parquet, 1, ["no readable Parquet", TABLE]),
+    (unknown_key, 2, ["unknown key 'round'", "project.yaml: training.round", "did you mean 'rounds'?"]),
+    (wrong_value, 2, ["greater than or equal to 1", "project.yaml: training.workers"]),
+    (split_off_the_data, 1, ["no row with a label falls into validation", "move the boundaries"]),
+    (unknown_figure, 2, ["unknown figure 'auc'", "roc_auc"]),
+    (leak, 2, ["'minutes'", "not known at prediction time"]),
+]
+ARGUMENTS = [
+    (["check", "--project", "nowhere"], "no such project folder"),
+    (["features", "--plan", "lokal"], "expected: local, distributed or auto"),
+    (["features", "--as-of", "yesterday"], "not a time"),
+    (["serve", "--port", "99999"], "1 to 65535"),
+    (["predict", "nothing.json"], "no such request file"),
+    (["predict", "project.yaml"], "must hold JSON"),
+    (["init", "."], "the folder is not empty"),
+    (["features", "--plam", "local"], "No such option"),
+    (["launch"], "No such command"),
+]
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory, edited, raypipe) -> Callable[[str], SimpleNamespace]:
+    """What `raypipe` says to each of the above, by its name; a few at a time, since each is a process of its own."""
+    root = tmp_path_factory.mktemp("mistakes")
+
+    def about_project(mistake) -> SimpleNamespace:
+        folder = root / mistake.__name__
+        scaffold(folder)
+        mistake(folder, edited)
+        return raypipe("features", "--project", folder, "--plan", "local")
+
+    def about_arguments(arguments: list[str]) -> SimpleNamespace:
+        return raypipe(*arguments, cwd=root / "right")
+
+    scaffold(root / "right")
+    with ThreadPoolExecutor(3) as pool:
+        projects = {mistake.__name__: pool.submit(about_project, mistake) for mistake, _, _ in PROJECTS}
+        others = {" ".join(arguments): pool.submit(about_arguments, arguments) for arguments, _ in ARGUMENTS}
+    return lambda name: (projects | others)[name].result()
+
+
+@pytest.mark.parametrize(("mistake", "code", "words"), PROJECTS)
+def test_a_project_that_is_wrong(said, mistake, code, words):
+    done = said(mistake.__name__)
     assert done.code == code, done.err
     assert done.err.splitlines()[0].startswith("error: ") or "\nerror: " in done.err
     for word in words:
@@ -109,23 +143,9 @@ def test_a_project_that_is_wrong(project, edited, raypipe, mistake, code, words)
     assert done.out == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["check", "--project", "nowhere"], "no such project folder"),
-        (["features", "--plan", "lokal"], "expected: local, distributed or auto"),
-        (["features", "--as-of", "yesterday"], "not a time"),
-        (["serve", "--port", "99999"], "1 to 65535"),
-        (["predict", "nothing.json"], "no such request file"),
-        (["predict", "project.yaml"], "must hold JSON"),
-        (["init", "."], "the folder is not empty"),
-        (["features", "--plam", "local"], "No such option"),
-        (["launch"], "No such command"),
-    ],
-)
-def test_an_argument_that_is_wrong(project, raypipe, monkeypatch, arguments, words):
-    monkeypatch.chdir(project)
-    done = raypipe(*arguments)
+@pytest.mark.parametrize(("arguments", "words"), ARGUMENTS)
+def test_an_argument_that_is_wrong(said, arguments, words):
+    done = said(" ".join(arguments))
     assert done.code == 2
     assert words in done.err
     assert "Traceback" not in done.err
