@@ -25,6 +25,7 @@ class Job:
     """What the plans share: what to build, from what, and where. Crosses to Ray workers by pickle."""
 
     folder: str
+    definitions: str  # the digest of what the driver loaded: a worker must build from the same
     sources: Sources
     as_of: datetime | None
     attempt: Path

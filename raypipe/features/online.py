@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +54,26 @@ def pack_rows(rows: list[list[Any]]) -> bytes:
     return json.dumps(rows, ensure_ascii=False).encode()
 
 
+@cache
+def _environment(path: Path) -> lmdb.Environment:
+    """The opened store, once a process: LMDB allows no second, and versions share a state. A published file never
+    changes. Raises BundleError if it cannot be opened."""
+    try:
+        return lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_readers=1024)
+    except lmdb.Error as error:
+        raise BundleError(
+            "the online state cannot be opened", where=str(path), got=error, hint="raypipe serve rebuilds it"
+        ) from None
+
+
 class OnlineState:
     """An opened online state. Many processes read one file at once; nobody writes it."""
 
     def __init__(self, path: Path, spec: ServingSpec, as_of_us: int) -> None:
-        try:
-            self._environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_readers=1024)
-        except lmdb.Error as error:
-            raise BundleError(
-                "the online state cannot be opened", where=str(path), got=error, hint="raypipe serve rebuilds it"
-            ) from None
+        self._environment = _environment(path)
         self.spec, self.as_of_us = spec, as_of_us
         self._prediction_time = spec.prediction_time_expression()
         self._expressions = {v.name: request_columns(v) for v in spec.views if isinstance(v, RequestSpec)}
-
-    def close(self) -> None:
-        self._environment.close()
 
     def prediction_times(self, rows: pl.DataFrame) -> Ints:
         """Each row's prediction time in microseconds. Raises RequestError for rows that have none."""

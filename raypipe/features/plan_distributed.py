@@ -28,6 +28,7 @@ from raypipe.cluster.connect import cpus, prepare_ray_data, ray_errors
 from raypipe.definitions import FeatureView, RequestView, View
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW, TIME
+from raypipe.errors import DefinitionError
 from raypipe.features.job import Job, write_part
 from raypipe.features.point_in_time import event_columns, view_features
 from raypipe.features.spine import CHUNK, trainable
@@ -89,9 +90,18 @@ def _compute_windows(project: Project, job: Job, windows: list[str]) -> dict[int
 
 
 @cache
-def _project(folder: str) -> Project:
-    """The project, loaded once a worker process."""
-    return load_project(folder)
+def _load(folder: str, definitions: str) -> Project:
+    project = load_project(folder)
+    if project.definitions.digest() != definitions:
+        raise DefinitionError(
+            "features.py has changed while the training set was built", where=folder, hint="run again"
+        )
+    return project
+
+
+def _project(job: Job) -> Project:
+    """The project as the driver loaded it, once a worker process. Raises DefinitionError if its files have changed."""
+    return _load(job.folder, job.definitions)
 
 
 def _view(project: Project, name: str) -> FeatureView:
@@ -126,7 +136,7 @@ def _clock_placeholders() -> list[pl.Expr]:
 
 def _scan(batch: pa.Table, job: Job, windows: list[str]) -> pa.Table:
     """Read one slice of a source or of the spine for one view, and say where each row belongs."""
-    project, item = _project(job.folder), _item(batch)
+    project, item = _project(job), _item(batch)
     view = _view(project, windows[item["view"]])
     if item["kind"] == "events":
         rows = (
@@ -150,7 +160,7 @@ def _scan(batch: pa.Table, job: Job, windows: list[str]) -> pa.Table:
 
 def _features(batch: pa.Table, job: Job, windows: list[str]) -> pa.Table:
     """Compute the window features of one partition and write them, a file a view and chunk."""
-    project, rows = _project(job.folder), pl.DataFrame(batch)
+    project, rows = _project(job), pl.DataFrame(batch)
     written: list[dict[str, Any]] = []
     for at, name in enumerate(windows):
         view, mine = _view(project, name), rows.filter(pl.col(VIEW) == at)
@@ -167,7 +177,7 @@ def _features(batch: pa.Table, job: Job, windows: list[str]) -> pa.Table:
 
 def _assemble(batch: pa.Table, job: Job) -> pa.Table:
     """Put the features of one chunk beside its spine rows and write its files."""
-    project, item = _project(job.folder), _item(batch)
+    project, item = _project(job), _item(batch)
     rows = job.chunk(project, item["chunk"])
     features = [_chunk_features(view, project, job, rows, item["pieces"]) for view in project.definitions.views]
     files = write_part(project, item["chunk"], rows, features, job.attempt) if rows.height else []

@@ -94,7 +94,7 @@ def build_training_set(project: Project, sources: Sources, plan: str, as_of: dat
     digest = digest_of(named)
 
     def build(attempt: Path) -> dict[str, Any]:
-        job = Job(str(project.folder), sources, as_of, attempt)
+        job = Job(str(project.folder), project.definitions.digest(), sources, as_of, attempt)
         counts = count_rows(job.spine(project), project.settings)
         files = _run_plan(project, job, plan)
         return _finish(project, attempt, files, counts) | {

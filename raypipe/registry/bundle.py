@@ -92,8 +92,10 @@ def read_bundle(uri: str, digest: str) -> Bundle:
 
 
 def _read_files(uri: str, digest: str) -> dict[str, bytes]:
-    index = orjson.loads(_read(uri, INDEX))
-    hashes = index["files"]
+    try:
+        hashes = dict(orjson.loads(_read(uri, INDEX))["files"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise BundleError("the bundle's index is damaged", where=f"{uri}/{INDEX}", got=error) from None
     if digest_of(hashes) != digest:
         raise BundleError(
             "this is not the bundle that was asked for", where=uri, got=digest_of(hashes), expected=digest

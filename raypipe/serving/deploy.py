@@ -12,6 +12,7 @@ from raypipe.errors import ClusterError
 from raypipe.project import Project
 from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
 from raypipe.serving.client import get
+from raypipe.serving.model import LoadedModel
 from raypipe.serving.ports import require_free
 from raypipe.serving.resolve import Target
 
@@ -87,6 +88,7 @@ def deploy(project: Project, target: Target) -> str:
     from ray.serve.schema import ServeDeploySchema
 
     document, settings = deploy_document(project, target), project.settings.serving
+    check_loads(target)
     try:
         serve.start(http_options=document["http_options"], proxy_location=document["proxy_location"])
     except RayError as error:
@@ -97,6 +99,12 @@ def deploy(project: Project, target: Target) -> str:
     base = f"http://{settings.host}:{settings.port}"
     _wait(project, base, str(target.version.version))
     return base
+
+
+def check_loads(target: Target) -> None:
+    """Raise BundleError if a version of `target` could not be loaded, before any replica is asked to."""
+    for name, pointer in target.user_config["versions"].items():
+        LoadedModel(name, pointer, int(target.user_config["max_past_us"]))
 
 
 def proxy_in_words() -> str:

@@ -29,8 +29,15 @@ class Replica:
         self._max_body_bytes = 0
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Load what is new beside what serves, then swap. A failed load raises and leaves the old versions serving."""
-        self._endpoint = await asyncio.to_thread(self._load, user_config)
+        """Load what is new beside what serves, then swap. A failed load is logged and leaves the old versions serving;
+        only a replica that has none yet raises, since Ray ends a replica whose configuration raises."""
+        try:
+            self._endpoint = await asyncio.to_thread(self._load, user_config)
+        except RaypipeError:
+            if self._endpoint is None:
+                raise
+            logger.exception("the new configuration cannot be loaded; the old versions go on serving")
+            return
         self._max_body_bytes = int(user_config["max_body_bytes"])
 
     def _load(self, config: Mapping[str, Any]) -> Endpoint:

@@ -24,8 +24,8 @@ def auc_with(flights):
         rows = pl.read_parquet(flights.training_set.files(part)).join(
             own, on="__row", how="left", maintain_order="left"
         )
-        added = rows.select(pl.col(extra).cast(pl.Float32)).to_numpy()
-        return np.hstack([transforms.matrix(rows), added]), rows["label"].to_numpy()
+        added = [rows[name].cast(pl.Float32).to_numpy() for name in extra]
+        return np.column_stack([transforms.matrix(rows), *added]), rows["label"].to_numpy()
 
     def train(*extra: str) -> float:
         types = transforms.feature_types + ["q"] * len(extra)

@@ -87,7 +87,7 @@ def test_no_bundle(load, tmp_path):
 @pytest.mark.parametrize("at", [0, 0.5, 1])
 def test_a_flipped_byte_of_the_online_state(load, right, tmp_path, at):
     state = Path(shutil.copy(right["online"], tmp_path / "state.mdb"))
-    load(online=str(state)).online.close()
+    load(online=str(state))
     flip(state, at)
     with pytest.raises(BundleError, match="online state is missing or was changed"):
         load(online=str(state))

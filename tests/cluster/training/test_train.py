@@ -1,4 +1,7 @@
-"""Training on Ray Train: every row once, the same model from the same input, and refusals before Ray would hang."""
+"""Training on Ray Train: every row once, and refusals before Ray would hang.
+
+That the same input gives the same bytes of a model, on another cluster too, stands in jobs/test_submit.py.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import polars as pl
 import pytest
 import xgboost as xgb
 
-from raypipe.data.digest import digest_of_file
 from raypipe.errors import ClusterError, NotEnoughDataError
 from raypipe.project import Project
 from raypipe.training.train import train
@@ -37,17 +39,6 @@ def test_the_model_is_cut_to_its_best_round(flights):
 
 def test_no_checkpoint_is_left(flights):
     assert not [*(flights.project.storage / "checkpoints").glob("*/checkpoint_*")]
-
-
-def test_the_same_input_gives_the_same_bytes(newcomer, small, cluster):
-    """`newcomer` trained on a cluster of its own, with other CPUs."""
-    project, training_set = small("twin")
-    run = train(project, training_set)
-    assert run.manifest["workers"] == 2
-    assert not run.reused
-    [first] = (newcomer.folder / ".raypipe" / "runs").glob("*/attempt-*/model.ubj")
-    assert run.digest == first.parents[1].name
-    assert digest_of_file(run.model_path) == digest_of_file(first)
 
 
 def test_a_worker_without_a_file_is_refused(small, cluster):

@@ -235,7 +235,7 @@ project = load_project(sys.argv[1])
 sources = {name: prepare_source(project, name) for name in project.settings.sources}
 
 def build(attempt):
-    files = plan_local.run(project, Job(str(project.folder), sources, None, attempt))
+    files = plan_local.run(project, Job(str(project.folder), project.definitions.digest(), sources, None, attempt))
     print(len(files), flush=True)
     time.sleep(600)
 
