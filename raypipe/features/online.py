@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import lmdb
 import numpy as np
@@ -54,12 +54,19 @@ def pack_rows(rows: list[list[Any]]) -> bytes:
     return json.dumps(rows, ensure_ascii=False).encode()
 
 
-@cache
+_open: WeakValueDictionary[Path, lmdb.Environment] = WeakValueDictionary()
+
+
 def _environment(path: Path) -> lmdb.Environment:
-    """The opened store, once a process: LMDB allows no second, and versions share a state. A published file never
-    changes. Raises BundleError if it cannot be opened."""
+    """The opened store, once a process while somebody uses it: LMDB allows no second, and versions share a state.
+
+    Raises BundleError if it cannot be opened.
+    """
     try:
-        return lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_readers=1024)
+        found = _open.get(path)
+        if found is None:
+            found = _open[path] = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_readers=1024)
+        return found
     except lmdb.Error as error:
         raise BundleError(
             "the online state cannot be opened", where=str(path), got=error, hint="raypipe serve rebuilds it"

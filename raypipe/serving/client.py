@@ -10,13 +10,13 @@ from typing import Any
 from raypipe.errors import ClusterError, RequestError
 
 
-def get(url: str, timeout_s: float = 2.0) -> int | None:
-    """The status of a GET, or None if nobody answers."""
+def answering_version(base: str, model: str, timeout_s: float = 2.0) -> str | None:
+    """The version that answers for the model when none is named, or None if nobody does."""
+    url = f"{base}/v2/models/{model}/ready"
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 (the URL is ours)
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
+            version: str | None = response.headers.get("x-model-version")
+            return version
     except OSError:
         return None
 

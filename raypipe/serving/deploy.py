@@ -11,7 +11,7 @@ from raypipe.cluster.settings import haproxy_available
 from raypipe.errors import ClusterError
 from raypipe.project import Project
 from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
-from raypipe.serving.client import get
+from raypipe.serving.client import answering_version
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.ports import require_free
 from raypipe.serving.resolve import Target
@@ -116,10 +116,9 @@ def _wait(project: Project, base: str, version: str) -> None:
     """Until the version answers, or Serve says that it cannot start."""
     from ray import serve
 
-    url = f"{base}/v2/models/{project.settings.name}/versions/{version}/ready"
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if get(url) == 200:
+        if answering_version(base, project.settings.name) == version:
             return
         application = serve.status().applications.get(project.settings.name)
         if application and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -129,7 +128,7 @@ def _wait(project: Project, base: str, version: str) -> None:
                 hint="see the replica's log under /tmp/ray/session_latest/logs/serve",
             )
         time.sleep(0.1)
-    raise ClusterError(f"the endpoint did not answer within {START_TIMEOUT_S:.0f} s", where=url)
+    raise ClusterError(f"the endpoint did not answer within {START_TIMEOUT_S:.0f} s", where=base)
 
 
 def _reason(application: Any) -> str:

@@ -44,7 +44,6 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         online.append(
             state.features(mine.select(spec.schema().names()), mine["prediction_time"].dt.epoch("us").to_numpy())
         )
-        state.close()
         shutil.rmtree(output.folder)
         asked.append(mine)
     frame = pl.concat(asked)

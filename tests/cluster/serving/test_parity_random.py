@@ -113,7 +113,6 @@ def answers(
         spec = ServingSpec.from_json(serving_spec(definitions).to_json())
         state = OnlineState(output.path(STATE), spec, output.manifest["as_of_us"])
         online = state.features(rows.select(LABEL.request), state.feature_times(rows.select(LABEL.request)))
-        state.close()
     found = []
     for view in views:
         if isinstance(view, RequestView):
