@@ -97,7 +97,7 @@ def deploy(project: Project, target: Target) -> str:
     assert client is not None
     client.deploy_apps(ServeDeploySchema.model_validate(document))
     base = f"http://{settings.host}:{settings.port}"
-    _wait(project, base, str(target.version.version))
+    _wait(project, base, target.user_config["default"])
     return base
 
 
