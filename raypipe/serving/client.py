@@ -10,9 +10,9 @@ from typing import Any
 from raypipe.errors import ClusterError, RequestError
 
 
-def answering_version(base: str, model: str, timeout_s: float = 2.0) -> str | None:
-    """The version that answers for the model when none is named, or None if nobody does."""
-    url = f"{base}/v2/models/{model}/ready"
+def answering_version(base: str, model: str, version: str, timeout_s: float = 2.0) -> str | None:
+    """The version that answers when `version` is asked whether it is ready, or None if nobody does."""
+    url = f"{base}/v2/models/{model}/versions/{version}/ready"
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 (the URL is ours)
             version: str | None = response.headers.get("x-model-version")

@@ -97,7 +97,7 @@ def deploy(project: Project, target: Target) -> str:
     assert client is not None
     client.deploy_apps(ServeDeploySchema.model_validate(document))
     base = f"http://{settings.host}:{settings.port}"
-    _wait(project, base, target.user_config["default"])
+    _wait(project, base, str(target.version.version))
     return base
 
 
@@ -118,7 +118,7 @@ def _wait(project: Project, base: str, version: str) -> None:
 
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if answering_version(base, project.settings.name) == version:
+        if answering_version(base, project.settings.name, version) == version:
             return
         application = serve.status().applications.get(project.settings.name)
         if application and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
