@@ -15,8 +15,8 @@ def answering_version(base: str, model: str, version: str, timeout_s: float = 2.
     url = f"{base}/v2/models/{model}/versions/{version}/ready"
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 (the URL is ours)
-            version: str | None = response.headers.get("x-model-version")
-            return version
+            answered: str | None = response.headers.get("x-model-version")
+            return answered
     except OSError:
         return None
 
