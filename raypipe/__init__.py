@@ -20,7 +20,11 @@ if TYPE_CHECKING:
         max,
         mean,
         min,
+        n_unique,
+        quantile,
+        std,
         sum,
+        var,
     )
 
 __version__ = "0.1.0"
@@ -38,7 +42,11 @@ __all__ = [
     "max",
     "mean",
     "min",
+    "n_unique",
+    "quantile",
+    "std",
     "sum",
+    "var",
 ]
 
 

@@ -1,6 +1,19 @@
 """What a user declares: sources, feature views, aggregations, a label. Pure; needs Polars only."""
 
-from raypipe.definitions.aggregations import Aggregation, count, first, last, max, mean, min, sum
+from raypipe.definitions.aggregations import (
+    Aggregation,
+    count,
+    first,
+    last,
+    max,
+    mean,
+    min,
+    n_unique,
+    quantile,
+    std,
+    sum,
+    var,
+)
 from raypipe.definitions.catalogue import Definitions
 from raypipe.definitions.label import Label
 from raypipe.definitions.source import Source
@@ -21,5 +34,9 @@ __all__ = [
     "max",
     "mean",
     "min",
+    "n_unique",
+    "quantile",
+    "std",
     "sum",
+    "var",
 ]

@@ -15,7 +15,7 @@ from raypipe.errors import DefinitionError
 TIME = pl.Datetime("us", "UTC")
 
 # Columns that raypipe adds to a prepared source. `ROW` is the row's place in the snapshot.
-ROW, EVENT_TIME, KNOWN_TIME = "__row", "__event_time", "__known_time"
+ROW, EVENT_TIME, KNOWN_TIME, REPLACED_AT = "__row", "__event_time", "__known_time", "__replaced_at"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,7 @@ class Source:
     static: bool = False
     derive: Mapping[str, pl.Expr] = field(default_factory=dict)
     known_ahead: Sequence[str] = ()
+    corrections: bool = False
 
     def __post_init__(self) -> None:
         checked_name(self.name, what="a source")

@@ -34,6 +34,12 @@ class Window:
         """The earliest event time inside the window that ends at `t_us`: of an integer, or of each in a numpy array."""
         return (t_us - self.length_us) // self.hop_us * self.hop_us
 
+    def expiry(self, event_us: Any) -> Any:
+        """The first moment at which what happened at `event_us` lies before the tail: `tail(t) <= event_us` holds for
+        all t below it and for none from it on. Of an integer, or of each in a numpy array."""
+        hop = event_us if self.hop_us == 1 else event_us // self.hop_us * self.hop_us
+        return hop + (self.hop_us + self.length_us)
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureView:
@@ -89,7 +95,7 @@ class FeatureView:
     def features(self) -> dict[str, pl.DataType]:
         """Feature names and types in column order."""
         return {
-            f"{self.name}_{window}_{name}": pl.Int64() if aggregation.kind == "count" else pl.Float64()
+            f"{self.name}_{window}_{name}": aggregation.dtype
             for window in self.windows
             for name, aggregation in self.aggregations.items()
         }

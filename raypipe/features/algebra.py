@@ -1,158 +1,152 @@
-"""The algebra of window aggregations: init, merge, finalize, written once for offline and online values.
+"""The algebra of window aggregations: how a row enters a state, and how a value is read from the merged state.
 
-A state is a dict of equally long numpy arrays, one element a row or a group of rows. `merge` joins two
-states element by element; it is associative and commutative, so any grouping of a window's rows gives
-the same value (sums: up to rounding of the order of additions). Nulls are NaN and are skipped.
+Every part of a state merges exactly, in any order and grouping: counts and the digits of sums by integer addition,
+extremes and the earliest and latest value by selection, different values by union, histograms by adding counts. So a
+window has one value, bit for bit, whichever plan computes it and whether its rows are merged one by one, by hops online
+or by ranges offline. `Group` is what a merged state answers; `value` reads each kind of aggregation from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from raypipe.definitions.aggregations import Kind
+from raypipe.definitions.aggregations import Aggregation, Kind
+from raypipe.features.exact import DoubleDouble, variance
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Array = NDArray[Any]
-State = dict[str, Array]
 
-EARLIEST, LATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+SUMS: frozenset[Kind] = frozenset({"sum", "mean", "var", "std"})
+SQUARES: frozenset[Kind] = frozenset({"var", "std"})
+ORDERED: frozenset[Kind] = frozenset({"first", "last"})
+
+_MANTISSA_BITS = 6  # 64 buckets a power of two: a bucket's middle is within 1/128 of every value in it
+_SHIFT = np.int64(52 - _MANTISSA_BITS)
+_INFINITE = np.int64(0x7FF << _MANTISSA_BITS)
+_LARGEST_SQUARED = 2.0**511  # the square of anything larger is beyond a double
 
 
-@dataclass(frozen=True)
-class Algebra:
-    """How one kind of aggregation is computed.
+class Group(Protocol):
+    """The rows with a value that each of some queries sees, merged; every answer has one element a query."""
 
-    init: (values, event times in microseconds, row numbers) to the states of single rows.
-    empty: the state of no rows at all, `size` times.
-    finalize: state to Float64 values, NaN where there is none.
+    def count(self) -> Ints:
+        """How many there are."""
+
+    def total(self) -> DoubleDouble:
+        """Their sum, NaN or infinite as IEEE addition would have it."""
+
+    def squares(self) -> DoubleDouble:
+        """The sum of their squares."""
+
+    def extreme(self, kind: Kind) -> Floats:
+        """The value of `min`, `max`, `first` or `last`; any number where there is none."""
+
+    def n_unique(self) -> Ints:
+        """How many different ones there are."""
+
+    def kth_bucket(self, k: Ints) -> Ints:
+        """The histogram bucket of the k-th smallest (from 1); any bucket where there is none."""
+
+
+def value(aggregation: Aggregation, group: Group) -> NDArray[Any]:
+    """The feature: int64 for `count` and `n_unique`, else float64 with NaN where the window holds too few rows."""
+    if aggregation.kind == "count":
+        return group.count()
+    if aggregation.kind == "n_unique":
+        return group.n_unique()
+    return _float(aggregation, group)
+
+
+def _float(aggregation: Aggregation, group: Group) -> Floats:
+    kind, n = aggregation.kind, group.count()
+    if kind == "sum":
+        return group.total()[0]
+    if kind == "mean":
+        return np.where(n > 0, group.total()[0] / np.maximum(n, 1), np.nan)
+    if kind in SQUARES:
+        spread = variance(group.total(), group.squares(), n)
+        return np.sqrt(spread) if kind == "std" else spread
+    if kind == "quantile":
+        k = np.maximum(np.ceil(np.float64(aggregation.q) * n), 1).astype(np.int64)
+        return np.where(n > 0, middle(group.kth_bucket(k)), np.nan)
+    return np.where(n > 0, group.extreme(kind), np.nan)
+
+
+# ---- how a row's value enters ------------------------------------------------------------------
+
+
+def input_column(aggregation: Aggregation, dtype: pl.DataType) -> pl.Expr | None:
+    """The column that an aggregation needs of each row, with NaN as null; None: it only counts rows.
+
+    Numbers keep their type (a boolean is 0 or 1); for `n_unique` an Int64 that is the same for equal values only, a
+    string's being a 64-bit hash.
     """
-
-    init: Callable[[Floats, Ints, Ints], State]
-    merge: Callable[[State, State], State]
-    finalize: Callable[[State], Floats]
-    empty: Callable[[int], State]
-
-
-def _add(a: State, b: State) -> State:
-    return {name: a[name] + b[name] for name in a}
-
-
-def _present(values: Floats) -> Ints:
-    return (~np.isnan(values)).astype(np.int64)
+    given = aggregation.input
+    if given is None:
+        return None
+    if dtype.is_float():
+        given = given.fill_nan(None) + 0.0  # -0.0 is 0.0
+    if aggregation.kind == "n_unique":
+        return _identity(given, dtype)
+    return given.cast(pl.Int8) if dtype == pl.Boolean else given
 
 
-def _mean(state: State) -> Floats:
-    counted = np.maximum(state["n"], 1)
-    return np.where(state["n"] > 0, state["total"] / counted, np.nan)
+def _identity(given: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if dtype.is_float():
+        return given.cast(pl.Float64).reinterpret(dtype=pl.Int64)
+    if dtype.is_integer() and dtype != pl.UInt64:
+        return given.cast(pl.Int64)
+    if dtype.is_temporal():
+        return given.to_physical().cast(pl.Int64)
+    if dtype == pl.Boolean:
+        return given.cast(pl.Int64)
+    return pl.when(given.is_not_null()).then(given.cast(pl.String).hash(seed=0).reinterpret(dtype=pl.Int64))
 
 
-def _extreme(pick: Callable[[Floats, Floats], Floats]) -> Algebra:
-    return Algebra(
-        init=lambda values, event, row: {"value": values},
-        merge=lambda a, b: {"value": pick(a["value"], b["value"])},
-        finalize=lambda state: state["value"],
-        empty=lambda size: {"value": np.full(size, np.nan)},
-    )
+def bucket(values: Floats) -> Ints:
+    """The histogram bucket of each value, in the values' order: the leading bits of the float, by sign.
 
-
-def _ordered(*, latest: bool) -> Algebra:
-    """The value of the earliest or latest row by event time, ties by row number."""
-    never = EARLIEST if latest else LATEST
-
-    def init(values: Floats, event: Ints, row: Ints) -> State:
-        missing = np.isnan(values)
-        return {"event": np.where(missing, never, event), "row": np.where(missing, never, row), "value": values}
-
-    def merge(a: State, b: State) -> State:
-        newer = (b["event"] > a["event"]) | ((b["event"] == a["event"]) & (b["row"] > a["row"]))
-        older = (b["event"] < a["event"]) | ((b["event"] == a["event"]) & (b["row"] < a["row"]))
-        take = newer if latest else older
-        return {name: np.where(take, b[name], a[name]) for name in a}
-
-    return Algebra(
-        init=init,
-        merge=merge,
-        finalize=lambda state: state["value"],
-        empty=lambda size: {
-            "event": np.full(size, never, np.int64),
-            "row": np.full(size, never, np.int64),
-            "value": np.full(size, np.nan),
-        },
-    )
-
-
-ALGEBRAS: dict[Kind, Algebra] = {
-    "count": Algebra(
-        init=lambda values, event, row: {"n": np.ones(len(row), np.int64)},
-        merge=_add,
-        finalize=lambda state: state["n"].astype(np.float64),
-        empty=lambda size: {"n": np.zeros(size, np.int64)},
-    ),
-    "sum": Algebra(
-        init=lambda values, event, row: {"total": np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)},
-        merge=_add,
-        finalize=lambda state: state["total"],
-        empty=lambda size: {"total": np.zeros(size)},
-    ),
-    "mean": Algebra(
-        init=lambda values, event, row: {
-            "total": np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf),
-            "n": _present(values),
-        },
-        merge=_add,
-        finalize=_mean,
-        empty=lambda size: {"total": np.zeros(size), "n": np.zeros(size, np.int64)},
-    ),
-    "min": _extreme(np.fmin),
-    "max": _extreme(np.fmax),
-    "first": _ordered(latest=False),
-    "last": _ordered(latest=True),
-}
-
-
-def take(state: State, at: Array) -> State:
-    """The elements of `state` at the given positions (or under a mask)."""
-    return {name: column[at] for name, column in state.items()}
-
-
-def put(state: State, at: Array, values: State) -> None:
-    """Write `values` into `state` at the given positions."""
-    for name, column in state.items():
-        column[at] = values[name]
-
-
-def suffix_merge(algebra: Algebra, state: State, group: Ints) -> State:
-    """For each element the merge of itself with all after it in its group; `group` is sorted.
-
-    Pairwise doubling: log2(longest group) vectorised steps, and rounding grows with the logarithm only.
+    A log-linear histogram as HdrHistogram's; taken from bits, not from a logarithm, it is the same on every machine.
     """
-    merged = {name: column.copy() for name, column in state.items()}
-    shift, size = 1, len(group)
-    while shift < size:
-        same = np.flatnonzero(group[:-shift] == group[shift:])
-        if not len(same):
-            break
-        put(merged, same, algebra.merge(take(merged, same), take(merged, same + shift)))
-        shift *= 2
-    return merged
+    size: Ints = (np.abs(values).view(np.int64) >> _SHIFT).astype(np.int64)
+    return np.where(values < 0, -size, size)
 
 
-def reduce(algebra: Algebra, state: State) -> State:
-    """The merge of all elements of `state`, as a state of one element: halves are merged until one is left."""
-    size = len(next(iter(state.values())))
-    full = 1 << max(size - 1, 0).bit_length()
-    if full > size:
-        padding = algebra.empty(full - size)
-        state = {name: np.concatenate([column, padding[name]]) for name, column in state.items()}
-    while full > 1:
-        full //= 2
-        front = {name: column[:full] for name, column in state.items()}
-        back = {name: column[full:] for name, column in state.items()}
-        state = algebra.merge(front, back)
-    return state
+def middle(buckets: Ints) -> Floats:
+    """The value that stands for a bucket: its middle."""
+    size = np.abs(buckets)
+    low = (size << _SHIFT).view(np.float64)
+    high = (np.minimum(size + 1, _INFINITE) << _SHIFT).view(np.float64)
+    with np.errstate(invalid="ignore"):
+        half = np.where(size >= _INFINITE - 1, low, low + (high - low) / 2)
+    return np.where(size == 0, 0.0, np.sign(buckets) * half)
+
+
+def as_floats(column: pl.Series) -> Floats:
+    """Values as doubles, 0 where null."""
+    floats: Floats = column.cast(pl.Float64).fill_null(0.0).to_numpy()
+    return floats
+
+
+def split_infinite(values: Floats) -> tuple[Floats, Ints | None, Ints | None]:
+    """Finite values (0 in place of an infinity), and 1 where a value is plus or minus infinity (None: nowhere)."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return values, None, None
+    return np.where(finite, values, 0.0), (values == np.inf).astype(np.int64), (values == -np.inf).astype(np.int64)
+
+
+def with_infinite(total: DoubleDouble, plus: Any, minus: Any) -> DoubleDouble:
+    """`total` where infinities were counted: infinite, or NaN where both signs meet."""
+    high = np.where(plus > 0, np.inf, total[0])
+    high = np.where(minus > 0, np.where(plus > 0, np.nan, -np.inf), high)
+    return high, np.where((plus > 0) | (minus > 0), 0.0, total[1])
+
+
+def squarable(values: Floats) -> Floats:
+    """`values`, infinite where the square is beyond a double."""
+    return np.where(np.abs(values) > _LARGEST_SQUARED, np.inf, values)
