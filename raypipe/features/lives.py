@@ -80,7 +80,7 @@ def largest(lives: Lives, values: NDArray[Any], nothing: float) -> NDArray[Any]:
 
 
 def count_distinct(lives: Lives, keys: Ints) -> Ints:
-    """How many different `keys` (over all rows) each query sees: of each key the union of its rows' ranges is counted."""
+    """How many different `keys` (over all rows) each query sees: the union of the ranges of a key's rows counts once."""
     key = keys[lives.rows]
     order = np.lexsort((lives.first, key))
     key, first, end = key[order], lives.first[order], lives.end[order]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, REPLACED_AT, ROW
 from raypipe.definitions.views import Window
 from raypipe.features.algebra import value
-from raypipe.features.entity_codes import encode
+from raypipe.features.entity_codes import by_code, encode
 from raypipe.features.lives import Ints, Lives, largest
 from raypipe.features.window_group import Column, WindowGroup
 from raypipe.features.window_inputs import inputs, needs_order, value_column
@@ -57,43 +56,32 @@ def view_features(
         return _static(view, events, spine)
     buckets = _buckets(view, events, spine)
     join = _windows if isinstance(view, FeatureView) else _latest
-    return join(view, buckets, spine, threads)
+    with ThreadPoolExecutor(threads) as pool:
+        return join(view, buckets, spine, pool)
 
 
 # ---- entities in buckets, and each bucket's queries in one line --------------------------------
 
 
-@dataclass(frozen=True)
-class Bucket:
-    """Some entities: their events, and their spine rows by place in the spine."""
-
-    events: pl.DataFrame
-    code: Ints  # of each event
-    places: Ints
-    spine_code: Ints  # of each place
-    spine_time: Ints
+Piece = tuple[pl.DataFrame, pl.DataFrame]  # events of some entities, and their spine rows with `__place`
+PLACE = "__place"
 
 
-def _buckets(view: FeatureView | LatestView, events: pl.DataFrame, spine: pl.DataFrame) -> list[Bucket]:
-    """Events and spine rows by entity; a null entity matches nothing and is in no bucket."""
-    codes, spine_codes, count = encode(events, spine, view.entity)
-    times = _us(spine[PREDICTION_TIME])
-    span = int(times.max() - times.min()) + 2 if len(times) else 1
-    wanted = max(-(-max(events.height, spine.height) // BUCKET_ROWS), -(-count * span // _LONGEST_LINE), 1)
-    size = max(-(-count // wanted), 1)
-    tagged = events.with_columns(codes.alias("__code"), (codes // size).alias("__bucket"))
-    parts = tagged.partition_by("__bucket", as_dict=True, maintain_order=False)
-    spine_bucket = spine_codes // size
-    order = np.argsort(spine_bucket, kind="stable")
-    bounds = np.searchsorted(spine_bucket[order], np.arange(count // size + 2))
-    found = []
-    for number in range(count // size + 1):
-        places, part = order[bounds[number] : bounds[number + 1]], parts.pop((number,), None)
-        if len(places) and part is not None:
-            local = part["__code"].to_numpy() - number * size
-            spine_local = spine_codes[places] - number * size
-            found.append(Bucket(part.drop("__code", "__bucket"), local, places, spine_local, times[places]))
-    return found
+def entity_hash(entity: Sequence[str]) -> pl.Expr:
+    """A hash (UInt64) of the entity, the same in every process that runs the same version of Polars."""
+    return (pl.col(entity[0]) if len(entity) == 1 else pl.struct(*entity)).hash(seed=0)
+
+
+def _buckets(view: FeatureView | LatestView, events: pl.DataFrame, spine: pl.DataFrame) -> list[Piece]:
+    """Events and spine rows by entity; what has no counterpart on the other side is in no bucket."""
+    asked = spine.select(*view.entity, PREDICTION_TIME).with_row_index(PLACE).with_columns(pl.col(PLACE).cast(pl.Int64))
+    count = -(-max(events.height, spine.height) // BUCKET_ROWS)
+    if count <= 1:
+        return [(events, asked)] if events.height and spine.height else []
+    bucket = (entity_hash(view.entity) % count).cast(pl.UInt32).alias("__bucket")
+    parts = events.with_columns(bucket).partition_by("__bucket", as_dict=True, maintain_order=False)
+    spines = asked.with_columns(bucket).partition_by("__bucket", as_dict=True, maintain_order=False)
+    return [(part.drop("__bucket"), spines[key].drop("__bucket")) for key, part in parts.items() if key in spines]
 
 
 def _us(times: pl.Series) -> Ints:
@@ -101,23 +89,27 @@ def _us(times: pl.Series) -> Ints:
 
 
 class Line:
-    """A bucket's queries by entity and time, and the range of them that sees a row."""
+    """A bucket's queries by entity and time, and the range of them that sees a row. Null entities match nothing."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._origin = int(bucket.spine_time.min())
-        self._span = int(bucket.spine_time.max()) - self._origin + 1
-        key = bucket.spine_code * (self._span + 1) + (bucket.spine_time - self._origin)
+    def __init__(self, view: FeatureView | LatestView, piece: Piece) -> None:
+        events, spine = piece
+        codes, spine_codes, count = encode(events, spine, view.entity)
+        rows, asked = by_code(codes, count), by_code(spine_codes, count)
+        self.events, code = events[rows], codes[rows]
+        spine_code, time = spine_codes[asked], _us(spine[PREDICTION_TIME])[asked]
+        self._moments, self._span = _moments(time, count)
+        key = spine_code * (self._span + 1) + self._moment(time)
         order = np.argsort(key, kind="stable")
-        self._key, self._base = key[order], bucket.code * (self._span + 1)
-        self.places = bucket.places[order]
-        code = bucket.spine_code[order]
-        self.entity_start = np.searchsorted(code, code)
-        self.event = _us(bucket.events[EVENT_TIME])
-        self._first = self._at(np.maximum(self.event, _us(bucket.events[KNOWN_TIME])))
+        self._key, self._base = key[order], code * (self._span + 1)
+        self.places = spine[PLACE].to_numpy()[asked][order]
+        self.entity_start = np.searchsorted(spine_code, spine_code)
+        self.event = _us(self.events[EVENT_TIME])
+        self._first = self._at(np.maximum(self.event, _us(self.events[KNOWN_TIME])))
         self._replaced = None
-        if REPLACED_AT in bucket.events.columns:
-            replaced = bucket.events[REPLACED_AT].dt.epoch("us").fill_null(self._origin + self._span).to_numpy()
-            self._replaced = self._at(replaced)
+        if REPLACED_AT in self.events.columns:
+            replaced = self.events[REPLACED_AT]
+            at = self._at(replaced.dt.epoch("us").fill_null(0).to_numpy())
+            self._replaced = np.where(replaced.is_null().to_numpy(), self._entity_end, at)
 
     @property
     def size(self) -> int:
@@ -125,7 +117,13 @@ class Line:
 
     def _at(self, times: Ints) -> Ints:
         """For each row the first query of its entity at or after a time."""
-        return np.searchsorted(self._key, self._base + np.clip(times - self._origin, 0, self._span))
+        return np.searchsorted(self._key, self._base + self._moment(times))
+
+    def _moment(self, times: Ints) -> Ints:
+        """A time as a number from 0 to span: the queries' own keep their order, what is after them all is span."""
+        if isinstance(self._moments, int):
+            return np.clip(times - self._moments, 0, self._span)
+        return np.searchsorted(self._moments, times)
 
     def lives(self, window: Window | None) -> Lives:
         """Which queries see each row within `window` (None: however old it is)."""
@@ -138,37 +136,47 @@ class Line:
     def _entity_end(self) -> Ints:
         return np.searchsorted(self._key, self._base + self._span)
 
-    def ranks(self, bucket: Bucket) -> tuple[Ints, Ints]:
+    def ranks(self) -> tuple[Ints, Ints]:
         """Each row's place in order of event time, ties by `__row`; and the rows in that order."""
-        order = np.lexsort((bucket.events[ROW].to_numpy(), self.event))
+        order = np.lexsort((self.events[ROW].to_numpy(), self.event))
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
         return rank, order
 
 
+def _moments(time: Ints, count: int) -> tuple[int | Ints, int]:
+    """The origin of the queries' time (or, where entity and time do not fit into one integer, its different values),
+    and how many moments there are from it on."""
+    if not len(time):
+        return 0, 1
+    span = int(time.max()) - int(time.min()) + 1
+    if count * (span + 1) < _LONGEST_LINE:
+        return int(time.min()), span
+    moments = np.unique(time)
+    return moments, len(moments)
+
+
 # ---- windows -----------------------------------------------------------------------------------
 
 
-def _windows(view: FeatureView, buckets: Sequence[Bucket], spine: pl.DataFrame, threads: int) -> pl.DataFrame:
-    types = view.features()
-    found: dict[str, NDArray[Any]] = {
-        name: np.zeros(spine.height, np.int64) if dtype == pl.Int64 else np.full(spine.height, np.nan)
-        for name, dtype in types.items()
-    }
-    for name, aggregation in view.aggregations.items():
-        if aggregation.kind == "sum":
-            for window in view.windows:
-                found[f"{view.name}_{window}_{name}"][:] = 0.0  # of an entity without any row
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda bucket: _bucket_windows(view, bucket, found), buckets))
+def _windows(view: FeatureView, pieces: Sequence[Piece], spine: pl.DataFrame, pool: ThreadPoolExecutor) -> pl.DataFrame:
+    found: dict[str, NDArray[Any]] = {}
+    for window in view.windows:
+        for name, aggregation in view.aggregations.items():
+            # What holds for an entity without any row.
+            empty = {"count": np.int64(0), "n_unique": np.int64(0), "sum": 0.0}.get(aggregation.kind, np.nan)
+            found[f"{view.name}_{window}_{name}"] = np.full(spine.height, empty)
+    list(pool.map(lambda piece: _piece_windows(view, piece, found), pieces))
     return pl.DataFrame([spine[ROW], *(pl.Series(n, v, nan_to_null=True) for n, v in found.items())])
 
 
-def _bucket_windows(view: FeatureView, bucket: Bucket, found: dict[str, NDArray[Any]]) -> None:
+def _piece_windows(view: FeatureView, piece: Piece, found: dict[str, NDArray[Any]]) -> None:
     """Write the values of one bucket's spine rows into the columns of `found`."""
-    line, wanted = Line(bucket), inputs(view)
-    ranks = line.ranks(bucket) if needs_order(view) else None
-    columns = {name: Column(bucket.events[name], ranks) for name in wanted.names}
+    line, wanted = Line(view, piece), inputs(view)
+    if not line.size or line.events.is_empty():
+        return
+    ranks = line.ranks() if needs_order(view) else None
+    columns = {name: Column(line.events[name], ranks) for name in wanted.names}
     for window in view.spans():
         lives = line.lives(window)
         groups = {name: WindowGroup(lives, column, line.entity_start) for name, column in columns.items()}
@@ -182,26 +190,22 @@ def _bucket_windows(view: FeatureView, bucket: Bucket, found: dict[str, NDArray[
 # ---- the latest row ----------------------------------------------------------------------------
 
 
-def _latest(view: LatestView, buckets: Sequence[Bucket], spine: pl.DataFrame, threads: int) -> pl.DataFrame:
+def _latest(view: LatestView, pieces: Sequence[Piece], spine: pl.DataFrame, pool: ThreadPoolExecutor) -> pl.DataFrame:
     features = [pl.col(value_column(c)).alias(f"{view.name}_{c}") for c in view.columns]
-    with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(lambda bucket: _bucket_latest(view, bucket).select("__place", *features), buckets))
-    rows = spine.select(ROW).with_row_index("__place").with_columns(pl.col("__place").cast(pl.Int64))
+    found = list(pool.map(lambda piece: _piece_latest(view, piece).select(PLACE, *features), pieces))
+    rows = spine.select(ROW).with_row_index(PLACE).with_columns(pl.col(PLACE).cast(pl.Int64))
     if not found:
-        types = view.features()
-        return rows.select(ROW, *(pl.lit(None, dtype=dtype).alias(name) for name, dtype in types.items()))
-    return rows.join(pl.concat(found), on="__place", how="left", maintain_order="left").drop("__place")
+        return rows.select(ROW, *(pl.lit(None, dtype=dtype).alias(name) for name, dtype in view.features().items()))
+    return rows.join(pl.concat(found), on=PLACE, how="left", maintain_order="left").drop(PLACE)
 
 
-def _bucket_latest(view: LatestView, bucket: Bucket) -> pl.DataFrame:
-    """The newest row that each of the bucket's spine rows sees, with its place; spine rows that see none are left out."""
-    line = Line(bucket)
-    rank, order = line.ranks(bucket)
-    age = view.max_age_us
-    window = None if age is None else Window("", age, 1)
-    newest = largest(line.lives(window), rank, -1)
+def _piece_latest(view: LatestView, piece: Piece) -> pl.DataFrame:
+    """The newest row that each of the bucket's spine rows sees, with its place; those that see none are left out."""
+    line, age = Line(view, piece), view.max_age_us
+    rank, order = line.ranks()
+    newest = largest(line.lives(None if age is None else Window("", age, 1)), rank, -1)
     seen = np.flatnonzero(newest >= 0)
-    return bucket.events[order[newest[seen]]].with_columns(pl.Series("__place", line.places[seen]))
+    return line.events[order[newest[seen]]].with_columns(pl.Series(PLACE, line.places[seen]))
 
 
 def _static(view: LatestView, events: pl.DataFrame, spine: pl.DataFrame) -> pl.DataFrame:

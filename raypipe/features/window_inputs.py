@@ -20,7 +20,7 @@ def value_column(name: str) -> str:
 
 @dataclass(frozen=True)
 class Inputs:
-    """columns: the expressions over the source, named; names: their names; of: each aggregation's (None: whole rows)."""
+    """columns: expressions over the source; names: their names; of: the name for each aggregation (None: whole rows)."""
 
     columns: list[pl.Expr]
     names: list[str]
