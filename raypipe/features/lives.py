@@ -76,11 +76,12 @@ def largest(lives: Lives, values: NDArray[Any], nothing: float) -> NDArray[Any]:
         half, above, below = 1 << (k - 1), table[k], table[k - 1]
         np.maximum(below, above, out=below)
         np.maximum(below[half:], above[:-half], out=below[half:])
-    return table[0]
+    first: NDArray[Any] = table[0]
+    return first
 
 
 def count_distinct(lives: Lives, keys: Ints) -> Ints:
-    """How many different `keys` (over all rows) each query sees: the union of the ranges of a key's rows counts once."""
+    """How many different `keys` (over all rows) each query sees: the union of the ranges of one key counts once."""
     key = keys[lives.rows]
     order = np.lexsort((lives.first, key))
     key, first, end = key[order], lives.first[order], lives.end[order]

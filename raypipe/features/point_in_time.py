@@ -55,9 +55,10 @@ def view_features(
     if isinstance(view, LatestView) and view.source.static:
         return _static(view, events, spine)
     buckets = _buckets(view, events, spine)
-    join = _windows if isinstance(view, FeatureView) else _latest
     with ThreadPoolExecutor(threads) as pool:
-        return join(view, buckets, spine, pool)
+        if isinstance(view, FeatureView):
+            return _windows(view, buckets, spine, pool)
+        return _latest(view, buckets, spine, pool)
 
 
 # ---- entities in buckets, and each bucket's queries in one line --------------------------------
@@ -205,7 +206,8 @@ def _piece_latest(view: LatestView, piece: Piece) -> pl.DataFrame:
     rank, order = line.ranks()
     newest = largest(line.lives(None if age is None else Window("", age, 1)), rank, -1)
     seen = np.flatnonzero(newest >= 0)
-    return line.events[order[newest[seen]]].with_columns(pl.Series(PLACE, line.places[seen]))
+    found: pl.DataFrame = line.events[order[newest[seen]]]
+    return found.with_columns(pl.Series(PLACE, line.places[seen]))
 
 
 def _static(view: LatestView, events: pl.DataFrame, spine: pl.DataFrame) -> pl.DataFrame:

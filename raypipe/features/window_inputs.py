@@ -20,7 +20,7 @@ def value_column(name: str) -> str:
 
 @dataclass(frozen=True)
 class Inputs:
-    """columns: expressions over the source; names: their names; of: the name for each aggregation (None: whole rows)."""
+    """Expressions over the source with their names; and each aggregation's name among them (None: whole rows)."""
 
     columns: list[pl.Expr]
     names: list[str]
@@ -31,7 +31,8 @@ def inputs(view: FeatureView) -> Inputs:
     """The different inputs of the view, numbered in order of first use; two aggregations of one value share it."""
     empty = pl.DataFrame(schema=view.source.schema()).lazy()
     known: dict[Any, str] = {}
-    columns, of = [], {}
+    columns: list[pl.Expr] = []
+    of: dict[str, str | None] = {}
     for name, aggregation in view.aggregations.items():
         if aggregation.input is None:
             of[name] = None
