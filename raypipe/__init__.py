@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raypipe.definitions import (
         Aggregation,
+        DerivedView,
         FeatureView,
         Label,
         LatestView,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Aggregation",
+    "DerivedView",
     "FeatureView",
     "Label",
     "LatestView",

@@ -17,11 +17,12 @@ from raypipe.definitions.aggregations import (
 from raypipe.definitions.catalogue import Definitions
 from raypipe.definitions.label import Label
 from raypipe.definitions.source import Source
-from raypipe.definitions.views import FeatureView, LatestView, RequestView, View
+from raypipe.definitions.views import DerivedView, FeatureView, LatestView, RequestView, View
 
 __all__ = [
     "Aggregation",
     "Definitions",
+    "DerivedView",
     "FeatureView",
     "Label",
     "LatestView",

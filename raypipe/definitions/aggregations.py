@@ -66,12 +66,12 @@ def mean(value: str | pl.Expr) -> Aggregation:
 
 
 def var(value: str | pl.Expr) -> Aggregation:
-    """Sample variance (divisor n - 1) of the non-null values (Float64); null when there are fewer than two."""
+    """Sample variance (divisor n - 1) of the non-null values (Float64); null below two of them."""
     return Aggregation("var", _expression(value))
 
 
 def std(value: str | pl.Expr) -> Aggregation:
-    """Sample standard deviation (divisor n - 1) of the non-null values (Float64); null when there are fewer than two."""
+    """Sample standard deviation (divisor n - 1) of the non-null values (Float64); null below two of them."""
     return Aggregation("std", _expression(value))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -45,7 +45,8 @@ class Window:
 class FeatureView:
     """Aggregations over windows of a source's rows that were known by the prediction time.
 
-    entity: the column or columns that a row of the source and the row to predict for must share.
+    entity: the column or columns that a row of the source and the row to predict for must share; or
+    entities: several such, each of which gets a view of its own, `<name>_<columns>`.
     windows: lengths such as "3h"; each aggregation yields one feature a window, `<view>_<window>_<aggregation>`.
     hop: the grain of the windows' tails, default 5 min up to 12 h, 1 h up to 12 d, 1 d beyond.
     A null entity matches nothing: its windows are empty.
@@ -53,14 +54,20 @@ class FeatureView:
 
     name: str
     source: Source
-    entity: str | Sequence[str]
-    windows: Sequence[str]
-    aggregations: Mapping[str, Aggregation]
+    entity: str | Sequence[str] = ()
+    windows: Sequence[str] = ()
+    aggregations: Mapping[str, Aggregation] = field(default_factory=dict)
     hop: str | None = None
+    entities: Sequence[str | Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         where = f"FeatureView('{checked_name(self.name, what='a view')}')"
-        object.__setattr__(self, "entity", _entity(self.entity, where))
+        if self.entity and self.entities:
+            raise DefinitionError("a feature view has either entity=... or entities=[..., ...]", where=where)
+        if not self.entities:
+            object.__setattr__(self, "entity", _entity(self.entity, where))
+        for entity in self.entities:
+            _entity(entity, where)
         if self.source.static:
             raise DefinitionError("a window needs a source with a clock", where=where, hint="use LatestView")
         if not self.windows or not self.aggregations:
@@ -79,6 +86,15 @@ class FeatureView:
         hops = sorted(window.hop_us for window in self.spans())
         if any(hop % hops[0] for hop in hops):
             raise DefinitionError("hops of one view must be multiples of the smallest", where=where, got=hops)
+
+    def per_entity(self) -> list[FeatureView]:
+        """One view an entity: itself, or with `entities` a view for each, with the entity's columns in its name."""
+        if not self.entities:
+            return [self]
+        found = {"_".join(_entity(entity, self.name)): entity for entity in self.entities}
+        if len(found) != len(self.entities):
+            raise DefinitionError("an entity is declared twice", where=f"FeatureView('{self.name}').entities")
+        return [replace(self, name=f"{self.name}_{n}", entity=entity, entities=()) for n, entity in found.items()]
 
     def spans(self) -> list[Window]:
         """The windows with their hops, in declared order."""
@@ -154,4 +170,33 @@ class RequestView:
         return [expression.alias(f"{self.name}_{name}") for name, expression in self.expressions.items()]
 
 
-View = FeatureView | LatestView | RequestView
+@dataclass(frozen=True, eq=False)
+class DerivedView:
+    """Expressions over the features of the views declared before it, and over what a RequestView may read.
+
+    Ratios and differences: `pl.col("at_shop_2h_slow") / pl.col("at_shop_7d_slow")`. Each is a Float64, null where it is
+    no finite number (a division by zero).
+    """
+
+    name: str
+    expressions: Mapping[str, pl.Expr]
+
+    def __post_init__(self) -> None:
+        checked_name(self.name, what="a view")
+        if not self.expressions:
+            raise DefinitionError("a derived view needs at least one expression", where=f"DerivedView('{self.name}')")
+        for name in self.expressions:
+            checked_name(name, what="an expression", where=f"DerivedView('{self.name}')")
+
+    def columns(self) -> list[pl.Expr]:
+        """The expressions under their feature names."""
+        return [finite(expression).alias(f"{self.name}_{name}") for name, expression in self.expressions.items()]
+
+
+def finite(expression: pl.Expr) -> pl.Expr:
+    """`expression` as Float64, null where it is infinite or NaN."""
+    number = expression.cast(pl.Float64)
+    return pl.when(number.is_finite()).then(number)
+
+
+View = FeatureView | LatestView | RequestView | DerivedView

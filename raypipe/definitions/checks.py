@@ -1,0 +1,187 @@
+"""The cross-checks of definitions: what must hold before any data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from raypipe.definitions.aggregations import Aggregation
+from raypipe.definitions.expressions import check_row_by_row, roots, to_json
+from raypipe.definitions.label import Label
+from raypipe.definitions.source import TIME, Source
+from raypipe.definitions.views import DerivedView, LatestView, RequestView, View
+from raypipe.errors import DefinitionError, LeakError, nearest
+
+USABLE = "numbers, booleans, strings, categoricals"
+
+
+def check_unique(what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DefinitionError(f"two things are called '{name}'", where=what, hint="rename one of them")
+        seen.add(name)
+
+
+def _check_columns(names: Iterable[str], known: pl.Schema, *, where: str) -> None:
+    for name in names:
+        if name not in known:
+            raise DefinitionError(f"no column '{name}'", where=where, hint=nearest(name, list(known)))
+
+
+def check_source(source: Source) -> None:
+    where = f"Source('{source.name}')"
+    for name, expression in source.derive.items():
+        check_row_by_row(expression, where=f"{where}.derive: {name}")
+    schema = source.schema()
+    for name, rule in source.contract._validation_rules(with_cast=False).items():  # noqa: SLF001 (the only way)
+        to_json(rule.expr, where=f"{where}: rule '{name}'")
+    for name in schema:
+        if name.startswith("__"):
+            raise DefinitionError(f"column '{name}' has a name that raypipe keeps for itself", where=where)
+    _check_columns(source.known_ahead, schema, where=f"{where}.known_ahead")
+    for role in ("event_time", "known_time"):
+        column = getattr(source, role)
+        if column is None:
+            continue
+        _check_columns([column], schema, where=f"{where}.{role}")
+        if schema[column] != TIME:
+            raise DefinitionError(
+                f"'{column}' is no UTC time",
+                where=f"{where}.{role}",
+                got=schema[column],
+                expected=TIME,
+                hint="derive one, for instance with dt.convert_time_zone('UTC') or dt.replace_time_zone('UTC')",
+            )
+
+
+def check_label(label: Label) -> None:
+    where, schema = f"Label('{label.name}')", label.spine.schema()
+    for name, dtype in label.request_schema().items():
+        if not (dtype.is_integer() or dtype.is_float() or dtype in (pl.Boolean, pl.String, pl.Date, TIME)):
+            raise DefinitionError(
+                f"a client cannot send column '{name}'",
+                where=f"{where}.request",
+                got=dtype,
+                expected="an integer, float, boolean, string, date or UTC time in microseconds",
+            )
+    frame = pl.DataFrame(schema=schema).lazy()
+    for role, expression, expected, scope in (
+        ("prediction_time", label.prediction_time, TIME, label.request_schema()),
+        ("target", label.target, pl.Boolean(), schema),
+    ):
+        check_row_by_row(expression, where=f"{where}.{role}")
+        late = [name for name in roots(expression) if name in schema and name not in scope]
+        if late:
+            raise LeakError(f"{role} reads '{late[0]}', which is not known ahead", where=f"{where}.{role}")
+        _check_columns(roots(expression), scope, where=f"{where}.{role}")
+        got = _type_of(frame, expression, f"{where}.{role}")
+        if got != expected:
+            raise DefinitionError(f"{role} has the wrong type", where=where, got=got, expected=expected)
+
+
+def _type_of(frame: pl.LazyFrame, expression: pl.Expr, where: str) -> pl.DataType:
+    try:
+        return frame.select(expression.alias("value")).collect_schema()["value"]
+    except pl.exceptions.PolarsError as error:
+        raise DefinitionError("an expression cannot be computed", where=where, got=str(error).splitlines()[0]) from None
+
+
+def check_view(view: View, label: Label, before: Mapping[str, pl.DataType]) -> None:
+    """`before`: names and types of the features of the views declared before this one."""
+    where = f"{type(view).__name__}('{view.name}')"
+    if isinstance(view, RequestView | DerivedView):
+        _check_expressions(view, label, before, where)
+        return
+    schema = view.source.schema()
+    _check_columns(view.entity, schema, where=f"{where}.entity")
+    _check_columns(view.entity, label.request_schema(), where=f"{where}.entity, which a request must carry")
+    for column in view.entity:
+        if schema[column] != label.request_schema()[column]:
+            raise DefinitionError(
+                f"entity '{column}' has two types",
+                where=where,
+                got=schema[column],
+                expected=label.request_schema()[column],
+            )
+    if isinstance(view, LatestView):
+        _check_columns(view.columns, schema, where=f"{where}.columns")
+        _check_static_entity(view, where)
+    else:
+        for name, aggregation in view.aggregations.items():
+            _check_aggregation(aggregation, schema, f"{where}.{name}")
+    _check_types(view.features(), where)
+
+
+def scope(view: RequestView | DerivedView, label: Label, before: Mapping[str, pl.DataType]) -> pl.Schema:
+    """What the view's expressions may read: the request, and for a derived view the features before it."""
+    extra = before if isinstance(view, DerivedView) else {}
+    return pl.Schema({**label.request_scope(), **extra})
+
+
+def _check_expressions(
+    view: RequestView | DerivedView, label: Label, before: Mapping[str, pl.DataType], where: str
+) -> None:
+    known, spine = scope(view, label, before), label.spine.schema()
+    frame = pl.DataFrame(schema=known).lazy()
+    types = {}
+    for name, expression in view.expressions.items():
+        late = [root for root in roots(expression) if root in spine and root not in known]
+        if late:
+            raise LeakError(
+                f"feature '{name}' reads '{late[0]}', which is not known at prediction time",
+                where=where,
+                expected=f"request columns: {', '.join(label.request_scope())}",
+                hint=f"'{late[0]}' becomes known at Source('{label.spine.name}').known_time; use it in a FeatureView",
+            )
+        check_row_by_row(expression, where=where)
+        _check_columns(roots(expression), known, where=where)
+        types[f"{view.name}_{name}"] = dtype = _type_of(frame, expression, where)
+        if isinstance(view, DerivedView) and not (dtype.is_numeric() or dtype == pl.Boolean):
+            raise DefinitionError(f"derived feature '{name}' is no number", where=where, got=dtype)
+    _check_types(types, where)
+
+
+def _check_aggregation(aggregation: Aggregation, schema: pl.Schema, where: str) -> None:
+    frame = pl.DataFrame(schema=schema).lazy()
+    if aggregation.predicate is not None:
+        check_row_by_row(aggregation.predicate, where=f"{where}.where")
+        _check_columns(roots(aggregation.predicate), schema, where=f"{where}.where")
+        got = _type_of(frame, aggregation.predicate, f"{where}.where")
+        if got != pl.Boolean:
+            raise DefinitionError("a filter must be true or false", where=f"{where}.where", got=got)
+    if aggregation.value is None:
+        return
+    check_row_by_row(aggregation.value, where=where)
+    _check_columns(roots(aggregation.value), schema, where=where)
+    dtype = _type_of(frame, aggregation.value, where)
+    number = dtype.is_numeric() or dtype == pl.Boolean
+    name = dtype in (pl.String, pl.Categorical, pl.Date) or isinstance(dtype, pl.Enum | pl.Datetime)
+    if not number and not (name and aggregation.kind == "n_unique"):
+        raise DefinitionError("an aggregation needs numbers or booleans", where=where, got=dtype)
+
+
+def _check_static_entity(view: LatestView, where: str) -> None:
+    if not view.source.static:
+        return
+    derive = view.source.derive
+    entity = sorted(root for c in view.entity for root in (roots(derive[c]) if c in derive else [c]))
+    key = sorted(view.source.contract.primary_key())
+    if key != entity:
+        raise DefinitionError(
+            f"Source('{view.source.name}') may have several rows for one entity",
+            where=where,
+            got=f"primary key {key or 'not declared'}, entity {entity}",
+            expected="an entity that is the contract's primary key",
+        )
+
+
+def _check_types(features: dict[str, pl.DataType], where: str) -> None:
+    for name, dtype in features.items():
+        number = dtype.is_integer() or dtype.is_float()
+        usable = number or dtype in (pl.Boolean, pl.String, pl.Categorical) or isinstance(dtype, pl.Enum)
+        if not usable:
+            raise DefinitionError(
+                f"feature '{name}' has a type that a model cannot use", where=where, got=dtype, expected=USABLE
+            )
