@@ -69,7 +69,7 @@ class Definitions:
     def document(self) -> dict[str, Any]:
         """The definitions as JSON-able data, without any code: what the identity is taken of."""
         return {
-            "sources": [_source_document(source) for source in self.sources],
+            "sources": [source_document(source) for source in self.sources],
             "views": [view_document(view) for view in self.views],
             "label": label_document(self.label),
         }
@@ -122,12 +122,14 @@ def label_document(label: Label) -> dict[str, Any]:
     }
 
 
-def _source_document(source: Source) -> dict[str, Any]:
+def source_document(source: Source) -> dict[str, Any]:
+    """A source as JSON-able data. Raises DefinitionError if a rule or a derived column holds code."""
     where = f"Source('{source.name}')"
     rules = source.contract._validation_rules(with_cast=False)  # noqa: SLF001 (the only way to all rules)
     return {
         "name": source.name,
         "clock": [source.event_time, source.known_time, source.delay, source.static],
+        "corrections": source.corrections,
         "known_ahead": sorted(source.known_ahead),
         "derive": {name: to_json(e, where=where) for name, e in source.derive.items()},
         "schema": {name: str(dtype) for name, dtype in source.file_schema().items()},
@@ -157,7 +159,7 @@ def _check_source(source: Source) -> None:
     for name, expression in source.derive.items():
         check_row_by_row(expression, where=f"{where}.derive: {name}")
     schema = source.schema()
-    _source_document(source)  # refuses code in the contract's rules
+    source_document(source)  # refuses code in the contract's rules
     for name in schema:
         if name.startswith("__"):
             raise DefinitionError(f"column '{name}' has a name that raypipe keeps for itself", where=where)
