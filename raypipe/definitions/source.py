@@ -36,7 +36,7 @@ class Source:
     corrections: True where a row may be sent again with other values: a later-known row with the same primary key
         replaces the earlier one from the moment it is known. The unique key is then (primary key, known time).
 
-    A column of the contract with `metadata={"personal": True}` is personal: no value of it is put into an error or a log.
+    A column of the contract with `metadata={"personal": True}` is personal: its values are put into no error or log.
 
     Raises DefinitionError if the clocks are not stated exactly once, or if corrections have no key or no clock.
     """
@@ -60,6 +60,13 @@ class Source:
                 where=where,
                 got="a static source" if self.static else f"no primary key in {self.contract.__name__}",
                 hint="mark the columns that name a row with primary_key=True, or drop corrections=True",
+            )
+        unique = [name for name, column in self.contract.columns().items() if column.unique]
+        if self.corrections and unique:
+            raise DefinitionError(
+                f"column '{unique[0]}' cannot be unique: a row and its correction share it",
+                where=where,
+                hint="drop unique=True, or make the column part of the primary key",
             )
         if self.static:
             if self.event_time or self.known_time or self.delay:

@@ -109,10 +109,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Keys that the section at `location` may hold."""
     section: Any = Settings
     for part in location:
-        if _is_section(section):
-            section = section.model_fields[str(part)].annotation
-        else:  # a name of the user's own, in a dictionary
-            section = get_args(section)[-1]
+        # Where it is no section, `part` is a name of the user's own, in a dictionary.
+        section = section.model_fields[str(part)].annotation if _is_section(section) else get_args(section)[-1]
         section = next(filter(_is_section, get_args(section)), section) if NoneType in get_args(section) else section
     return list(section.model_fields) if _is_section(section) else []
 
