@@ -6,7 +6,6 @@ folder; `features.py prepare FOLDER` makes the table that both read. features_ch
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +57,7 @@ def prepare(folder: Path) -> None:
     from raypipe.data.sources import prepare_source
     from raypipe.project import load_project
 
-    shutil.copy(prepare_source(load_project(copy_example(folder)), "flights").accepted, folder / TABLE)
+    prepare_source(load_project(copy_example(folder)), "flights").scan().sink_parquet(folder / TABLE)
 
 
 def with_raypipe(folder: Path) -> pl.DataFrame:

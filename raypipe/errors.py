@@ -77,6 +77,10 @@ class DataError(RaypipeError):
     """A data file is missing, unreadable or changed under the reader. Restore the file or fix the path."""
 
 
+class CorruptFileError(DataError):
+    """A file is no readable Parquet. Restore it, or set contract.on_corrupt_file: quarantine to go on without it."""
+
+
 class DataContractError(RaypipeError):
     """Rows break a source's contract and the policy says refuse. Fix the data or change the policy."""
 

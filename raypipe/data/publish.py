@@ -54,6 +54,12 @@ def find(folder: Path) -> Output | None:
         ) from None
 
 
+def newest(folder: Path) -> Output | None:
+    """The output that was published last of those in the folders of `folder`, or None."""
+    manifests = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
+    return find(manifests[-1].parent) if manifests else None
+
+
 def publish(folder: Path, build: Callable[[Path], dict[str, Any]]) -> Output:
     """The output in `folder`, built if it is not there yet.
 

@@ -1,221 +1,197 @@
-"""A prepared source: its snapshot read, checked against its contract, with derived columns and clocks.
+"""A prepared source: its snapshot's files, each prepared as a part, and the checks over all of them.
 
-Prepared rows lie in `<storage>/sources/<name>/<digest>/`: `accepted.parquet`, and `quarantine.parquet`
-(the bad rows with the rules they broke) when there are any.
+What ties them together lies in `<storage>/sources/<name>/snapshots/<digest>/`: a manifest (the exact files, the parts,
+violations, corrupt files), `overlay.parquet` where rows of several files concern each other, and `quarantine.parquet`
+with the rows that broke a rule over several rows. Parts and their own quarantined rows: raypipe.data.parts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import dataframely as dy
 import polars as pl
 
 import raypipe
+from raypipe.data.assemble import OVERLAY_FILE, assemble, prepared_part
+from raypipe.data.columns import check_columns
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import Output, publish
+from raypipe.data.overlay import apply_overlay
+from raypipe.data.parts import QUARANTINE, PreparedPart, accepted_schema
+from raypipe.data.publish import Output, find, newest, publish
+from raypipe.data.schema_change import refused_changes, schema_changes
 from raypipe.data.snapshot import Snapshot, take_snapshot
 from raypipe.definitions import Source
-from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW
-from raypipe.errors import DataContractError, DataError, nearest
+from raypipe.definitions.catalogue import source_document
+from raypipe.definitions.durations import microseconds
+from raypipe.definitions.source import FRESHNESS, KNOWN_TIME, REPLACED_AT, ROW, TIME
+from raypipe.errors import DataContractError, DataError
 from raypipe.project import Project
 from raypipe.project.settings import Contract
 
-ACCEPTED, QUARANTINE, RULES = "accepted.parquet", "quarantine.parquet", "__broken_rules"
+_PART_ROW, _INDEX = "__part_row", "__index"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class PreparedSource:
-    """A checked source. `violations` counts the rows that broke each rule."""
+    """A checked source, by its parts in the order of `__row`. `violations` counts the rows that broke each rule;
+    `warnings` are for people. `rows` counts what `scan()` gives; `schema` is its columns."""
 
     name: str
     digest: str
-    accepted: Path
-    quarantine: Path | None
+    parts: tuple[PreparedPart, ...]
+    overlay: Path | None
+    quarantine: list[Path]
     rows: int
     violations: dict[str, int]
+    warnings: list[str]
     snapshot: dict[str, Any]
     reused: bool
+    schema: pl.Schema
 
-    def scan(self) -> pl.LazyFrame:
-        """The accepted rows: the contract's columns, derived ones, `__row`, and the two clocks if it has any."""
-        return pl.scan_parquet(self.accepted)
+    def scan(
+        self,
+        *,
+        as_of: datetime | None = None,
+        parts: Sequence[PreparedPart] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pl.LazyFrame:
+        """The accepted rows of `parts` (default: all), in the order of `__row` within each: the contract's columns,
+        derived ones, `__row`, the two clocks if there are any, and `__replaced_at` if there are corrections.
+
+        as_of: only rows known by then, as if later ones had never come: `__row` numbers each file's rows among them,
+        and what a later row did to an earlier one has not happened.
+        """
+        chosen = list(self.parts if parts is None else parts)
+        if not chosen:
+            return pl.LazyFrame(schema=self.schema).select(columns or self.schema.names())
+        late = [as_of is not None and part.known_us is not None and part.known_us[1] > _us(as_of) for part in chosen]
+        if any(late):
+            rows = pl.concat(_as_known(part, as_of if cut else None) for part, cut in zip(chosen, late, strict=True))
+        else:
+            rows = pl.scan_parquet([part.path for part in chosen], glob=False)
+        if self.overlay is not None:
+            rows = apply_overlay(rows, self.overlay, _PART_ROW if any(late) else ROW, as_of)
+        elif REPLACED_AT in self.schema:
+            rows = rows.with_columns(pl.lit(None, TIME).alias(REPLACED_AT))
+        return rows.select(columns or self.schema.names())
 
 
-def prepare_source(project: Project, name: str) -> PreparedSource:
+def _as_known(part: PreparedPart, as_of: datetime | None) -> pl.LazyFrame:
+    """A part's rows known by `as_of`, with `__row` as if it had no others, beside their `__row` in the part."""
+    rows = pl.scan_parquet(part.path, glob=False).with_columns(pl.col(ROW).alias(_PART_ROW))
+    if as_of is None:
+        return rows
+    known = rows.filter(pl.col(KNOWN_TIME) <= pl.lit(as_of)).with_row_index(_INDEX)
+    return known.with_columns(pl.col(_INDEX).cast(pl.Int64) + part.row_base).drop(ROW).rename({_INDEX: ROW})
+
+
+def _us(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def prepare_source(project: Project, name: str, *, now: datetime | None = None) -> PreparedSource:
     """Read and check one source; runs in one process, in the driver or in a Ray task.
 
-    Raises DataError for a missing, unreadable or wrongly shaped file and DataContractError when the
-    policy refuses the rows.
+    now: what `contract.freshness` counts from; default: the clock's. Raises DataError for a missing, unreadable,
+    changed or corrupt file and DataContractError for wrong columns and when the policy refuses rows.
     """
     source, files = project.definitions.source(name), project.source_files(name)
-    snapshot = take_snapshot(name, project.folder, files.path)
-    _check_columns(source, snapshot)
+    folder = project.storage / "sources" / name
+    snapshot = take_snapshot(name, project.folder, files, folder)
+    for file in snapshot.good:
+        check_columns(source, file)
     identity = {
         "raypipe": raypipe.__version__,
+        "polars": pl.__version__,
         "snapshot": snapshot.digest,
-        "source": next(d for d in project.definitions.document()["sources"] if d["name"] == name),
+        "source": source_document(source),
         "policy": files.contract.model_dump(),
     }
-    folder = project.storage / "sources" / name / digest_of(identity)
-    output = publish(folder, lambda attempt: _prepare(source, snapshot, files.contract, attempt))
-    return _prepared(name, output)
+    target = folder / "snapshots" / digest_of(identity)
+    output = find(target)
+    if output is None:
+        notes = _schema_notes(source, snapshot, files.contract, folder / "snapshots")
+        output = publish(
+            target,
+            lambda attempt: assemble(source, snapshot, files.contract, folder, attempt) | {"schema_notes": notes},
+        )
+    prepared = _prepared(source, folder, output)
+    stale = _stale(source, files.contract, prepared, now or datetime.now(UTC))
+    return replace(prepared, warnings=[*prepared.warnings, *stale])
 
 
-def _prepared(name: str, output: Output) -> PreparedSource:
-    manifest = output.manifest
+def _prepared(source: Source, folder: Path, output: Output) -> PreparedSource:
+    manifest, schema = output.manifest, dict(accepted_schema(source))
+    parts = tuple(prepared_part(folder, document) for document in manifest["parts"])
+    if source.corrections:
+        schema[REPLACED_AT] = TIME
+    for path in (part.path for part in parts if not part.path.is_file()):
+        raise DataError(
+            "a prepared file is gone", where=str(path), hint=f"remove the folder {output.folder} and run again"
+        )
+    aside = [p.path.with_name(QUARANTINE) for p, d in zip(parts, manifest["parts"], strict=True) if d["quarantined"]]
+    across = [output.path(QUARANTINE)] if manifest["quarantined"] else []
     return PreparedSource(
-        name=name,
+        name=source.name,
         digest=output.folder.name,
-        accepted=output.path(ACCEPTED),
-        quarantine=output.path(QUARANTINE) if manifest["quarantined"] else None,
+        parts=parts,
+        overlay=output.path(OVERLAY_FILE) if manifest["overlay"] else None,
+        quarantine=[*aside, *across],
         rows=manifest["rows"],
         violations=manifest["violations"],
+        warnings=[
+            *([] if output.reused else manifest["schema_notes"]),
+            *(
+                f"corrupt file {file['name']} was left out: {file['problem']}"
+                for file in manifest["snapshot"]["corrupt"]
+            ),
+        ],
         snapshot=manifest["snapshot"],
         reused=output.reused,
+        schema=pl.Schema(schema),
     )
 
 
-def _prepare(source: Source, snapshot: Snapshot, policy: Contract, attempt: Path) -> dict[str, Any]:
-    frame = _read(source, snapshot)
-    good, bad, violations = check_contract(source, frame)
-    if bad.height:
-        _apply_policy(source, policy, bad, frame.height, violations)
-        if policy.on_violation == "warn":
-            good = pl.concat([good, _kept(source, bad, violations)]).sort(ROW)
-        else:
-            bad.write_parquet(attempt / QUARANTINE)
-    _add_clocks(source, good).write_parquet(attempt / ACCEPTED, row_group_size=128 * 1024)
-    return {
-        "rows": good.height,
-        "quarantined": bad.height if policy.on_violation == "quarantine" else 0,
-        "violations": violations,
-        "snapshot": {"digest": snapshot.digest, "files": snapshot.files},
-    }
-
-
-def _check_columns(source: Source, snapshot: Snapshot) -> None:
-    """Every file must hold the contract's columns; the types are checked on reading."""
-    wanted = list(source.file_schema())
-    for file in snapshot.files:
-        missing = sorted(set(wanted) - set(file["schema"]))
-        if missing:
-            raise DataContractError(
-                f"{len(missing)} columns of the contract are missing: {', '.join(missing)}",
-                where=f"source '{source.name}', file {file['name']}",
-                got=", ".join(file["schema"]),
-                hint=nearest(missing[0], list(file["schema"])),
-            )
-
-
-def _read(source: Source, snapshot: Snapshot) -> pl.DataFrame:
-    """The contract's columns of all files in order, with `__row`."""
-    wanted, parts = source.file_schema(), []
-    for file in snapshot.files:
-        try:
-            part = pl.read_parquet(file["path"], columns=list(wanted), glob=False)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError("a file cannot be read", where=file["path"], got=str(error).splitlines()[0]) from None
-        if part.height != file["rows"]:
-            raise DataError(
-                "a file changed while it was read", where=file["path"], got=part.height, expected=file["rows"]
-            )
-        _check_types(source, part, file["name"])
-        parts.append(part.select(wanted.names()))
-    return pl.concat(parts).with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
-
-
-def _check_types(source: Source, part: pl.DataFrame, file: str) -> None:
-    for name, expected in source.file_schema().items():
-        if part.schema[name] != expected:
-            raise DataContractError(
-                f"column '{name}' has the wrong type",
-                where=f"source '{source.name}', file {file}",
-                got=part.schema[name],
-                expected=expected,
-                hint=f"write the file with that type, or change {source.contract.__name__}.{name} in features.py",
-            )
-
-
-def check_contract(source: Source, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
-    """Split `frame` (contract's columns and `__row`) into good and bad rows, with a count a broken rule.
-
-    Good rows carry the derived columns. Besides the contract's rules, both clocks must not be null.
-    """
-    rules = _with_row(source.contract)
-    good, failure = rules.filter(frame)
-    details = failure.details()
-    names = [c for c in details.columns if c not in frame.columns]
-    broken = pl.concat_list(pl.when(pl.col(n) == "invalid").then(pl.lit(n)) for n in names).list.drop_nulls()
-    bad = details.select(*frame.columns, broken.alias(RULES))
-    derived = frame.filter(pl.col(ROW).is_in(good[ROW].implode())) if bad.height else frame
-    derived = _derive(source, derived)
-    clocks = _clocks(source)
-    if clocks:
-        rule = pl.concat_list(
-            pl.when(pl.col(c).is_null()).then(pl.lit(f"{c}|nullability")) for c in clocks
-        ).list.drop_nulls()
-        late = derived.with_columns(rule.alias(RULES)).filter(pl.col(RULES).list.len() > 0)
-        bad = pl.concat([bad, late.select(bad.columns)])
-        derived = derived.drop_nulls(clocks)
-    counts = (
-        bad.select(pl.col(RULES).explode().value_counts(sort=True, name="rows")).unnest(RULES) if bad.height else None
-    )
-    violations = {} if counts is None else dict(counts.iter_rows())
-    return derived, bad.sort(ROW), violations
-
-
-def _kept(source: Source, bad: pl.DataFrame, violations: dict[str, int]) -> pl.DataFrame:
-    """The bad rows with derived columns, for the policy `warn`. Raises DataContractError for what cannot be kept:
-    a row without a clock has no place in time, and two rows of one static entity would multiply others."""
-    kept = _derive(source, bad.drop(RULES))
-    unusable = [rule for rule in violations if source.static and rule == "primary_key"]
-    unusable += [f"{c}|nullability" for c in _clocks(source) if kept[c].null_count()]
-    if unusable:
+def _schema_notes(source: Source, snapshot: Snapshot, policy: Contract, folder: Path) -> list[str]:
+    """What changed since the snapshot that was published last, in words. Raises DataContractError if it is refused."""
+    last = newest(folder)
+    if last is None:
+        return []
+    old, new = last.manifest["schema"], snapshot.schema()
+    refused = refused_changes(old, new, set(source.file_schema()))
+    if refused and policy.on_schema_change == "refuse":
         raise DataContractError(
-            "rows that break these rules cannot be kept",
+            f"{len(refused)} columns of the contract have changed since the last snapshot",
             where=f"source '{source.name}'",
-            got="; ".join(f"{rule}: {violations.get(rule, '?')}" for rule in unusable),
-            hint=f"mend the rows, or set sources.{source.name}.contract.on_violation: quarantine in project.yaml",
+            got="; ".join(refused),
+            hint=f"mend the files, or accept the change: sources.{source.name}.contract.on_schema_change: allow "
+            "in project.yaml",
         )
-    return kept
+    return schema_changes(old, new)
 
 
-def _derive(source: Source, frame: pl.DataFrame) -> pl.DataFrame:
-    for name, expression in source.derive.items():
-        frame = frame.with_columns(expression.alias(name))
-    return frame
-
-
-def _clocks(source: Source) -> list[str]:
-    return [column for column in (source.event_time, source.known_time) if column]
-
-
-def _with_row(contract: type[dy.Schema]) -> type[dy.Schema]:
-    """The contract with `__row` let through."""
-    return type(contract.__name__, (contract,), {"row_in_snapshot": dy.Int64(alias=ROW)})
-
-
-def _apply_policy(source: Source, policy: Contract, bad: pl.DataFrame, total: int, violations: dict[str, int]) -> None:
-    share = bad.height / total
-    refused = policy.on_violation == "refuse"
-    if not refused and not (policy.on_violation == "quarantine" and share > policy.max_share):
-        return
-    first = bad[ROW].head(5).to_list()
-    raise DataContractError(
-        f"{bad.height} of {total} rows break the contract {source.contract.__name__}",
-        where=f"source '{source.name}', rows {', '.join(map(str, first))}{' ...' if bad.height > 5 else ''}",
-        got="; ".join(f"{rule}: {n}" for rule, n in violations.items()),
-        expected="none" if refused else f"at most a share of {policy.max_share} (it is {share:.4f})",
-        hint=f"mend the rows, or set sources.{source.name}.contract.on_violation: quarantine in project.yaml",
-    )
-
-
-def _add_clocks(source: Source, frame: pl.DataFrame) -> pl.DataFrame:
-    if source.static:
-        return frame
-    event = pl.col(str(source.event_time))
-    known = pl.col(source.known_time) if source.known_time else event + pl.duration(microseconds=source.delay_us)
-    return frame.with_columns(event.alias(EVENT_TIME), known.alias(KNOWN_TIME))
+def _stale(source: Source, policy: Contract, prepared: PreparedSource, now: datetime) -> list[str]:
+    """A warning if the newest event is too old. Raises DataContractError if that is refused."""
+    if policy.freshness is None:
+        return []
+    ends = [part.event_us[1] for part in prepared.parts if part.event_us]
+    newest_event = _EPOCH + timedelta(microseconds=max(ends)) if ends else None
+    oldest = now - timedelta(microseconds=microseconds(policy.freshness.max_age, where="contract.freshness.max_age"))
+    if newest_event and newest_event >= oldest:
+        return []
+    got = newest_event.isoformat() if newest_event else "no event"
+    if policy.of(FRESHNESS) == "refuse":
+        raise DataContractError(
+            f"the newest event is older than {policy.freshness.max_age}",
+            where=f"source '{source.name}'",
+            got=got,
+            expected=f"an event since {oldest.isoformat()}",
+            hint=f"bring newer files, or go on with a warning: sources.{source.name}.contract.rules."
+            "freshness.on_violation: warn in project.yaml",
+        )
+    return [f"the newest event ({got}) is older than {policy.freshness.max_age}"]

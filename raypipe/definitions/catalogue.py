@@ -129,11 +129,13 @@ def label_document(label: Label) -> dict[str, Any]:
 
 
 def source_document(source: Source) -> dict[str, Any]:
+    """A source as JSON-able data. Raises DefinitionError if a rule or a derived column holds code."""
     where = f"Source('{source.name}')"
     rules = source.contract._validation_rules(with_cast=False)  # noqa: SLF001 (the only way to all rules)
     return {
         "name": source.name,
         "clock": [source.event_time, source.known_time, source.delay, source.static],
+        "corrections": source.corrections,
         "known_ahead": sorted(source.known_ahead),
         "derive": {name: to_json(e, where=where) for name, e in source.derive.items()},
         "schema": {name: str(dtype) for name, dtype in source.file_schema().items()},

@@ -13,7 +13,7 @@ import polars as pl
 from raypipe.data.sources import PreparedSource
 from raypipe.data.split import PARTS
 from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME
-from raypipe.definitions.source import KNOWN_TIME, ROW
+from raypipe.definitions.source import ROW
 from raypipe.features.spine import CHUNK, PART, spine, trainable
 from raypipe.project import Project
 
@@ -32,14 +32,11 @@ class Job:
 
     def scan(self, project: Project, name: str, start: int = 0, length: int | None = None) -> pl.LazyFrame:
         """A source's accepted rows (or a slice of them) as they were known at `as_of`."""
-        rows = self.sources[name].scan().slice(start, length)
-        if self.as_of is None or project.definitions.source(name).static:
-            return rows
-        return rows.filter(pl.col(KNOWN_TIME) <= pl.lit(self.as_of))
+        return self.sources[name].scan(as_of=self.as_of).slice(start, length)
 
     def spine(self, project: Project, start: int = 0, length: int | None = None) -> pl.LazyFrame:
         label = project.definitions.label
-        return spine(label, self.scan(project, label.spine.name, start, length), project.settings)
+        return spine(label, self.scan(project, label.spine.name, start, length), project.settings, start)
 
     def chunk(self, project: Project, chunk: int) -> pl.DataFrame:
         """The trainable spine rows of one chunk, in row order."""

@@ -22,7 +22,7 @@ from raypipe.data.digest import digest_of, digest_of_file
 from raypipe.data.publish import Output, publish
 from raypipe.data.sources import PreparedSource
 from raypipe.definitions import FeatureView, LatestView, RequestView
-from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW
+from raypipe.definitions.source import EVENT_TIME, ROW
 from raypipe.features.algebra import ALGEBRAS, State, suffix_merge, take
 from raypipe.features.online import STATE, entity_key, pack, pack_rows
 from raypipe.features.point_in_time import event_columns, initial_states, value_column
@@ -48,16 +48,14 @@ def build_online_state(project: Project, sources: Mapping[str, PreparedSource], 
 def _build(project: Project, sources: Mapping[str, PreparedSource], as_of: datetime, attempt: Path) -> dict[str, Any]:
     as_of_us = int(as_of.timestamp() * 1_000_000)
     entities: dict[str, int] = {}
-    size = 64 * 1024**2 + 4 * sum(source.accepted.stat().st_size for source in sources.values()) * len(
+    size = 64 * 1024**2 + 4 * sum(part.size_bytes for source in sources.values() for part in source.parts) * len(
         project.definitions.views
     )
     with lmdb.open(str(attempt / STATE), subdir=False, map_size=size, lock=False, sync=False) as environment:
         for view in project.definitions.views:
             if isinstance(view, RequestView):
                 continue
-            rows = sources[view.source.name].scan()
-            if not view.source.static:
-                rows = rows.filter(pl.col(KNOWN_TIME) <= pl.lit(as_of))
+            rows = sources[view.source.name].scan(as_of=as_of)
             items = (
                 window_items(view, rows, as_of_us)
                 if isinstance(view, FeatureView)

@@ -16,9 +16,10 @@ from raypipe.project.settings import Settings, Split
 PART, CHUNK = "__part", "__chunk"
 
 
-def spine(label: Label, rows: pl.LazyFrame, settings: Settings) -> pl.LazyFrame:
+def spine(label: Label, rows: pl.LazyFrame, settings: Settings, start: int = 0) -> pl.LazyFrame:
     """Each row of the spine's prepared source with request columns, prediction time, label (null: unknown),
-    the label's known time, its part of the split, and its chunk: a file's worth of rows of one part."""
+    the label's known time, its part of the split, and its chunk: a file's worth of rows of one part.
+    `start` is the place of the first of `rows` among the source's."""
     return rows.select(
         ROW,
         *label.request,
@@ -27,7 +28,7 @@ def spine(label: Label, rows: pl.LazyFrame, settings: Settings) -> pl.LazyFrame:
         pl.col(KNOWN_TIME).alias(LABEL_KNOWN_TIME),
     ).with_columns(
         part_of(pl.col(PREDICTION_TIME), settings.split).alias(PART),
-        (pl.col(ROW) // settings.features.chunk_rows).alias(CHUNK),
+        ((pl.int_range(pl.len(), dtype=pl.Int64) + start) // settings.features.chunk_rows).alias(CHUNK),
     )
 
 

@@ -43,10 +43,12 @@ class Pipeline:
         for source in sources.values():
             if source.violations:
                 broken = ", ".join(f"{rule}: {count}" for rule, count in source.violations.items())
-                where = (
-                    f"set aside in {self._inside(source.quarantine)}" if source.quarantine else "kept (policy: warn)"
-                )
+                folders = ", ".join(self._inside(path) for path in source.quarantine[:3])
+                more = f" and {len(source.quarantine) - 3} more files" if len(source.quarantine) > 3 else ""
+                where = f"set aside in {folders}{more}" if source.quarantine else "kept (policy: warn)"
                 self.progress.note(f"            {source.name}: rows that break the contract ({broken}) {where}")
+            for warning in source.warnings:
+                self.progress.note(f"            {source.name}: {warning}")
         return sources
 
     def features(self, sources: Sources) -> TrainingSet:

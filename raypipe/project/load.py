@@ -10,13 +10,13 @@ import traceback
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Any
+from types import CodeType, ModuleType, NoneType
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from raypipe.definitions import Definitions
+from raypipe.definitions import Definitions, Source
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
 from raypipe.project.settings import Settings, SourceFiles
 
@@ -109,11 +109,14 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Keys that the section at `location` may hold."""
     section: Any = Settings
     for part in location:
-        if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:
-            section = section.model_fields[str(part)].annotation
-        else:
-            section = SourceFiles
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+        # Where it is no section, `part` is a name of the user's own, in a dictionary.
+        section = section.model_fields[str(part)].annotation if _is_section(section) else get_args(section)[-1]
+        section = next(filter(_is_section, get_args(section)), section) if NoneType in get_args(section) else section
+    return list(section.model_fields) if _is_section(section) else []
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 class _Uncached(SourceFileLoader):
@@ -172,6 +175,7 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
             raise ConfigurationError(
                 f"source '{name}' has no path", where="project.yaml: sources", hint=f"add '{name}: {{path: ...}}'"
             )
+        _check_policy(settings.sources[name], definitions.source(name))
     request = list(definitions.label.request)
     for column in settings.evaluation.slices:
         if column not in request:
@@ -180,3 +184,17 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
                 where="project.yaml: evaluation.slices",
                 hint=nearest(column, request),
             )
+
+
+def _check_policy(files: SourceFiles, source: Source) -> None:
+    """The contract's policies must speak of rules and clocks that the source has."""
+    where = f"project.yaml: sources.{source.name}.contract"
+    for rule in files.contract.rules:
+        if rule not in source.rule_names():
+            raise ConfigurationError(
+                f"the contract of source '{source.name}' has no rule '{rule}'",
+                where=f"{where}.rules",
+                hint=nearest(rule, source.rule_names()),
+            )
+    if files.contract.freshness and source.static:
+        raise ConfigurationError("a static source has no newest event", where=f"{where}.freshness")

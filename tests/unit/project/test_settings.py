@@ -19,7 +19,7 @@ from raypipe.project.load import read_settings
         (
             {"sources.stock.contract.top": 1},
             "unknown key 'top'",
-            ["sources.stock.contract.top", "known: max_share, on_"],
+            ["sources.stock.contract.top", "known: freshness, max_share, on_"],
         ),
         ({"features.chunk_row": 5}, "unknown key 'chunk_row'", ["features.chunk_row", "did you mean 'chunk_rows'?"]),
         ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: evaluation, features, name"]),
