@@ -112,7 +112,7 @@ def ray_errors(what: str) -> Iterator[None]:
         raise ClusterError(
             f"{what} ran out of memory",
             got=str(error).splitlines()[0],
-            hint="use more partitions (features.partitions) or fewer workers, or a machine with more memory",
+            hint="smaller tasks (features.task_rows) or fewer workers, or a machine with more memory",
         ) from None
     except RayError as error:
         raise ClusterError(f"{what} failed", got=str(error).strip().splitlines()[-1]) from error

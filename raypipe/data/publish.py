@@ -68,19 +68,38 @@ def publish(folder: Path, build: Callable[[Path], dict[str, Any]]) -> Output:
     found = find(folder)
     if found:
         return found
-    attempt = f"attempt-{uuid.uuid4().hex[:12]}"
-    (folder / attempt).mkdir(parents=True)
+    attempt = begin(folder)
     try:
-        manifest = build(folder / attempt) | {"attempt": attempt}
+        manifest = build(attempt)
     except BaseException:
-        shutil.rmtree(folder / attempt, ignore_errors=True)
+        shutil.rmtree(attempt, ignore_errors=True)
         raise
-    if not create_json(folder / MANIFEST, manifest):
-        shutil.rmtree(folder / attempt, ignore_errors=True)
+    return commit(attempt, manifest)
+
+
+def begin(folder: Path) -> Path:
+    """An empty attempt folder for the output in `folder`, for files that many processes write; `commit` ends it."""
+    attempt = folder / f"attempt-{uuid.uuid4().hex[:12]}"
+    attempt.mkdir(parents=True)
+    return attempt
+
+
+def commit(attempt: Path, manifest: dict[str, Any]) -> Output:
+    """Publish what was written into `attempt`, or, if another writer was first, throw it away and return theirs."""
+    folder = attempt.parent
+    if not create_json(folder / MANIFEST, manifest | {"attempt": attempt.name}):
+        shutil.rmtree(attempt, ignore_errors=True)
     output = find(folder)
     assert output is not None
-    _remove_abandoned(folder, keep=output.manifest["attempt"], now=time.time())
-    return Output(folder, output.manifest, reused=output.manifest["attempt"] != attempt)
+    remove_abandoned(folder, keep=output.manifest["attempt"], now=time.time())
+    return Output(folder, output.manifest, reused=output.manifest["attempt"] != attempt.name)
+
+
+def discard(attempt: Path) -> None:
+    """Throw an attempt away unless it is the published one."""
+    output = find(attempt.parent)
+    if output is None or output.manifest["attempt"] != attempt.name:
+        shutil.rmtree(attempt, ignore_errors=True)
 
 
 def create_json(path: Path, document: Any) -> bool:
@@ -96,7 +115,8 @@ def create_json(path: Path, document: Any) -> bool:
     return True
 
 
-def _remove_abandoned(folder: Path, *, keep: str, now: float) -> None:
+def remove_abandoned(folder: Path, *, keep: str, now: float) -> None:
+    """Remove attempts that nobody has written to for a day."""
     for path in folder.glob("attempt-*"):
         try:
             age_s = now - path.stat().st_mtime

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import polars as pl
 
 from raypipe.definitions.durations import microseconds
@@ -39,3 +41,10 @@ def part_of(time: pl.Expr, split: Split) -> pl.Expr:
         .then(pl.lit(EMBARGO))
         .otherwise(pl.lit(TEST))
     )
+
+
+def boundaries(split: Split) -> list[datetime]:
+    """The moments at which `part_of` changes, in order."""
+    embargo = timedelta(microseconds=embargo_us(split))
+    moments = [split.validation_from - embargo, split.validation_from, split.test_from - embargo, split.test_from]
+    return sorted({*moments, *(moment for moment in (split.train_from, split.test_to) if moment)})

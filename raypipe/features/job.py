@@ -1,4 +1,4 @@
-"""What both plans of a training set share: the job, and writing one chunk of it."""
+"""What both plans share: the job of building some partitions, what it reads, and writing one chunk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from typing import Any
 
 import polars as pl
 
-from raypipe.data.sources import PreparedSource
-from raypipe.data.split import PARTS
+from raypipe.definitions import FeatureView, LatestView
 from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME
-from raypipe.definitions.source import ROW
-from raypipe.features.spine import CHUNK, PART, spine, trainable
+from raypipe.definitions.source import EVENT_TIME, ROW
+from raypipe.features.partitions import Partition, Sources, moment, oldest_event, reaching, us
+from raypipe.features.point_in_time import event_columns
+from raypipe.features.spine import CHUNK, PARTITION, file_of, rows_of_chunk, spine
 from raypipe.project import Project
 
-Sources = Mapping[str, PreparedSource]
+
+@dataclass(frozen=True)
+class Build:
+    """A partition to build: its chunks with their rows, and the attempt folder its files go to."""
+
+    partition: Partition
+    chunks: Mapping[int, int]
+    attempt: Path
 
 
 @dataclass(frozen=True)
@@ -28,33 +36,79 @@ class Job:
     definitions: str  # the digest of what the driver loaded: a worker must build from the same
     sources: Sources
     as_of: datetime | None
-    attempt: Path
+    builds: tuple[Build, ...]  # neighbours in time, oldest first
 
-    def scan(self, project: Project, name: str, start: int = 0, length: int | None = None) -> pl.LazyFrame:
-        """A source's accepted rows (or a slice of them) as they were known at `as_of`."""
-        return self.sources[name].scan(as_of=self.as_of).slice(start, length)
+    @property
+    def start(self) -> datetime:
+        return self.builds[0].partition.start
 
-    def spine(self, project: Project, start: int = 0, length: int | None = None) -> pl.LazyFrame:
+    @property
+    def end(self) -> datetime:
+        return self.builds[-1].partition.end
+
+    def events(
+        self, view: FeatureView | LatestView, files: set[int] | None = None, rows: tuple[int, int] | None = None
+    ) -> pl.LazyFrame:
+        """What the view sees of its source's rows in the time of the job; of some files only (by `row_base`), and of
+        these from one `__row` to before another."""
+        source = self.sources[view.source.name]
+        reached = reaching(view, source, self.start, self.end, self.as_of)
+        kept = [part for part in reached if files is None or part.row_base in files]
+        frame = source.scan(as_of=self.as_of, parts=kept)
+        if rows is not None:
+            frame = frame.filter(pl.col(ROW).is_between(*rows, closed="left"))
+        if not view.source.static:
+            oldest, event = oldest_event(view, us(self.start)), pl.col(EVENT_TIME)
+            frame = frame.filter(event < pl.lit(self.end))
+            frame = frame if oldest is None else frame.filter(event >= pl.lit(moment(oldest)))
+        return frame.select(event_columns(view))
+
+    def spine(self, project: Project, files: set[int] | None = None) -> pl.LazyFrame:
+        """The spine rows of the job's partitions; of some files only, by `row_base`."""
         label = project.definitions.label
-        return spine(label, self.scan(project, label.spine.name, start, length), project.settings, start)
+        source = self.sources[label.spine.name]
+        wanted = {file for build in self.builds for file in build.partition.files}
+        parts = [p for p in source.parts if p.row_base in wanted and (files is None or p.row_base in files)]
+        rows = spine(label, source.scan(as_of=self.as_of, parts=parts), project.settings)
+        return rows.filter(pl.col(PARTITION).is_in([build.partition.start for build in self.builds]))
 
-    def chunk(self, project: Project, chunk: int) -> pl.DataFrame:
-        """The trainable spine rows of one chunk, in row order."""
-        return trainable(self.spine(project)).filter(pl.col(CHUNK) == chunk).drop(CHUNK).sort(ROW).collect()
+    def chunk(self, project: Project, build: Build, chunk: int) -> pl.DataFrame:
+        """The spine rows of one chunk of a partition, in row order."""
+        first, end = rows_of_chunk(chunk, project.settings.features.chunk_rows)
+        rows = self.spine(project, {file_of(chunk)}).filter(pl.col(ROW).is_between(first, end, closed="left"))
+        return rows.filter(pl.col(PARTITION) == pl.lit(build.partition.start)).sort(ROW).collect()
 
 
-def write_part(
-    project: Project, chunk: int, rows: pl.DataFrame, features: list[pl.DataFrame], attempt: Path
-) -> list[dict[str, Any]]:
-    """Write one chunk: `rows` (of the spine, in row order) beside each view's feature columns, a file a part."""
-    names, definitions = list(project.definitions.features()), project.definitions
-    frame = pl.concat([rows, *(f.drop(ROW) for f in features)], how="horizontal")
-    frame = frame.select(ROW, *definitions.label.request, PREDICTION_TIME, LABEL_KNOWN_TIME, *names, LABEL, PART)
+def put_together(project: Project, rows: pl.DataFrame, computed: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Spine rows with all features in the definitions' order; `computed` holds the views that look at a source, each
+    in the order of `rows`. Adds the views that need the row alone, which may read the features before them."""
+    frame = rows
+    for view in project.definitions.views:
+        if isinstance(view, FeatureView | LatestView):
+            frame = frame.hstack(computed[view.name].drop(ROW))
+        else:
+            frame = frame.with_columns(view.columns())
+    names, label = list(project.definitions.features()), project.definitions.label
+    return frame.select(ROW, *label.request, PREDICTION_TIME, LABEL_KNOWN_TIME, *names, LABEL)
+
+
+def write_chunk(frame: pl.DataFrame, chunk: int, attempt: Path) -> dict[str, Any]:
+    """Write the rows of one chunk, those with a label and those without apart; return the files with what they hold."""
     files = []
-    for part in PARTS:
-        piece = frame.filter(pl.col(PART) == part).drop(PART)
-        if piece.height:
-            name = f"{part}-{chunk:06d}.parquet"
-            piece.write_parquet(attempt / name, compression="zstd", compression_level=1)
-            files.append({"name": name, "part": part, "rows": piece.height})
-    return files
+    for kind, rows in (
+        ("rows", frame.filter(pl.col(LABEL).is_not_null())),
+        ("unlabelled", frame.filter(pl.col(LABEL).is_null())),
+    ):
+        if rows.height:
+            name = f"{kind}-{chunk:016x}.parquet"
+            rows.write_parquet(attempt / name, compression="zstd", compression_level=1)
+            files.append({"name": name, "rows": rows.height, "labelled": kind == "rows"})
+    nulls = dict(zip(frame.columns, frame.null_count().row(0), strict=True))
+    sizes = {column.name: column.estimated_size() for column in frame.get_columns()}
+    return {"files": files, "nulls": nulls, "bytes": sizes}
+
+
+def by_chunk(rows: pl.DataFrame) -> list[tuple[datetime, int, int, int]]:
+    """Partition, chunk, first place and length of each chunk of spine rows that are sorted by both."""
+    found = rows.with_row_index("__at").group_by(PARTITION, CHUNK, maintain_order=True)
+    return list(found.agg(pl.col("__at").first(), pl.len()).iter_rows())

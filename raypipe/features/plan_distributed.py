@@ -1,200 +1,143 @@
-"""The plan for larger inputs: Ray Data, one shuffle by (view, entity), then a file's worth of rows a task.
+"""The plan for larger inputs: Ray Data, in three stages that meet in files under the storage root.
 
-1. Scan: tasks read slices of the prepared sources and of the spine, once for each window view, and tag each
-   row with its view and the hash of its entity.
-2. Shuffle: Ray Data brings all rows of a (view, entity) together; tasks compute the features of their partition
-   and write them by chunk.
-3. Assemble: a task a chunk reads its spine rows and their features, adds the views that need no shuffle (request,
-   static and latest views, whose sources are small beside the windows'), and writes the chunk's files.
+1. Exchange: each task reads a slice of a source once and writes, for every view of it, the rows by hash of their
+   entity and by time; likewise the spine. (raypipe.features.exchange)
+2. Compute: a task takes one bucket of one view's entities, or, where an entity is hot, only some time of it with what
+   the windows reach back, computes the features of its spine rows and writes them by chunk.
+3. Assemble: a task reads the spine rows of some chunks and their features, adds the views that need no exchange
+   (request, derived and static views), and writes the files. A partition is handed on when its last chunk is written.
 
 No step brings a table to the driver: only file names and row counts come back.
 """
 
 from __future__ import annotations
 
-import uuid
+import time
 from collections import defaultdict
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-import orjson
 import polars as pl
 import pyarrow as pa
-import ray
-import ray.data
 
 from raypipe.cluster.connect import cpus, prepare_ray_data, ray_errors
-from raypipe.definitions import FeatureView, RequestView, View
+from raypipe.definitions import LatestView
 from raypipe.definitions.label import PREDICTION_TIME
-from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW, TIME
-from raypipe.errors import DefinitionError
-from raypipe.features.job import Job, write_part
-from raypipe.features.point_in_time import event_columns, view_features
-from raypipe.features.spine import CHUNK, trainable
-from raypipe.project import Project, load_project
+from raypipe.definitions.source import ROW
+from raypipe.features.exchange import Exchange, Scratch, compute_tasks, scan_tasks
+from raypipe.features.job import Build, Job, by_chunk, put_together, write_chunk
+from raypipe.features.partitions import Grid
+from raypipe.features.point_in_time import view_features
+from raypipe.features.ray_items import answers, item_of, load, tasks, to_table
+from raypipe.features.spine import CHUNK, PARTITION, chunk_of
+from raypipe.project import Project
 
-VIEW, IS_SPINE, SHUFFLE_KEY = "__view", "__is_spine", "__shuffle_key"
-SLICE_ROWS = 128 * 1024
+ASSEMBLED_ROWS = 128 * 1024  # spine rows that one task of the last stage writes
 
 
-def run(project: Project, job: Job) -> list[dict[str, Any]]:
-    """Write all files of the training set; return their names, parts and rows. Runs in the driver, on a Ray cluster."""
+def run(project: Project, job: Job) -> Iterator[tuple[Build, list[dict[str, Any]], dict[str, float]]]:
+    """Write all files of each partition; yields it with what its chunks hold, and seconds by view. Runs in the driver,
+    on a Ray cluster."""
     prepare_ray_data()
-    with ray_errors("building features"):
-        return _run(project, job)
+    with ray_errors("building features"), Scratch.make(project.storage) as scratch:
+        exchange = Exchange.of(project, job, scratch.folder, int(cpus()))
+        pieces, seconds = _compute(job, exchange, project)
+        yield from _assembled(job, pieces, seconds, exchange)
 
 
-def _run(project: Project, job: Job) -> list[dict[str, Any]]:
-    windows = [view.name for view in project.definitions.views if isinstance(view, FeatureView)]
-    pieces = _compute_windows(project, job, windows) if windows else {}
-    rows = job.sources[project.definitions.label.spine.name].rows
-    chunks = [
-        {"chunk": c, "pieces": pieces.get(c, {})} for c in range(-(-rows // project.settings.features.chunk_rows))
-    ]
-    parts = _tasks(chunks).map_batches(partial(_assemble, job=job), batch_size=1, batch_format="pyarrow")
-    files = [row for row in parts.take_all() if row["rows"]]
-    for path in job.attempt.glob("window-*.parquet"):
-        path.unlink()
-    return files
+Pieces = dict[tuple[str, int], dict[str, list[tuple[str, int]]]]  # (partition, chunk): by view, file and batch
 
 
-def _tasks(items: list[dict[str, Any]]) -> ray.data.Dataset:
-    """One block an item, so that each is a task of its own; an item travels as JSON."""
-    return ray.data.from_items(
-        [{"item": orjson.dumps(item).decode()} for item in items], override_num_blocks=len(items)
+def _compute(job: Job, exchange: Exchange, project: Project) -> tuple[Pieces, dict[str, float]]:
+    """The features of all views that look at a source with a clock, by chunk."""
+    scans = scan_tasks(project, job, exchange)
+    if not scans:
+        return {}, {}
+    scanned = tasks(scans).map_batches(partial(_scan, job=job, exchange=exchange), batch_size=1, batch_format="pyarrow")
+    wanted = compute_tasks(exchange, list(answers(scanned)))
+    computed = tasks(wanted).map_batches(
+        partial(_features, job=job, exchange=exchange), batch_size=1, batch_format="pyarrow"
     )
+    pieces: Pieces = defaultdict(lambda: defaultdict(list))
+    seconds: dict[str, float] = defaultdict(float)
+    for row in answers(computed):
+        pieces[row["partition"], row["chunk"]][row["view"]].append((row["file"], row["batch"]))
+        seconds[row["view"]] += row["seconds"]
+    return pieces, seconds
 
 
-def _compute_windows(project: Project, job: Job, windows: list[str]) -> dict[int, dict[str, list[str]]]:
-    """Files of window features by chunk and view."""
-    slices = []
-    for at, name in enumerate(windows):
-        view = _view(project, name)
-        for kind, source in (("events", view.source.name), ("spine", project.definitions.label.spine.name)):
-            starts = range(0, max(job.sources[source].rows, 1), SLICE_ROWS)
-            slices += [{"view": at, "kind": kind, "start": start} for start in starts]
-    dataset = (
-        _tasks(slices)
-        .map_batches(partial(_scan, job=job, windows=windows), batch_size=1, batch_format="pyarrow")
-        .repartition(project.settings.features.partitions or 2 * int(cpus()), keys=[SHUFFLE_KEY])
-        .map_batches(partial(_features, job=job, windows=windows), batch_size=None, batch_format="pyarrow")
+def _assembled(
+    job: Job, pieces: Pieces, seconds: dict[str, float], exchange: Exchange
+) -> Iterator[tuple[Build, list[dict[str, Any]], dict[str, float]]]:
+    """Each partition as its last chunk comes in."""
+    groups: list[dict[str, Any]] = []
+    for at, build in enumerate(job.builds):
+        rows = ASSEMBLED_ROWS
+        for chunk, count in build.chunks.items():
+            if rows >= ASSEMBLED_ROWS:
+                groups.append({"build": at, "chunks": []})
+                rows = 0
+            found = pieces.get((build.partition.start.isoformat(), chunk), {})
+            groups[-1]["chunks"].append([chunk, found])
+            rows += count
+    if not groups:
+        return
+    written = tasks(groups).map_batches(
+        partial(_assemble, job=job, exchange=exchange), batch_size=1, batch_format="pyarrow"
     )
-    found: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for row in dataset.take_all():
-        found[row["chunk"]][row["view"]].append(row["file"])
-    return {chunk: {view: sorted(files) for view, files in views.items()} for chunk, views in found.items()}
+    all_rows = max(sum(build.partition.rows for build in job.builds), 1)
+    done: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for item in answers(written):
+        build = job.builds[item["build"]]
+        done[item["build"]] += item["chunks"]
+        if len(done[item["build"]]) == len(build.chunks):
+            share = build.partition.rows / all_rows
+            yield build, done.pop(item["build"]), {view: took * share for view, took in seconds.items()}
 
 
 # ---- what runs in Ray Data tasks ---------------------------------------------------------------
 
 
-@cache
-def _load(folder: str, definitions: str) -> Project:
-    project = load_project(folder)
-    if project.definitions.digest() != definitions:
-        raise DefinitionError(
-            "features.py has changed while the training set was built", where=folder, hint="run again"
-        )
-    return project
+def _scan(batch: pa.Table, job: Job, exchange: Exchange) -> pa.Table:
+    """Write one slice of a source, or of the spine, by view, time and hash of the entity."""
+    project = load(job)
+    return to_table(exchange.write(project, job, item_of(batch)))
 
 
-def _project(job: Job) -> Project:
-    """The project as the driver loaded it, once a worker process. Raises DefinitionError if its files have changed."""
-    return _load(job.folder, job.definitions)
+def _features(batch: pa.Table, job: Job, exchange: Exchange) -> pa.Table:
+    """Compute one view's features for the spine rows of one bucket and time, and write them, a batch a chunk."""
+    project, item = load(job), item_of(batch)
+    began, view = time.monotonic(), exchange.view(project, item["view"])
+    events = exchange.read(view, item["events"], job.events(view, set()))
+    asked = exchange.read(view, item["spine"], job.spine(project, set()))
+    grid, settings = Grid.of(project.settings), project.settings.features
+    keys = asked.select(
+        ROW,
+        grid.start(pl.col(PREDICTION_TIME)).alias(PARTITION),
+        chunk_of(pl.col(ROW), settings.chunk_rows).alias(CHUNK),
+    )
+    computed = keys.hstack(view_features(view, events, asked).drop(ROW)).sort(PARTITION, CHUNK, ROW)
+    del events, asked
+    places = by_chunk(computed)
+    file = exchange.write_batches(computed.drop(PARTITION, CHUNK), places)
+    second = (time.monotonic() - began) / computed.height
+    return to_table([
+        {"view": view.name, "partition": start.isoformat(), "chunk": chunk, "file": file, "batch": number,
+         "seconds": second * length}
+        for number, (start, chunk, _, length) in enumerate(places)
+    ])  # fmt: skip
 
 
-def _view(project: Project, name: str) -> FeatureView:
-    return next(v for v in project.definitions.views if isinstance(v, FeatureView) and v.name == name)
-
-
-def _item(batch: pa.Table) -> dict[str, Any]:
-    return dict(orjson.loads(batch["item"][0].as_py()))
-
-
-def _shuffle_schema(project: Project, windows: list[str]) -> pl.Schema:
-    """One schema for the rows of all views, events and spine alike."""
-    request = project.definitions.label.request_schema()
-    columns: dict[str, pl.DataType] = {
-        VIEW: pl.Int32(),
-        IS_SPINE: pl.Boolean(),
-        SHUFFLE_KEY: pl.UInt64(),
-        CHUNK: pl.Int64(),
-    }
-    for name in windows:
-        view = _view(project, name)
-        columns |= {c: request[c] for c in view.entity}
-        columns |= {PREDICTION_TIME: project.definitions.label.request_scope()[PREDICTION_TIME]}
-        empty = pl.DataFrame(schema=view.source.schema()).lazy().with_columns(_clock_placeholders())
-        columns |= dict(empty.select(event_columns(view)).collect_schema())
-    return pl.Schema(columns)
-
-
-def _clock_placeholders() -> list[pl.Expr]:
-    return [pl.lit(0, pl.Int64).alias(ROW), *(pl.lit(None, TIME).alias(name) for name in (EVENT_TIME, KNOWN_TIME))]
-
-
-def _scan(batch: pa.Table, job: Job, windows: list[str]) -> pa.Table:
-    """Read one slice of a source or of the spine for one view, and say where each row belongs."""
-    project, item = _project(job), _item(batch)
-    view = _view(project, windows[item["view"]])
-    if item["kind"] == "events":
-        rows = (
-            job.scan(project, view.source.name, item["start"], SLICE_ROWS)
-            .select(event_columns(view))
-            .drop_nulls(view.entity)
-        )
-    else:
-        spine = trainable(job.spine(project, item["start"], SLICE_ROWS))
-        rows = spine.select(ROW, CHUNK, *view.entity, PREDICTION_TIME)
-    has_entity = pl.all_horizontal(pl.col(c).is_not_null() for c in view.entity)
-    entity = pl.struct(pl.lit(item["view"]), *view.entity).hash(seed=0)
-    tagged = rows.with_columns(
-        pl.lit(item["view"], pl.Int32).alias(VIEW),
-        pl.lit(item["kind"] == "spine").alias(IS_SPINE),
-        pl.when(has_entity).then(entity).otherwise(pl.col(ROW).hash(seed=0)).alias(SHUFFLE_KEY),
-    ).collect()
-    schema = _shuffle_schema(project, windows)
-    return pl.concat([pl.DataFrame(schema=schema), tagged], how="diagonal").select(schema.names()).to_arrow()
-
-
-def _features(batch: pa.Table, job: Job, windows: list[str]) -> pa.Table:
-    """Compute the window features of one partition and write them, a file a view and chunk."""
-    project, rows = _project(job), pl.DataFrame(batch)
-    written: list[dict[str, Any]] = []
-    for at, name in enumerate(windows):
-        view, mine = _view(project, name), rows.filter(pl.col(VIEW) == at)
-        spine = mine.filter(pl.col(IS_SPINE)).select(ROW, CHUNK, *view.entity, PREDICTION_TIME)
-        if spine.height:
-            computed = view_features(view, mine.filter(~pl.col(IS_SPINE)), spine).with_columns(spine[CHUNK])
-            for (chunk,), piece in computed.group_by(CHUNK):
-                file = f"window-{uuid.uuid4().hex}.parquet"
-                piece.drop(CHUNK).write_parquet(job.attempt / file, compression="lz4")
-                written.append({"chunk": chunk, "view": name, "file": file})
-    schema = pa.schema([("chunk", pa.int64()), ("view", pa.string()), ("file", pa.string())])
-    return pa.Table.from_pylist(written, schema=schema)
-
-
-def _assemble(batch: pa.Table, job: Job) -> pa.Table:
-    """Put the features of one chunk beside its spine rows and write its files."""
-    project, item = _project(job), _item(batch)
-    rows = job.chunk(project, item["chunk"])
-    features = [_chunk_features(view, project, job, rows, item["pieces"]) for view in project.definitions.views]
-    files = write_part(project, item["chunk"], rows, features, job.attempt) if rows.height else []
-    schema = pa.schema([("name", pa.string()), ("part", pa.string()), ("rows", pa.int64())])
-    return pa.Table.from_pylist(files, schema=schema)
-
-
-def _chunk_features(view: View, project: Project, job: Job, rows: pl.DataFrame, pieces: dict[str, Any]) -> pl.DataFrame:
-    if isinstance(view, RequestView):
-        return rows.select(ROW, *view.columns())
-    if isinstance(view, FeatureView):
-        return _read_pieces(job.attempt, pieces[view.name], rows)
-    events = job.scan(project, view.source.name).select(event_columns(view)).collect()
-    return view_features(view, events, rows)
-
-
-def _read_pieces(attempt: Path, files: list[str], rows: pl.DataFrame) -> pl.DataFrame:
-    frame = pl.concat([pl.read_parquet(attempt / file) for file in files]).sort(ROW)
-    assert frame[ROW].equals(rows[ROW]), "a shuffle lost or repeated rows"
-    return frame
+def _assemble(batch: pa.Table, job: Job, exchange: Exchange) -> pa.Table:
+    """Put the features of some chunks beside their spine rows and write their files."""
+    project, item = load(job), item_of(batch)
+    build, chunks = job.builds[item["build"]], []
+    static = [v for v in project.definitions.views if isinstance(v, LatestView) and v.source.static]
+    events = {view.name: job.events(view).collect() for view in static}
+    for chunk, pieces in item["chunks"]:
+        rows = job.chunk(project, build, chunk)
+        computed = {name: exchange.read_batches(places, rows) for name, places in pieces.items()}
+        computed |= {view.name: view_features(view, events[view.name], rows) for view in static}
+        chunks.append(write_chunk(put_together(project, rows, computed), chunk, build.attempt))
+    return to_table([{"build": item["build"], "chunks": chunks}])

@@ -1,33 +1,37 @@
-"""The plan for small inputs: one process, one view after the other."""
+"""The plan for small inputs: one process, one view after the other, a thread a core."""
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 
-from raypipe.definitions import RequestView, View
+from raypipe.definitions import FeatureView, LatestView
 from raypipe.definitions.source import ROW
-from raypipe.features.job import Job, write_part
-from raypipe.features.point_in_time import event_columns, view_features
-from raypipe.features.spine import CHUNK, trainable
+from raypipe.features.job import Build, Job, by_chunk, put_together, write_chunk
+from raypipe.features.point_in_time import view_features
+from raypipe.features.spine import CHUNK, PARTITION
 from raypipe.project import Project
 
 
-def run(project: Project, job: Job) -> list[dict[str, Any]]:
-    """Write all files of the training set; return their names, parts and rows."""
-    rows = trainable(job.spine(project)).sort(ROW).collect()
-    features = [_features(view, project, job, rows) for view in project.definitions.views]
-    files = []
-    for (chunk,), index in rows.with_row_index("__at").group_by(CHUNK, maintain_order=True):
-        start, length = index["__at"][0], index.height
-        pieces = [frame.slice(start, length) for frame in features]
-        files += write_part(project, chunk, rows.slice(start, length).drop(CHUNK), pieces, job.attempt)
-    return files
-
-
-def _features(view: View, project: Project, job: Job, rows: pl.DataFrame) -> pl.DataFrame:
-    if isinstance(view, RequestView):
-        return rows.select(ROW, *view.columns())
-    events = job.scan(project, view.source.name).select(event_columns(view)).collect()
-    return view_features(view, events, rows)
+def run(project: Project, job: Job) -> Iterator[tuple[Build, list[dict[str, Any]], dict[str, float]]]:
+    """Write all files of each partition; yields it with what its chunks hold, and seconds by view."""
+    rows = job.spine(project).sort(PARTITION, CHUNK, ROW).collect()
+    computed, seconds = {}, {}
+    for view in project.definitions.views:
+        if isinstance(view, FeatureView | LatestView):
+            began = time.monotonic()
+            computed[view.name] = view_features(view, job.events(view).collect(), rows, threads=pl.thread_pool_size())
+            seconds[view.name] = time.monotonic() - began
+    builds = {build.partition.start: build for build in job.builds}
+    written: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for start, chunk, at, length in by_chunk(rows):
+        pieces = {name: frame.slice(at, length) for name, frame in computed.items()}
+        frame = put_together(project, rows.slice(at, length), pieces)
+        written[start].append(write_chunk(frame, chunk, builds[start].attempt))
+    for start, build in builds.items():
+        share = build.partition.rows / max(rows.height, 1)
+        yield build, written[start], {name: took * share for name, took in seconds.items()}

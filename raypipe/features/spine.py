@@ -1,25 +1,35 @@
-"""The spine: the rows to predict for, with their label, part of the split and chunk."""
+"""The spine: the rows to predict for, with their label, time partition and chunk."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import polars as pl
 
+from raypipe.data.parts import ROW_BITS
 from raypipe.data.split import EMBARGO, OUTSIDE, PARTS, embargo_us, part_of
 from raypipe.definitions import Label
 from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME
-from raypipe.definitions.source import KNOWN_TIME, ROW
+from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW
 from raypipe.errors import ConfigurationError, NotEnoughDataError
+from raypipe.features.partitions import Grid, Partition
 from raypipe.project.settings import Settings, Split
 
-PART, CHUNK = "__part", "__chunk"
+PARTITION, CHUNK = "__partition", "__chunk"
+FILE_ROWS = 1 << ROW_BITS  # the numbers that `__row` has for each file
 
 
-def spine(label: Label, rows: pl.LazyFrame, settings: Settings, start: int = 0) -> pl.LazyFrame:
-    """Each row of the spine's prepared source with request columns, prediction time, label (null: unknown),
-    the label's known time, its part of the split, and its chunk: a file's worth of rows of one part.
-    `start` is the place of the first of `rows` among the source's."""
+def spine(label: Label, rows: pl.LazyFrame, settings: Settings) -> pl.LazyFrame:
+    """Each row of the spine's prepared source with request columns, prediction time, label (null: unknown), the
+    label's known time, the start of its time partition, and its chunk: a file's worth of rows of one input file.
+
+    A row that a correction replaced is not predicted for; the correction is.
+    """
+    if label.spine.corrections:
+        rows = rows.filter(pl.col(REPLACED_AT).is_null())
     return rows.select(
         ROW,
         *label.request,
@@ -27,36 +37,73 @@ def spine(label: Label, rows: pl.LazyFrame, settings: Settings, start: int = 0) 
         label.target.alias(LABEL),
         pl.col(KNOWN_TIME).alias(LABEL_KNOWN_TIME),
     ).with_columns(
-        part_of(pl.col(PREDICTION_TIME), settings.split).alias(PART),
-        ((pl.int_range(pl.len(), dtype=pl.Int64) + start) // settings.features.chunk_rows).alias(CHUNK),
+        Grid.of(settings).start(pl.col(PREDICTION_TIME)).alias(PARTITION),
+        chunk_of(pl.col(ROW), settings.features.chunk_rows).alias(CHUNK),
     )
 
 
-def trainable(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of the three parts whose label is known."""
-    return frame.filter(pl.col(PART).is_in(PARTS) & pl.col(LABEL).is_not_null())
+def chunk_of(row: pl.Expr, chunk_rows: int) -> pl.Expr:
+    """The chunk of a row: every `chunk_rows` rows of its file."""
+    return row // FILE_ROWS * FILE_ROWS + row % FILE_ROWS // chunk_rows
 
 
-def count_rows(frame: pl.LazyFrame, settings: Settings) -> dict[str, Any]:
-    """Rows a part and what was left out, checked: every part has both labels, the embargo is long enough.
+def file_of(chunk: int) -> int:
+    """The input file of a chunk (or of a row), by its `row_base`."""
+    return chunk // FILE_ROWS * FILE_ROWS
 
-    Raises NotEnoughDataError or ConfigurationError.
-    """
-    counts = (
-        frame.group_by(PART)
+
+def rows_of_chunk(chunk: int, chunk_rows: int) -> tuple[int, int]:
+    """The first `__row` of a chunk, and the first after it."""
+    base, number = file_of(chunk), chunk % FILE_ROWS
+    return base + number * chunk_rows, base + (number + 1) * chunk_rows
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the spine holds: its partitions in order of time, and the chunks of each with their rows."""
+
+    partitions: list[Partition]
+    chunks: dict[datetime, dict[int, int]]
+    counts: dict[str, dict[str, Any]]  # of each part of the split: rows (labelled), unlabelled, positives, horizon_us
+
+
+def survey(frame: pl.LazyFrame, settings: Settings) -> Survey:
+    """Count the spine's rows in one streaming pass; rows without a prediction time are nowhere."""
+    split = part_of(pl.col(PARTITION), settings.split)
+    found = (
+        frame.filter(pl.col(PARTITION).is_not_null())
+        .group_by(PARTITION, CHUNK)
         .agg(
+            pl.len().alias("all"),
             pl.col(LABEL).is_not_null().sum().alias("rows"),
             pl.col(LABEL).is_null().sum().alias("unlabelled"),
-            pl.col(LABEL).mean().alias("positive_share"),
+            pl.col(LABEL).sum().alias("positives"),
             (pl.col(LABEL_KNOWN_TIME) - pl.col(PREDICTION_TIME))
             .filter(pl.col(LABEL).is_not_null())
             .max()
             .dt.total_microseconds()
             .alias("horizon_us"),
         )
+        .with_columns(split.alias("part"))
+        .sort(PARTITION, CHUNK)
         .collect(engine="streaming")
-        .rows_by_key(PART, named=True, unique=True)
     )
+    grid, chunks = Grid.of(settings), {}
+    partitions = []
+    for (start, part), group in found.group_by(PARTITION, "part", maintain_order=True):
+        assert isinstance(start, datetime)
+        files = sorted({file_of(chunk) for chunk in group[CHUNK]})
+        partitions.append(Partition(start, grid.end(start), str(part), int(group["all"].sum()), tuple(files)))
+        chunks[start] = dict(group.select(CHUNK, "all").iter_rows())
+    counts = found.group_by("part").agg(pl.col("rows", "unlabelled", "positives").sum(), pl.col("horizon_us").max())
+    return Survey(partitions, chunks, counts.rows_by_key("part", named=True, unique=True))
+
+
+def check_split(counts: dict[str, dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    """Rows a part and what was left out; every part has both labels, and the embargo is long enough.
+
+    Raises NotEnoughDataError or ConfigurationError.
+    """
     for part in PARTS:
         _check_part(part, counts.get(part), settings.split)
     longest = max(counts[part]["horizon_us"] for part in PARTS)
@@ -69,7 +116,10 @@ def count_rows(frame: pl.LazyFrame, settings: Settings) -> dict[str, Any]:
             expected=f"at least {hours:.1f} h: the longest time from a prediction to its known outcome",
         )
     return {
-        "parts": {part: {k: counts[part][k] for k in ("rows", "positive_share")} for part in PARTS},
+        "parts": {
+            part: {"rows": counts[part]["rows"], "positive_share": counts[part]["positives"] / counts[part]["rows"]}
+            for part in PARTS
+        },
         "left_out": {
             "embargo": _all_rows(counts.get(EMBARGO)),
             "outside the split": _all_rows(counts.get(OUTSIDE)),
@@ -91,7 +141,12 @@ def _check_part(part: str, count: dict[str, Any] | None, split: Split) -> None:
             got=f"validation_from {split.validation_from:%Y-%m-%d}, test_from {split.test_from:%Y-%m-%d}",
             hint="move the boundaries into the time that the data covers",
         )
-    if count and count["positive_share"] in (0.0, 1.0):
+    if count and count["positives"] in (0, rows):
         raise NotEnoughDataError(
-            f"all {rows} labels of {part} are the same", where="project.yaml: split", got=bool(count["positive_share"])
+            f"all {rows} labels of {part} are the same", where="project.yaml: split", got=bool(count["positives"])
         )
+
+
+def within(partitions: Sequence[Partition], first: datetime | None, last: datetime | None) -> list[Partition]:
+    """The partitions that overlap the time from `first` to before `last` (None: unbounded)."""
+    return [p for p in partitions if (first is None or p.end > first) and (last is None or p.start < last)]

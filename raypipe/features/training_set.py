@@ -1,7 +1,7 @@
-"""The training set: spine, features and label as Parquet files a part, under a name that is its content's identity.
+"""The training set: the partitions of the three parts of the split, and the transforms learned on the first.
 
-`<storage>/training_sets/<digest>/`: `train-*.parquet`, `validation-*.parquet`, `test-*.parquet` (columns `__row`,
-request columns, `prediction_time`, `label_known_time`, features, `label`) and `transforms.json`.
+`<storage>/training_sets/<digest>/`: a manifest that names the partitions' files (they stay where they were built, see
+raypipe.features.build), and `transforms.json`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, find, publish
 from raypipe.data.split import PARTS, TRAIN
-from raypipe.features import plan_local
-from raypipe.features.job import Job, Sources
-from raypipe.features.spine import count_rows
+from raypipe.errors import DataError
+from raypipe.features.build import FOLDER, Built, build_partitions, folder_of, survey_spine
+from raypipe.features.partitions import Partition, Sources, name_of
+from raypipe.features.spine import Survey, check_split
 from raypipe.features.transforms import Transforms, fit
 from raypipe.project import Project
 from raypipe.project.settings import Features
@@ -44,8 +45,9 @@ class TrainingSet:
         return self.output.manifest
 
     def files(self, part: str) -> list[Path]:
-        """The Parquet files of train, validation or test, in order."""
-        return [self.output.path(file["name"]) for file in self.manifest["files"] if file["part"] == part]
+        """The Parquet files of train, validation or test, in order of time."""
+        storage = self.output.folder.parents[1]
+        return [storage / FOLDER / file["name"] for file in self.manifest["files"] if file["part"] == part]
 
     def rows(self, part: str) -> int:
         return int(self.manifest["parts"][part]["rows"])
@@ -54,17 +56,34 @@ class TrainingSet:
         return Transforms.from_json(orjson.loads(self.output.path(TRANSFORMS).read_bytes()))
 
 
-def identity(project: Project, sources: Sources, as_of: datetime | None) -> dict[str, Any]:
-    """What the name of a training set is the digest of."""
-    return {
+@dataclass(frozen=True)
+class Plan:
+    """What a training set is made of; `digest` is its name."""
+
+    survey: Survey
+    partitions: list[Partition]
+    digest: str
+    named: dict[str, Any]
+
+
+def plan_training_set(project: Project, sources: Sources, as_of: datetime | None = None) -> Plan:
+    """The training set's partitions and name. Reads the spine once; nothing is built.
+
+    Raises NotEnoughDataError or ConfigurationError when the split does not fit the data.
+    """
+    found = survey_spine(project, sources, as_of)
+    check_split(found.counts, project.settings)
+    partitions = [p for p in found.partitions if p.part in PARTS]
+    named = {
         "raypipe": raypipe.__version__,
         "polars": pl.__version__,
         "sources": {name: source.digest for name, source in sorted(sources.items())},
         "definitions": project.definitions.document(),
         "split": project.settings.split.model_dump(mode="json"),
-        "chunk_rows": project.settings.features.chunk_rows,
         "as_of": as_of.isoformat() if as_of else None,
+        "partitions": [name_of(p, project.definitions, sources, project.settings, as_of) for p in partitions],
     }
+    return Plan(found, partitions, digest_of(named), named)
 
 
 def choose_plan(wanted: str, settings: Features, sources: Sources) -> tuple[str, str]:
@@ -78,32 +97,54 @@ def choose_plan(wanted: str, settings: Features, sources: Sources) -> tuple[str,
 
 
 def find_training_set(project: Project, sources: Sources, as_of: datetime | None = None) -> TrainingSet | None:
-    """The training set of these sources and definitions, if it is published."""
-    digest = digest_of(identity(project, sources, as_of))
-    output = find(project.storage / "training_sets" / digest)
-    return TrainingSet(digest, output) if output else None
+    """The training set of these sources and definitions, if it is published and its files are there."""
+    return find_planned(project, plan_training_set(project, sources, as_of))
 
 
-def build_training_set(project: Project, sources: Sources, plan: str, as_of: datetime | None = None) -> TrainingSet:
+def find_planned(project: Project, plan: Plan) -> TrainingSet | None:
+    """As `find_training_set`, of a plan that is made already. Raises DataError if a partition has gone since."""
+    output = find(project.storage / "training_sets" / plan.digest)
+    if output is None:
+        return None
+    training_set = TrainingSet(plan.digest, output)
+    gone = [path for part in PARTS for path in training_set.files(part) if not path.is_file()]
+    if gone:
+        raise DataError(
+            f"{len(gone)} files of the training set are gone",
+            where=str(gone[0]),
+            hint=f"remove the folder {output.folder} and the partitions' own, and run again",
+        )
+    return training_set
+
+
+def build_training_set(
+    project: Project,
+    sources: Sources,
+    plan: str,
+    as_of: datetime | None = None,
+    *,
+    built: Built = lambda partition, output: None,
+    planned: Plan | None = None,
+) -> TrainingSet:
     """Build the training set, or return the one that is there. `plan` is `local` or `distributed`.
 
-    The plan is no part of the identity: both give the same bytes. Raises NotEnoughDataError or
-    ConfigurationError when the split does not fit the data.
+    The plan is no part of the identity: both give the same bytes. Partitions that are there already are reused;
+    `built` hears of each new one. Raises NotEnoughDataError or ConfigurationError when the split does not fit the data.
     """
-    named = identity(project, sources, as_of)
-    digest = digest_of(named)
+    made = planned or plan_training_set(project, sources, as_of)
+    found = find_planned(project, made)
+    if found:
+        return found
+    build_partitions(project, sources, made.survey, made.partitions, plan=plan, as_of=as_of, built=built)
 
-    def build(attempt: Path) -> dict[str, Any]:
-        job = Job(str(project.folder), project.definitions.digest(), sources, as_of, attempt)
-        counts = count_rows(job.spine(project), project.settings)
-        files = _run_plan(project, job, plan)
-        return _finish(project, attempt, files, counts) | {
-            "identity": named,
+    def finish(attempt: Path) -> dict[str, Any]:
+        return _finish(project, attempt, made, sources, as_of) | {
+            "identity": made.named,
             "plan": plan,
             "sources": _lineage(sources),
         }
 
-    return TrainingSet(digest, publish(project.storage / "training_sets" / digest, build))
+    return TrainingSet(made.digest, publish(project.storage / "training_sets" / made.digest, finish))
 
 
 def _lineage(sources: Sources) -> dict[str, Any]:
@@ -114,22 +155,23 @@ def _lineage(sources: Sources) -> dict[str, Any]:
     }
 
 
-def _run_plan(project: Project, job: Job, plan: str) -> list[dict[str, Any]]:
-    if plan == "distributed":
-        from raypipe.features import plan_distributed  # imports Ray
-
-        return plan_distributed.run(project, job)
-    return plan_local.run(project, job)
-
-
-def _finish(project: Project, attempt: Path, files: list[dict[str, Any]], counts: dict[str, Any]) -> dict[str, Any]:
+def _finish(project: Project, attempt: Path, plan: Plan, sources: Sources, as_of: datetime | None) -> dict[str, Any]:
     """Check the row counts, learn the transforms, and say what the manifest shall say."""
-    files = sorted(files, key=lambda f: (PARTS.index(f["part"]), f["name"]))
+    counts, files = check_split(plan.survey.counts, project.settings), []
+    for partition in plan.partitions:
+        output = find(folder_of(project, partition, sources, as_of))
+        assert output is not None, f"partition {partition.name} was not built"
+        where = f"{output.folder.name}/{output.manifest['attempt']}"
+        files += [
+            {"name": f"{where}/{file['name']}", "part": partition.part, "rows": file["rows"]}
+            for file in output.manifest["files"]
+            if file["labelled"]
+        ]
     for part in PARTS:
         written, expected = sum(f["rows"] for f in files if f["part"] == part), counts["parts"][part]["rows"]
-        assert written == expected, f"{part}: wrote {written} rows, expected {expected}"
+        assert written == expected, f"{part}: {written} rows in the partitions, expected {expected}"
     features = project.definitions.features()
-    train = pl.scan_parquet([attempt / f["name"] for f in files if f["part"] == TRAIN])
+    train = pl.scan_parquet([project.storage / FOLDER / f["name"] for f in files if f["part"] == TRAIN], glob=False)
     transforms = fit(features, train)
     (attempt / TRANSFORMS).write_bytes(orjson.dumps(transforms.to_json()))
     return {"files": files, **counts, "features": {name: str(dtype) for name, dtype in features.items()}}

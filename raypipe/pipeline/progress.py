@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.status import Status
 
 
 @dataclass
@@ -18,6 +19,12 @@ class Step:
     words: str = ""
     reused: bool = False
     seconds: float = 0.0
+    status: Status | None = None
+
+    def at(self, words: str) -> None:
+        """Say how far the step is, on a terminal."""
+        if self.status is not None:
+            self.status.update(f"{self.name} ... {words}")
 
     def say(self, words: str, *, reused: bool = False) -> None:
         self.words, self.reused = words, reused
@@ -34,7 +41,7 @@ class Progress:
     def step(self, name: str) -> Iterator[Step]:
         """Time the block; on a terminal a spinner runs meanwhile."""
         step, began = Step(name), time.monotonic()
-        with self.console.status(f"{name} ..."):
+        with self.console.status(f"{name} ...") as step.status:
             yield step
         step.seconds = time.monotonic() - began
         self.steps.append(step)

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from raypipe.data.digest import short
+from raypipe.data.publish import Output, find
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.data.split import PARTS
-from raypipe.errors import GateRefusedError
+from raypipe.errors import GateRefusedError, NotEnoughDataError
 from raypipe.evaluation.evaluate import Evaluation, evaluate
 from raypipe.evaluation.gate import parse
-from raypipe.features.training_set import TrainingSet, build_training_set, choose_plan, find_training_set
+from raypipe.features.build import build_partitions, folder_of, missing, survey_spine
+from raypipe.features.partitions import Partition
+from raypipe.features.spine import within
+from raypipe.features.training_set import TrainingSet, build_training_set, choose_plan, find_planned, plan_training_set
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
-from raypipe.pipeline.progress import Progress
+from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
 from raypipe.registry.package import package
 from raypipe.registry.tracking import Registry, Version
@@ -53,21 +57,45 @@ class Pipeline:
 
     def features(self, sources: Sources) -> TrainingSet:
         """The training set of the sources."""
-        found = find_training_set(self.project, sources, self.as_of)
-        plan, why = choose_plan(
-            self.plan or self.project.settings.features.plan, self.project.settings.features, sources
-        )
+        planned = plan_training_set(self.project, sources, self.as_of)
+        found = find_planned(self.project, planned)
+        plan, why = self._plan(sources)
         if found is None and plan == "distributed":
             self.cluster.connect()
         with self.progress.step("features") as step:
-            made = found or build_training_set(self.project, sources, plan, self.as_of)
+            built = Counter(len(planned.partitions), step)
+            made = found or build_training_set(
+                self.project, sources, plan, self.as_of, built=built.one, planned=planned
+            )
             rows = sum(made.rows(part) for part in PARTS)
-            how = f", {plan} plan ({why})" if found is None else ""
+            how = f", {built.words()}, {plan} plan ({why})" if found is None else ""
             step.say(
                 f"training set {short(made.digest)}: {rows:,} rows, {len(made.manifest['features'])} features{how}",
                 reused=made.reused,
             )
         return made
+
+    def backfill(self, sources: Sources, first: datetime | None, last: datetime | None) -> list[Output]:
+        """The features of all spine rows with a prediction time from `first` to before `last`: what is missing is
+        built, by whole partitions. Raises NotEnoughDataError if there is no row."""
+        survey = survey_spine(self.project, sources, self.as_of)
+        wanted = within(survey.partitions, first, last)
+        if not wanted:
+            raise NotEnoughDataError("no row of the spine has a prediction time in that range", where="--from, --to")
+        plan, why = self._plan(sources)
+        if plan == "distributed" and missing(self.project, wanted, sources, self.as_of):
+            self.cluster.connect()
+        with self.progress.step("features") as step:
+            built = Counter(len(wanted), step)
+            build_partitions(self.project, sources, survey, wanted, plan=plan, as_of=self.as_of, built=built.one)
+            rows = sum(partition.rows for partition in wanted)
+            step.say(f"{rows:,} rows, {built.words()}, {plan} plan ({why})", reused=not built.built)
+        outputs = [find(folder_of(self.project, p, sources, self.as_of)) for p in wanted]
+        return [output for output in outputs if output]
+
+    def _plan(self, sources: Sources) -> tuple[str, str]:
+        settings = self.project.settings.features
+        return choose_plan(self.plan or settings.plan, settings, sources)
 
     def train(self, training_set: TrainingSet) -> Run:
         """The run of the project's training settings on the training set."""
@@ -146,6 +174,22 @@ class Pipeline:
     def _inside(self, path: object) -> str:
         """A path relative to the project folder, for people."""
         return str(path).removeprefix(f"{self.project.folder}/")
+
+
+@dataclass
+class Counter:
+    """Counts the partitions that a step builds, and shows how far it is."""
+
+    wanted: int
+    step: Step
+    built: int = 0
+
+    def one(self, partition: Partition, _output: Output) -> None:
+        self.built += 1
+        self.step.at(f"partition {partition.name}, {self.built} built")
+
+    def words(self) -> str:
+        return f"{self.built} of {self.wanted} partitions built"
 
 
 def promote(registry: Registry, version: Version) -> bool:

@@ -125,9 +125,13 @@ class Features(Section):
     """local: one process. distributed: Ray Data, hash-partitioned by entity. auto: local up to `local_max_bytes`."""
     local_max_bytes: int = Field(256 * 1024**2, ge=0)
     """auto: bytes of the sources' Parquet files up to which one process builds the training set."""
-    partitions: int | None = Field(None, ge=1)
-    """Partitions of the distributed plan; default: one a CPU of the cluster."""
-    chunk_rows: int = Field(32_768, ge=1)
+    partition: Literal["day", "week", "month"] = "month"
+    """Features are built and published by this much prediction time; what a late file does not reach is kept."""
+    batch_rows: int = Field(32_000_000, ge=1)
+    """Rows of a source up to which neighbouring partitions are built together: bounds memory, and what a kill costs."""
+    task_rows: int = Field(4_000_000, ge=1)
+    """distributed: rows of a source that one task works on; a hot entity's are divided by time."""
+    chunk_rows: int = Field(32_768, ge=1, le=2**27)
     """Spine rows in one file of the training set."""
 
 
