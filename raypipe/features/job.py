@@ -30,7 +30,13 @@ class Job:
     as_of: datetime | None
     attempt: Path
 
-    def scan(self, project: Project, name: str, start: int = 0, length: int | None = None) -> pl.LazyFrame:
+    def scan(
+        self,
+        project: Project,  # noqa: ARG002 (the plans hand it on)
+        name: str,
+        start: int = 0,
+        length: int | None = None,
+    ) -> pl.LazyFrame:
         """A source's accepted rows (or a slice of them) as they were known at `as_of`."""
         return self.sources[name].scan(as_of=self.as_of).slice(start, length)
 

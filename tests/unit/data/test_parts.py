@@ -5,12 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 
 from raypipe.data.parts import _place, row_base
 from raypipe.errors import CorruptFileError, DataContractError, DataError
-from raypipe.project import load_project
 
 AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 ROWS = (1 << 27) - 1
