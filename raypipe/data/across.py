@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from raypipe.data.rules import Rules
+from raypipe.data.rules import Rules, not_computed
 from raypipe.definitions import Source
 from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW, TIME
 
@@ -37,11 +37,17 @@ class Rows:
 
 
 def violations(source: Source, rules: Rules, rows: Rows) -> pl.DataFrame:
-    """Rows that break a rule over several rows, a line for each rule and row (`VIOLATIONS`)."""
+    """Rows that break a rule over several rows, a line for each rule and row (`VIOLATIONS`).
+
+    A rule sees its group in the order of `__row`. Raises DataError if a rule cannot be computed.
+    """
     found = [_not_unique(source, name, keys, rows) for name, keys in rules.unique.items()]
     for name, rule in rules.groups.items():
         for bucket in _buckets(rows, rule.keys, rule.columns):
-            broken = bucket.sort(ROW).select(ROW, rule.expression.alias("ok")).filter(~pl.col("ok"))
+            try:
+                broken = bucket.sort(ROW).select(ROW, rule.expression.alias("ok")).filter(~pl.col("ok"))
+            except pl.exceptions.PolarsError as error:
+                raise not_computed(f"rule '{name}' of the contract", f"source '{source.name}'", error) from None
             found.append(broken.select(ROW, pl.lit(name).alias(RULE), pl.lit(None, TIME).alias(EXCLUDED_FROM)))
     return pl.concat([pl.DataFrame(schema=VIOLATIONS), *found])
 

@@ -16,7 +16,7 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 import obstore
 from obstore.exceptions import BaseError
@@ -109,7 +109,7 @@ def reachable(uri: str) -> Iterator[None]:
 
 
 def _without_file_scheme(pattern: str) -> str:
-    return unquote(urlparse(pattern).path) if pattern.startswith("file://") else pattern
+    return unquote(pattern.removeprefix("file://")) if pattern.startswith("file://") else pattern
 
 
 def _find_local(folder: Path, pattern: str) -> list[InputFile]:

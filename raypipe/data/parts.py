@@ -25,7 +25,7 @@ from raypipe.data.columns import file_columns
 from raypipe.data.digest import digest_of
 from raypipe.data.files import local_copy, require_unchanged
 from raypipe.data.publish import Output, publish
-from raypipe.data.rules import AS_IN_FILE, Rules, rules_of
+from raypipe.data.rules import AS_IN_FILE, Rules, not_computed, rules_of
 from raypipe.data.snapshot import SnapshotFile, corrupt_file
 from raypipe.definitions import Source
 from raypipe.definitions.catalogue import source_document
@@ -198,7 +198,7 @@ def _manifest(source: Source, file: SnapshotFile, attempt: Path, broken: list[di
 
 
 def _blame(source: Source, file: SnapshotFile, path: Path, error: BaseException) -> DataError:
-    """The error that names what failed. What Polars says of a failed expression may hold values, so it is left out."""
+    """The error that names what failed: the file, a rule, or a derived column."""
     problem = _unreadable(path)
     if problem:
         return corrupt_file(file.input, problem)
@@ -206,13 +206,8 @@ def _blame(source: Source, file: SnapshotFile, path: Path, error: BaseException)
     for what, frame, column in _computed(source, rules_of(source), rows):
         try:
             frame.select(pl.col(column).null_count()).collect(engine="streaming")
-        except pl.exceptions.PolarsError:
-            return DataError(
-                f"{what} cannot be computed",
-                where=f"source '{source.name}', file {file.name}",
-                got=f"{type(error).__name__} on some row",
-                hint="write it so that a value it cannot handle becomes null, as in cast(..., strict=False)",
-            )
+        except pl.exceptions.PolarsError as failed:
+            return not_computed(what, f"source '{source.name}', file {file.name}", failed)
     return DataError("a file cannot be read", where=file.input.uri, got=type(error).__name__)
 
 

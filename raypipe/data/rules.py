@@ -17,6 +17,7 @@ import polars as pl
 
 from raypipe.definitions import Source
 from raypipe.definitions.source import KNOWN_TIME
+from raypipe.errors import DataError
 
 PRIMARY_KEY = "primary_key"
 AS_IN_FILE = "__file_"  # prefix of a column as the file has it, where the contract's type is another one
@@ -111,3 +112,13 @@ def _is_row_by_row(part: pl.Expr) -> bool:
         return bool(part.meta.is_row_separable())
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):  # Polars cannot say
         return False
+
+
+def not_computed(what: str, where: str, error: Exception) -> DataError:
+    """The error for an expression that fails on some value. What Polars says may hold the value, so it is left out."""
+    return DataError(
+        f"{what} cannot be computed",
+        where=where,
+        got=f"{type(error).__name__} on some row",
+        hint="write it so that a value it cannot handle becomes null, as in cast(..., strict=False)",
+    )

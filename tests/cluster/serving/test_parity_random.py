@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import raypipe as rp
+from raypipe.data.parts import PreparedPart
 from raypipe.data.sources import PreparedSource
 from raypipe.definitions import Definitions, RequestView, View
 from raypipe.features.online import STATE, OnlineState
@@ -92,6 +93,16 @@ def moment(us: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 
 
+def one_part(name: str, path: Path, rows: pl.DataFrame) -> PreparedSource:
+    """A source of one prepared file."""
+    known = rows["__known_time"].dt.epoch("us") if "__known_time" in rows.columns else None
+    span = None if known is None or known.is_empty() else (known.min(), known.max())
+    part = PreparedPart(path.name, path, name, rows.height, 0, path.stat().st_size, span, span)
+    return PreparedSource(
+        name, name, (part,), None, [], rows.height, {}, [], {}, reused=False, schema=pl.Schema(rows.schema)
+    )
+
+
 # ---- both answers ------------------------------------------------------------------------------
 
 
@@ -108,7 +119,7 @@ def answers(
         for name, rows_of_source in frames.items():
             path = Path(folder) / f"{name}.parquet"
             rows_of_source.write_parquet(path)
-            sources[name] = PreparedSource(name, name, path, None, rows_of_source.height, {}, {}, reused=False)
+            sources[name] = one_part(name, path, rows_of_source)
         output = build_online_state(Project(Path(folder), SETTINGS, definitions), sources, moment(as_of))
         spec = ServingSpec.from_json(serving_spec(definitions).to_json())
         state = OnlineState(output.path(STATE), spec, output.manifest["as_of_us"])
