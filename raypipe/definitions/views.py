@@ -149,3 +149,8 @@ class RequestView:
 
 
 View = FeatureView | LatestView | RequestView
+
+
+def is_category(dtype: pl.DataType) -> bool:
+    """Features that are strings or categoricals are categories; numbers and booleans are numbers."""
+    return dtype in (pl.String, pl.Categorical) or isinstance(dtype, pl.Enum)

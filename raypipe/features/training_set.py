@@ -21,7 +21,8 @@ from raypipe.data.split import PARTS, TRAIN
 from raypipe.features import plan_local
 from raypipe.features.job import Job, Sources
 from raypipe.features.spine import count_rows
-from raypipe.features.transforms import Transforms, fit
+from raypipe.features.transforms import Transforms
+from raypipe.features.transforms_fit import fit
 from raypipe.project import Project
 from raypipe.project.settings import Features
 
@@ -62,6 +63,7 @@ def identity(project: Project, sources: Sources, as_of: datetime | None) -> dict
         "sources": {name: source.digest for name, source in sorted(sources.items())},
         "definitions": project.definitions.document(),
         "split": project.settings.split.model_dump(mode="json"),
+        "transforms": project.settings.transforms.model_dump(mode="json"),
         "chunk_rows": project.settings.features.chunk_rows,
         "as_of": as_of.isoformat() if as_of else None,
     }
@@ -130,6 +132,6 @@ def _finish(project: Project, attempt: Path, files: list[dict[str, Any]], counts
         assert written == expected, f"{part}: wrote {written} rows, expected {expected}"
     features = project.definitions.features()
     train = pl.scan_parquet([attempt / f["name"] for f in files if f["part"] == TRAIN])
-    transforms = fit(features, train)
+    transforms = fit(features, train, project.settings.transforms)
     (attempt / TRANSFORMS).write_bytes(orjson.dumps(transforms.to_json()))
     return {"files": files, **counts, "features": {name: str(dtype) for name, dtype in features.items()}}
