@@ -46,24 +46,26 @@ def _counts(train: pl.LazyFrame, value: pl.Expr) -> pl.DataFrame:
 
 
 def _fit_number(value: pl.Expr, train: pl.LazyFrame, chosen: FeatureTransform) -> Number:
-    """Clip, then impute: what stands for a missing value is learned from the clipped ones. A stated number is kept."""
-    if chosen.clip is None and not isinstance(chosen.impute, str):
-        return Number(missing=chosen.impute)
+    """Clip, then impute: what stands for a missing value is learned from the clipped ones, a stated one is kept as it
+    is. Where training has no finite value there is nothing to learn."""
+    stated = None if isinstance(chosen.impute, str) else chosen.impute
+    if chosen.clip is None and stated == chosen.impute:
+        return Number(missing=stated)
     counted = _counts(train, value).filter(pl.col("value").is_finite())
+    if counted.is_empty():
+        return Number(missing=stated)
     values, rows = counted["value"].to_numpy() + 0.0, counted["rows"].to_numpy()  # + 0.0: no sign on a zero
-    if not values.size:
-        return Number(missing=None if isinstance(chosen.impute, str) else chosen.impute)
     low, high = (_quantile(values, rows, share) for share in chosen.clip) if chosen.clip else (None, None)
     if isinstance(chosen.impute, str):
         return Number(low, high, _STATISTICS[chosen.impute](np.clip(values, low, high), rows))
-    return Number(low, high, chosen.impute)
+    return Number(low, high, stated)
 
 
 def _quantile(values: NDArray[Any], rows: NDArray[Any], share: float) -> float:
     """The smallest of the ascending `values`, each in so many `rows`, that at least `share` of the rows do not exceed.
 
     Type 1 of Hyndman, Fan: Sample Quantiles in Statistical Packages, The American Statistician 50, 1996: a value that
-    occurs. Exact: the share is taken as the decimal that was written, 0.29 of 100 rows are 29.
+    occurs. Exact: the share is taken as the decimal that was written, 0.07 of 100 rows are 7.
     """
     return _at_rank(values, rows, max(math.ceil(Fraction(str(share)) * int(rows.sum())), 1))
 
@@ -154,7 +156,7 @@ def _block_starts(train: pl.LazyFrame, blocks: int) -> list[int]:
 def _label_counts(value: pl.Expr, codes: Mapping[str, int], train: pl.LazyFrame, starts: Sequence[int]) -> pl.DataFrame:
     """Rows and positive labels, by code (null: no category) and by the first block that may learn from them
     (`len(starts)`: no block, the whole split only)."""
-    coded = pl.LazyFrame([pl.Series("value", codes, pl.String), pl.Series("code", codes.values(), pl.Int64)])
+    coded = pl.LazyFrame(list(codes.items()), {"value": pl.String, "code": pl.Int64}, orient="row")
     time, known = (pl.col(name).dt.epoch("us") for name in (PREDICTION_TIME, LABEL_KNOWN_TIME))
     too_late = [((time >= start) | (known > start)).fill_null(value=True) for start in starts]
     labelled = train.select(
