@@ -136,9 +136,9 @@ def _encode(value: pl.Expr, codes: Mapping[str, int], train: pl.LazyFrame, chose
     starts = _block_starts(train, chosen.blocks)
     unseen = len(set(codes.values()))
     rows, positive = np.zeros((2, len(starts) + 1, unseen + 2), np.int64)  # the last column is of null, for the prior
-    for code, known_at, *counted in _label_counts(value, codes, train, starts).iter_rows():
-        at = known_at, unseen + 1 if code is None else code
-        rows[at], positive[at] = counted
+    counted = _label_counts(value, codes, train, starts).fill_null(unseen + 1)
+    at = counted["known_at"].to_numpy(), counted["code"].to_numpy()
+    rows[at], positive[at] = counted["rows"].to_numpy(), counted["positive"].to_numpy()
     known = zip(positive.cumsum(axis=0), rows.cumsum(axis=0), strict=True)
     tables = [_smoothed_shares(p, n, chosen.smoothing)[: unseen + 1] for p, n in known]
     return Encoding(starts, tables[:-1], tables[-1])
@@ -154,8 +154,8 @@ def _block_starts(train: pl.LazyFrame, blocks: int) -> list[int]:
 
 
 def _label_counts(value: pl.Expr, codes: Mapping[str, int], train: pl.LazyFrame, starts: Sequence[int]) -> pl.DataFrame:
-    """Rows and positive labels, by code (null: no category) and by the first block that may learn from them
-    (`len(starts)`: no block, the whole split only)."""
+    """Columns `rows` and `positive` by `code` (null: no category) and `known_at`, the first block that may learn from
+    them (`len(starts)`: no block, the whole split only)."""
     coded = pl.LazyFrame(list(codes.items()), {"value": pl.String, "code": pl.Int64}, orient="row")
     time, known = (pl.col(name).dt.epoch("us") for name in (PREDICTION_TIME, LABEL_KNOWN_TIME))
     too_late = [((time >= start) | (known > start)).fill_null(value=True) for start in starts]
@@ -165,7 +165,7 @@ def _label_counts(value: pl.Expr, codes: Mapping[str, int], train: pl.LazyFrame,
         pl.sum_horizontal(pl.lit(0), *too_late).alias("known_at"),
     )
     counted = labelled.join(coded, on="value", how="left").group_by("code", "known_at")
-    return counted.agg(pl.len(), pl.col(LABEL).sum()).collect(engine="streaming")
+    return counted.agg(pl.len().alias("rows"), pl.col(LABEL).sum().alias("positive")).collect(engine="streaming")
 
 
 def _smoothed_shares(positive: NDArray[np.int64], rows: NDArray[np.int64], smoothing: float) -> list[float | None]:
@@ -176,7 +176,7 @@ def _smoothed_shares(positive: NDArray[np.int64], rows: NDArray[np.int64], smoot
     """
     if not rows.sum():
         return [None] * len(rows)
-    prior = int(positive.sum()) / int(rows.sum())
-    return [
-        (int(p) + smoothing * prior) / (int(n) + smoothing) if n else prior for p, n in zip(positive, rows, strict=True)
-    ]
+    prior = positive.sum() / rows.sum()
+    found = np.full(len(rows), prior)
+    np.divide(positive + smoothing * prior, rows + smoothing, out=found, where=rows > 0)
+    return list(found.tolist())
