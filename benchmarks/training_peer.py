@@ -35,7 +35,7 @@ def matrix(job: dict[str, Any], part: str, ref: xgb.QuantileDMatrix | None = Non
     transforms = Transforms.from_json(json.loads(Path(job["transforms"]).read_text()))
     frame = pl.read_parquet(job["files"][part])
     return xgb.QuantileDMatrix(
-        transforms.matrix(frame),
+        transforms.matrix(frame, training=part == "train"),
         frame["label"].to_numpy(),
         feature_names=transforms.names,
         feature_types=transforms.feature_types,

@@ -200,3 +200,8 @@ def finite(expression: pl.Expr) -> pl.Expr:
 
 
 View = FeatureView | LatestView | RequestView | DerivedView
+
+
+def is_category(dtype: pl.DataType) -> bool:
+    """Features that are strings or categoricals are categories; numbers and booleans are numbers."""
+    return dtype in (pl.String, pl.Categorical) or isinstance(dtype, pl.Enum)

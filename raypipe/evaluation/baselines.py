@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from raypipe.definitions.label import LABEL
+from raypipe.definitions.label import LABEL, PREDICTION_TIME
 from raypipe.features.transforms import Transforms
 
 Matrix = NDArray[np.float32]
@@ -29,11 +29,11 @@ def base_rate(train: list[Path]) -> float:
 
 
 def training_sample(train: list[Path], features: Sequence[str], seed: int) -> pl.DataFrame:
-    """At most SAMPLE_ROWS rows of training with the features and the label, the same for the same seed."""
+    """At most SAMPLE_ROWS rows of training with prediction time, features and label, the same for the same seed."""
     frame = pl.scan_parquet(train)
     rows = frame.select(pl.len()).collect().item()
     step = max(-(-rows // SAMPLE_ROWS), 1)
-    return frame.select(*features, LABEL).gather_every(step, offset=seed % step).collect()
+    return frame.select(PREDICTION_TIME, *features, LABEL).gather_every(step, offset=seed % step).collect()
 
 
 def logistic_regression(train: list[Path], transforms: Transforms, seed: int) -> Pipeline:
@@ -48,7 +48,7 @@ def logistic_regression(train: list[Path], transforms: Transforms, seed: int) ->
     )
     columns = make_column_transformer((numeric, numbers), (one_hot, categories))
     model = make_pipeline(columns, LogisticRegression(max_iter=300))
-    return model.fit(transforms.matrix(sample), sample[LABEL].to_numpy())
+    return model.fit(transforms.matrix(sample, training=True), sample[LABEL].to_numpy())
 
 
 def predict(model: Any, matrix: Matrix) -> Matrix:

@@ -17,8 +17,7 @@ from raypipe.definitions import Definitions, FeatureView, LatestView, RequestVie
 from raypipe.definitions.aggregations import Kind
 from raypipe.definitions.expressions import from_json, to_json
 from raypipe.definitions.source import TIME
-from raypipe.definitions.views import Window
-from raypipe.features.transforms import is_category
+from raypipe.definitions.views import Window, is_category
 
 TYPES: dict[str, pl.DataType] = {
     str(dtype): dtype

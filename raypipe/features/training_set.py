@@ -22,7 +22,8 @@ from raypipe.errors import DataError
 from raypipe.features.build import FOLDER, Built, build_partitions, folder_of, survey_spine
 from raypipe.features.partitions import Partition, Sources, name_of
 from raypipe.features.spine import Survey, check_split
-from raypipe.features.transforms import Transforms, fit
+from raypipe.features.transforms import Transforms
+from raypipe.features.transforms_fit import fit
 from raypipe.project import Project
 from raypipe.project.settings import Features
 
@@ -80,6 +81,7 @@ def plan_training_set(project: Project, sources: Sources, as_of: datetime | None
         "sources": {name: source.digest for name, source in sorted(sources.items())},
         "definitions": project.definitions.document(),
         "split": project.settings.split.model_dump(mode="json"),
+        "transforms": project.settings.transforms.model_dump(mode="json"),
         "as_of": as_of.isoformat() if as_of else None,
         "partitions": [name_of(p, project.definitions, sources, project.settings, as_of) for p in partitions],
     }
@@ -172,6 +174,6 @@ def _finish(project: Project, attempt: Path, plan: Plan, sources: Sources, as_of
         assert written == expected, f"{part}: {written} rows in the partitions, expected {expected}"
     features = project.definitions.features()
     train = pl.scan_parquet([project.storage / FOLDER / f["name"] for f in files if f["part"] == TRAIN], glob=False)
-    transforms = fit(features, train)
+    transforms = fit(features, train, project.settings.transforms)
     (attempt / TRANSFORMS).write_bytes(orjson.dumps(transforms.to_json()))
     return {"files": files, **counts, "features": {name: str(dtype) for name, dtype in features.items()}}

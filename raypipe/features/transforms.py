@@ -1,71 +1,180 @@
 """Fitted transforms: from feature values to the model's float32 matrix.
 
-What they know (the categories) is learned on the training split only, stored beside the training set and
-in the bundle, and applied by `matrix` everywhere: in training, evaluation and serving.
+What they know is learned on the training split only (`transforms_fit`), stored beside the training set and in the
+bundle as JSON, and applied by `matrix` everywhere: in training, evaluation, batch scoring and serving. A number is
+clipped, then imputed. A category is imputed, then becomes a code: known ones are numbered in alphabetical order, rare
+ones share the next code, an unseen one has a code of its own, one past all others; a target-encoded category is
+replaced by its code's smoothed share of positive labels. What is missing and not imputed is NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from raypipe.definitions.label import PREDICTION_TIME
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number's bounds, and what stands for a missing one (null or NaN); None: as it is."""
+
+    low: float | None = None
+    high: float | None = None
+    missing: float | None = None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Target encoding: a category's code to its smoothed share of positive labels, the last one for unseen ones.
+
+    starts: of the blocks of the training split, microseconds since 1970, ascending.
+    blocks: for each of them the encoding of its training rows; None: no label was known at the block's start.
+    final: the encoding of all other rows, from the whole training split.
+    """
+
+    starts: list[int]
+    blocks: list[list[float | None]]
+    final: list[float | None]
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category's codes in alphabetical order of the categories, and what stands for null; None: NaN."""
+
+    codes: Mapping[str, int]
+    missing: str | None = None
+    encoding: Encoding | None = None
+
+    @property
+    def unseen(self) -> int:
+        """The code of a category that training never saw; null has the one after it."""
+        return len(set(self.codes.values()))
+
+    @cached_property
+    def _code_at(self) -> NDArray[np.intp]:
+        """Codes by a category's position in `codes`; then the code of unseen ones, then null's."""
+        null = self.unseen + 1 if self.missing is None else self.codes.get(self.missing, self.unseen)
+        return np.array([*self.codes.values(), self.unseen, null])
+
+    @cached_property
+    def _final(self) -> Floats:
+        """Values by code."""
+        return _by_code(self.encoding.final if self.encoding else list(range(self.unseen + 1)))
+
+    @cached_property
+    def _blocks(self) -> Floats:
+        """Values by block of the training split and code."""
+        return np.array([_by_code(block) for block in self.encoding.blocks]) if self.encoding else self._final[None]
+
+    def positions(self, name: str) -> pl.Expr:
+        """Where in `codes` the values of column `name` stand; null for unseen ones and for null."""
+        return pl.col(name).cast(pl.String).cast(pl.Enum(list(self.codes)), strict=False).to_physical()
+
+    def values(self, positions: NDArray[np.float64], column: pl.Series, times_us: NDArray[np.int64] | None) -> Floats:
+        """What the model gets for `column`, shape (rows,), from its `positions` (NaN where they are null).
+
+        times_us: prediction times, given for rows of the training split alone.
+        """
+        lacking = np.isnan(positions)
+        if lacking.any():
+            unknown = np.where(column.is_null().to_numpy(), len(self.codes) + 1, len(self.codes))
+            positions = np.where(lacking, unknown, positions)
+        codes = self._code_at[positions.astype(np.intp)]
+        if self.encoding is None or times_us is None:
+            return self._final[codes]
+        block = np.searchsorted(self.encoding.starts, times_us, side="right") - 1
+        return self._blocks[np.maximum(block, 0), codes]
+
+
+def _by_code(values: list[Any]) -> Floats:
+    return np.array([*values, None], dtype=np.float32)  # None, as null's value at the end, becomes NaN
+
+
+Transform = Number | Category
+_KINDS: dict[str, type[Transform]] = {"number": Number, "category": Category}
+
 
 @dataclass(frozen=True)
 class Transforms:
-    """One entry a feature, in column order: its categories, or None if it is a number."""
+    """One transform a feature, in column order."""
 
-    categories: Mapping[str, list[str] | None]
+    features: Mapping[str, Transform]
 
     @property
     def names(self) -> list[str]:
-        return list(self.categories)
+        return list(self.features)
 
     @property
     def feature_types(self) -> list[str]:
-        """XGBoost's feature types: c for categories, q for numbers."""
-        return ["q" if categories is None else "c" for categories in self.categories.values()]
+        """XGBoost's feature types: c for a category's codes, q for numbers."""
+        return ["c" if isinstance(t, Category) and t.encoding is None else "q" for t in self.features.values()]
 
-    def matrix(self, frame: pl.DataFrame) -> NDArray[np.float32]:
+    def matrix(self, frame: pl.DataFrame, *, training: bool = False) -> Floats:
         """Feature values (columns by name) to a C-ordered float32 matrix of shape (rows, features).
 
-        A null becomes NaN. A category that training never saw becomes a code of its own, one past the
-        known ones, which no split of a tree names.
+        `training` is for rows of the training split, and for them only: with their `prediction_time`, target
+        encodings use no label that was not known when their block of the split began.
         """
-        columns = frame.select(_number(name, categories) for name, categories in self.categories.items())
-        return np.ascontiguousarray(columns.to_numpy().astype(np.float32, copy=False))
+        columns = frame[self.names]
+        positions = columns.select_seq(self._positions)  # one thread: a request's row is no work for more
+        for (at, _), found in zip(self._categories, positions.get_columns(), strict=True):
+            columns.replace_column(at, found)
+        wide = columns.to_numpy().astype(np.float64, copy=False)  # whatever the types: one row is rounded as many are
+        with np.errstate(over="ignore"):  # past float32's range lies infinity
+            matrix = wide.astype(np.float32, order="C")
+        times_us = frame.get_column(PREDICTION_TIME).dt.epoch("us").to_numpy() if training and self._encodes else None
+        for (at, category), name in zip(self._categories, positions.columns, strict=True):
+            matrix[:, at] = category.values(wide[:, at], frame.get_column(name), times_us)
+        changed, low, high, missing = self._numbers
+        if changed.size:
+            clipped = np.clip(matrix[:, changed], low, high)
+            matrix[:, changed] = np.where(np.isnan(clipped), missing, clipped)
+        return matrix
+
+    @cached_property
+    def _categories(self) -> list[tuple[int, Category]]:
+        return [(at, t) for at, t in enumerate(self.features.values()) if isinstance(t, Category)]
+
+    @cached_property
+    def _positions(self) -> list[pl.Expr]:
+        names = self.names
+        return [category.positions(names[at]) for at, category in self._categories]
+
+    @cached_property
+    def _encodes(self) -> bool:
+        return any(category.encoding for _, category in self._categories)
+
+    @cached_property
+    def _numbers(self) -> tuple[NDArray[np.intp], Floats, Floats, Floats]:
+        """Columns that are clipped or imputed, with their bounds and what stands for missing ones."""
+        changed = [(at, t) for at, t in enumerate(self.features.values()) if isinstance(t, Number) and t != Number()]
+        low = [-np.inf if number.low is None else number.low for _, number in changed]
+        high = [np.inf if number.high is None else number.high for _, number in changed]
+        missing = [number.missing for _, number in changed]
+        columns = np.array([at for at, _ in changed], dtype=np.intp)
+        return columns, np.array(low, np.float32), np.array(high, np.float32), np.array(missing, np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        return {"categories": dict(self.categories)}
+        """As JSON-able data: only finite numbers, strings and null."""
+        kinds = {cls: kind for kind, cls in _KINDS.items()}
+        return {"features": {name: {"kind": kinds[type(t)], **asdict(t)} for name, t in self.features.items()}}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Transforms:
-        return cls(document["categories"])
+        """The inverse of `to_json`. Raises KeyError or TypeError for what is none of its documents."""
+        return cls({name: _from_json(**transform) for name, transform in document["features"].items()})
 
 
-def _number(name: str, categories: list[str] | None) -> pl.Expr:
-    if categories is None:
-        return pl.col(name).cast(pl.Float32)
-    known = (
-        pl.col(name)
-        .cast(pl.String)
-        .replace_strict(categories, list(range(len(categories))), default=len(categories), return_dtype=pl.Float32)
-    )
-    return pl.when(pl.col(name).is_not_null()).then(known).alias(name)
-
-
-def is_category(dtype: pl.DataType) -> bool:
-    """Strings and categoricals are categories; numbers and booleans are numbers."""
-    return dtype in (pl.String, pl.Categorical) or isinstance(dtype, pl.Enum)
-
-
-def fit(features: Mapping[str, pl.DataType], train: pl.LazyFrame) -> Transforms:
-    """Learn the categories of the training split, each feature's in alphabetical order."""
-    categorical = [name for name, dtype in features.items() if is_category(dtype)]
-    seen = train.select(pl.col(name).cast(pl.String).drop_nulls().unique().sort().implode() for name in categorical)
-    found = seen.collect(engine="streaming").row(0, named=True) if categorical else {}
-    return Transforms({name: list(found[name]) if name in found else None for name in features})
+def _from_json(kind: str, **state: Any) -> Transform:
+    if state.get("encoding"):
+        state["encoding"] = Encoding(**state["encoding"])
+    return _KINDS[kind](**state)

@@ -17,8 +17,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from raypipe.definitions import Definitions, Source
+from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
-from raypipe.project.settings import Settings, SourceFiles
+from raypipe.project.settings import FeatureTransform, Settings, SourceFiles
 
 STORAGE_VARIABLE = "RAYPIPE_STORAGE"
 _JOB_COPIES = "working_dir_files"  # where Ray unpacks what `ray job submit --working-dir` sent
@@ -161,7 +162,7 @@ def _line_in(error: BaseException, path: Path) -> int | str:
 
 
 def _check_agreement(settings: Settings, definitions: Definitions) -> None:
-    """project.yaml and features.py must name the same sources and slices."""
+    """project.yaml and features.py must name the same sources, slices and features."""
     declared = [source.name for source in definitions.sources]
     for name in settings.sources:
         if name not in declared:
@@ -184,6 +185,7 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
                 where="project.yaml: evaluation.slices",
                 hint=nearest(column, request),
             )
+    _check_transforms(settings, definitions)
 
 
 def _check_policy(files: SourceFiles, source: Source) -> None:
@@ -198,3 +200,42 @@ def _check_policy(files: SourceFiles, source: Source) -> None:
             )
     if files.contract.freshness and source.static:
         raise ConfigurationError("a static source has no newest event", where=f"{where}.freshness")
+
+
+def _check_transforms(settings: Settings, definitions: Definitions) -> None:
+    features = definitions.features()
+    for name, transform in settings.transforms.features.items():
+        where = f"project.yaml: transforms.features.{name}"
+        if name not in features:
+            raise ConfigurationError(
+                f"features.py declares no feature '{name}'", where=where, hint=nearest(name, list(features))
+            )
+        _check_transform(transform, category=is_category(features[name]), where=where)
+
+
+def _check_transform(transform: FeatureTransform, *, category: bool, where: str) -> None:
+    """Numbers are clipped and imputed by numbers, categories encoded and imputed by strings."""
+    by_statistic = transform.impute in ("mean", "median")
+    by_number = isinstance(transform.impute, float)
+    if category and transform.clip:
+        raise ConfigurationError("a category cannot be clipped", where=f"{where}.clip")
+    if category and (by_statistic or by_number):
+        raise ConfigurationError(
+            "a category cannot be imputed like a number",
+            where=f"{where}.impute",
+            got=transform.impute,
+            expected="most_frequent, or a string (in quotes, if it looks like a number)",
+        )
+    if not category and transform.target_encode:
+        raise ConfigurationError(
+            "only a category can be target-encoded",
+            where=f"{where}.target_encode",
+            hint="make it a category: .cast(pl.String) where the feature is declared",
+        )
+    if not category and isinstance(transform.impute, str) and not (by_statistic or transform.impute == "most_frequent"):
+        raise ConfigurationError(
+            "a number cannot be imputed by a string",
+            where=f"{where}.impute",
+            got=repr(transform.impute),
+            expected="mean, median, most_frequent or a number",
+        )

@@ -28,10 +28,13 @@ def assign_files(rows: Sequence[int], workers: int) -> list[list[int]]:
 
 
 class TrainingFiles(xgb.DataIter):
-    """The given files, each turned into a float32 matrix when XGBoost asks for it (it passes over them four times)."""
+    """The given files, each turned into a float32 matrix when XGBoost asks for it (it passes over them four times).
 
-    def __init__(self, paths: Sequence[str], transforms: Transforms) -> None:
-        self.paths, self.transforms, self.at = list(paths), transforms, 0
+    `training`: the files are of the training split, whose rows must not see their own labels in an encoding.
+    """
+
+    def __init__(self, paths: Sequence[str], transforms: Transforms, *, training: bool) -> None:
+        self.paths, self.transforms, self.training, self.at = list(paths), transforms, training, 0
         super().__init__()
 
     def reset(self) -> None:
@@ -43,7 +46,7 @@ class TrainingFiles(xgb.DataIter):
         frame = pl.read_parquet(self.paths[self.at])
         self.at += 1
         input_data(
-            data=self.transforms.matrix(frame),
+            data=self.transforms.matrix(frame, training=self.training),
             label=frame[LABEL].to_numpy().astype(np.float32),
             feature_names=self.transforms.names,
             feature_types=self.transforms.feature_types,
@@ -54,5 +57,6 @@ class TrainingFiles(xgb.DataIter):
 def quantile_matrix(
     paths: Sequence[str], transforms: Transforms, threads: int, ref: xgb.QuantileDMatrix | None = None
 ) -> xgb.QuantileDMatrix:
-    """A QuantileDMatrix of the files; validation takes the training matrix as `ref`."""
-    return xgb.QuantileDMatrix(TrainingFiles(paths, transforms), ref=ref, nthread=threads, enable_categorical=True)
+    """A QuantileDMatrix of the training split's files, or of another part's, with the training matrix as `ref`."""
+    files = TrainingFiles(paths, transforms, training=ref is None)
+    return xgb.QuantileDMatrix(files, ref=ref, nthread=threads, enable_categorical=True)

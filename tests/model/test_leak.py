@@ -25,7 +25,7 @@ def auc_with(flights):
             own, on="__row", how="left", maintain_order="left"
         )
         added = [rows[name].cast(pl.Float32).to_numpy() for name in extra]
-        return np.column_stack([transforms.matrix(rows), *added]), rows["label"].to_numpy()
+        return np.column_stack([transforms.matrix(rows, training=part == "train"), *added]), rows["label"].to_numpy()
 
     def train(*extra: str) -> float:
         types = transforms.feature_types + ["q"] * len(extra)

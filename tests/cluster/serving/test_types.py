@@ -96,7 +96,7 @@ def predict(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
     booster = xgb.train(
         {"objective": "binary:logistic"},
         xgb.DMatrix(
-            transforms.matrix(rows), rows["label"].to_numpy(), feature_names=transforms.names,
+            transforms.matrix(rows, training=True), rows["label"].to_numpy(), feature_names=transforms.names,
             feature_types=transforms.feature_types, enable_categorical=True,
         ),
         3,

@@ -141,3 +141,73 @@ def test_the_example_has_the_defaults_it_does_not_name(flights):
         "refuse",
     )
     assert settings.split.validation_from == datetime(2013, 9, 1, tzinfo=UTC)
+
+
+# ---- transforms --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "what", "says"),
+    [
+        (
+            "ask_shpo",
+            {"impute": "a"},
+            "no feature 'ask_shpo'",
+            ["transforms.features.ask_shpo", "did you mean 'ask_shop'?"],
+        ),
+        ("user", {"impute": "a"}, "no feature 'user'", ["known: ask_hour, ask_shop"]),
+        ("ask_shop", {"imptue": 1}, "unknown key 'imptue'", ["transforms.features.ask_shop.imptue", "'impute'?"]),
+        (
+            "ask_shop",
+            {"target_encode": {"block": 2}},
+            "unknown key 'block'",
+            [".target_encode.block", "did you mean 'blocks'?"],
+        ),
+        ("ask_shop", {"target_encode": {"blocks": 1}}, "greater than or equal to 2", [".target_encode.blocks"]),
+        ("ask_shop", {"target_encode": {"smoothing": -1}}, "greater than or equal to 0", [".target_encode.smoothing"]),
+        ("ask_shop", {"target_encode": {"smoothing": float("inf")}}, "finite number", [".target_encode.smoothing"]),
+        ("ask_shop", {"clip": [0, 1]}, "a category cannot be clipped", ["transforms.features.ask_shop.clip"]),
+        ("ask_shop", {"impute": "median"}, "a category cannot be imputed like a number", ["got: median"]),
+        ("ask_shop", {"impute": 7}, "a category cannot be imputed like a number", ["ask_shop.impute", "in quotes"]),
+        ("ask_hour", {"target_encode": {}}, "only a category can be target-encoded", ["ask_hour", ".cast(pl.String)"]),
+        ("ask_hour", {"impute": "noon"}, "a number cannot be imputed by a string", ["ask_hour.impute", "got: 'noon'"]),
+        ("ask_hour", {"impute": float("nan")}, "a finite number", ["transforms.features.ask_hour.impute"]),
+        ("ask_hour", {"impute": float("-inf")}, "a finite number", ["transforms.features.ask_hour.impute"]),
+        ("ask_hour", {"impute": 1e39}, "a finite number", ["transforms.features.ask_hour.impute"]),
+        ("ask_hour", {"impute": [1]}, "a finite number", ["transforms.features.ask_hour.impute"]),
+        ("ask_hour", {"clip": [0.9, 0.1]}, "two rising shares", ["transforms.features.ask_hour"]),
+        ("ask_hour", {"clip": [0.5, 0.5]}, "two rising shares", ["transforms.features.ask_hour"]),
+        ("ask_hour", {"clip": [0.1, 1.1]}, "less than or equal to 1", ["transforms.features.ask_hour.clip.1"]),
+        ("ask_hour", {"clip": [0.1]}, "clip.1' is missing", ["transforms.features.ask_hour.clip"]),
+    ],
+)
+def test_transforms_that_cannot_be(shop, tmp_path, name, chosen, what, says):
+    with pytest.raises(ConfigurationError) as caught:
+        load_project(shop(tmp_path, settings={"transforms.features": {name: chosen}}))
+    assert what in caught.value.what
+    assert all(part in str(caught.value) for part in says)
+
+
+@pytest.mark.parametrize(("key", "value"), [("rare_below", 0), ("rare_blow", 2), ("features", [])])
+def test_a_wrong_section_of_transforms(shop, tmp_path, key, value):
+    with pytest.raises(ConfigurationError) as caught:
+        load_project(shop(tmp_path, settings={f"transforms.{key}": value}))
+    assert caught.value.where == f"project.yaml: transforms.{key}"
+
+
+def test_a_source_may_be_called_like_a_key(shop, tmp_path):
+    with pytest.raises(ConfigurationError, match="unknown key 'pth'") as caught:
+        load_project(shop(tmp_path, settings={"sources.path.pth": "x", "sources.path.path": "x"}))
+    assert caught.value.hint == "did you mean 'path'?"
+
+
+def test_transforms_that_can_be(shop, tmp_path):
+    chosen = {
+        "ask_hour": {"clip": [0, 0.99], "impute": -1},
+        "ask_shop": {"target_encode": {}, "impute": "most_frequent"},
+        "place_city": {"impute": "7"},
+        "by_user_6h_big": {"impute": True},
+    }
+    found = load_project(shop(tmp_path, settings={"transforms.features": chosen})).settings.transforms.features
+    assert [found[name].impute for name in chosen] == [-1.0, "most_frequent", "7", 1.0]
+    assert (found["ask_shop"].target_encode.blocks, found["ask_shop"].target_encode.smoothing) == (5, 20)
