@@ -49,13 +49,24 @@ def check(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def features(
-    project: ProjectOption = HERE, plan: PlanOption = None, as_of: AsOfOption = None, as_json: JsonOption = False
+def features(  # noqa: PLR0917 (typer calls it by name)
+    project: ProjectOption = HERE,
+    plan: PlanOption = None,
+    as_of: AsOfOption = None,
+    first: Annotated[
+        str | None, typer.Option("--from", help="Build all rows to predict for from this time on (ISO 8601, UTC).")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", help="... and before this time.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what would be read and built, and stop.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Check the data and build the training set."""
+    """Check the data and build the training set; or, with --from or --to, the features of a range of time.
+
+    Features are built by partitions of time. What is there already is kept, and a killed command continues.
+    """
     from raypipe.cli import commands
 
-    run_command(lambda: commands.features(project, plan, as_of), as_json=as_json)
+    run_command(lambda: commands.features(project, plan, as_of, (first, last), explain=explain), as_json=as_json)
 
 
 @app.command()

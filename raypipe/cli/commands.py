@@ -52,12 +52,32 @@ def check(folder: Path) -> Result:
     return document, words.checked(document)
 
 
-def features(folder: Path, plan: str | None, as_of: str | None) -> Result:
+def features(
+    folder: Path, plan: str | None, as_of: str | None, span: tuple[str | None, str | None], *, explain: bool
+) -> Result:
+    first, last = (_moment(text, option) for text, option in zip(span, ("--from", "--to"), strict=True))
+    if first and last and first >= last:
+        raise ConfigurationError("the range is empty", where="--from, --to", got=f"{span[0]} to {span[1]}")
+    asked = (first, last) if first or last else None
     with _pipeline(folder, plan, as_of) as pipeline:
-        made = pipeline.features(pipeline.contracts())
-        document = {"training_set": made.digest, "reused": made.reused, "folder": str(made.output.folder)}
-        document |= {name: made.manifest[name] for name in ("parts", "left_out", "features")}
-        return document | _seconds(pipeline), f"training set {made.digest}\n{made.output.folder}"
+        sources = pipeline.contracts()
+        if explain:
+            told = pipeline.explain(sources, asked)
+            return told, words.explained(told)
+        if asked:
+            wanted = pipeline.backfill(sources, asked)
+            document: dict[str, Any] = {"partitions": [p.name for p in wanted], "rows": sum(p.rows for p in wanted)}
+            said = f"{len(wanted)} partitions, {document['rows']:,} rows"
+        else:
+            from raypipe.features.training_set import plan_training_set
+
+            made = pipeline.features(sources)
+            wanted = plan_training_set(pipeline.project, sources, pipeline.as_of).partitions
+            document = {"training_set": made.digest, "reused": made.reused, "folder": str(made.output.folder)}
+            document |= {name: made.manifest[name] for name in ("parts", "left_out", "features")}
+            said = f"training set {made.digest}\n{made.output.folder}"
+        document["views"] = pipeline.built(sources, wanted)
+        return document | _seconds(pipeline), f"{words.views(document['views'])}\n{said}"
 
 
 def train(folder: Path, plan: str | None, as_of: str | None) -> Result:
@@ -147,7 +167,7 @@ def predict(folder: Path, request: Path, url: str | None) -> Result:
 def _pipeline(folder: Path, plan: str | None, as_of: str | None, port: int | None = None) -> Iterator[Pipeline]:
     if plan not in (None, "auto", "local", "distributed"):
         raise ConfigurationError("unknown plan", where="--plan", got=plan, expected="local, distributed or auto")
-    known_at = _moment(as_of)
+    known_at = _moment(as_of, "--as-of")
     project = _with_port(load_project(folder), port)
     from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
     from raypipe.pipeline.progress import Progress
@@ -158,14 +178,14 @@ def _pipeline(folder: Path, plan: str | None, as_of: str | None, port: int | Non
         yield Pipeline(project, progress, cluster, known_at, plan)
 
 
-def _moment(text: str | None) -> datetime | None:
+def _moment(text: str | None, option: str) -> datetime | None:
     if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigurationError(
-            "not a time", where="--as-of", got=text, expected="ISO 8601, as 2013-09-01 or 2013-09-01T12:00:00Z"
+            "not a time", where=option, got=text, expected="ISO 8601, as 2013-09-01 or 2013-09-01T12:00:00Z"
         ) from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 

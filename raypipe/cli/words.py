@@ -22,6 +22,46 @@ def checked(document: dict[str, Any]) -> str:
     return f"{document['model']}: {counts}\nrequest fields: {request}\ngate: {len(document['gate'])} rules\nok"
 
 
+def explained(told: dict[str, Any]) -> str:
+    """What `raypipe features --explain` found: sources, partitions, plan, and what each view will read."""
+    partitions = told["partitions"]
+    spine = f"{told['spine_rows']:,} rows to compute" if partitions["missing"] else "nothing to compute"
+    lines = [f"{'source':<22}{'files':>7}{'rows':>15}{'size':>12}"]
+    lines += [f"{n:<22}{s['files']:>7,}{s['rows']:>15,}{_size(s['bytes']):>12}" for n, s in told["sources"].items()]
+    lines += ["", f"{'view reads':<22}{'files':>7}{'rows':>15}{'size':>12}{'features':>10}  entity, source"]
+    for name, view in told["views"].items():
+        by = f"{', '.join(view['entity'])}, {view['source']}"
+        sizes = f"{view['files']:>7,}{view['rows']:>15,}{_size(view['bytes']):>12}"
+        lines.append(f"{name:<22}{sizes}{view['features']:>10}  {by}")
+    lines += [
+        "",
+        f"partitions   {len(partitions['wanted'])}, of which {len(partitions['missing'])} are missing: {spine}",
+        f"batches      {partitions['batches']}, each built at once",
+        f"plan         {told['plan']} ({told['because']})",
+    ]
+    if partitions["missing"]:
+        lines.append(f"missing      {', '.join(partitions['missing'])}")
+    return "\n".join(lines)
+
+
+def views(told: dict[str, Any]) -> str:
+    """A line a view: what it made and what it took."""
+    lines = [f"{'view':<22}{'features':>9}{'rows':>13}{'seconds':>9}{'null':>8}{'size':>12}"]
+    lines += [
+        f"{name:<22}{v['features']:>9}{v['rows']:>13,}{v['seconds']:>9.2f}{v['null_share']:>8.1%}{_size(v['bytes']):>12}"
+        for name, v in told.items()
+    ]
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"
+
+
 def versions(found: list[Version]) -> str:
     """A line a version, newest first."""
     if not found:

@@ -63,9 +63,15 @@ class Definitions:
 
     def features(self) -> dict[str, pl.DataType]:
         """Every feature's name and type, in column order."""
-        found: dict[str, pl.DataType] = {}
+        return {name: dtype for features in self.features_by_view().values() for name, dtype in features.items()}
+
+    def features_by_view(self) -> dict[str, dict[str, pl.DataType]]:
+        """Each view's features, in column order."""
+        found: dict[str, dict[str, pl.DataType]] = {}
+        before: dict[str, pl.DataType] = {}
         for view in self.views:
-            found |= features_of(view, self.label, found)
+            found[view.name] = features_of(view, self.label, before)
+            before |= found[view.name]
         return found
 
     def document(self) -> dict[str, Any]:

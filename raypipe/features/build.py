@@ -46,6 +46,11 @@ def missing(
     return [p for p in partitions if find(folder_of(project, p, sources, as_of)) is None]
 
 
+def most_rows(project: Project, plan: str) -> int:
+    """Rows of a source up to which partitions are built together."""
+    return project.settings.features.batch_rows * (_LARGER if plan == "distributed" else 1)
+
+
 def build_partitions(
     project: Project,
     sources: Sources,
@@ -60,9 +65,8 @@ def build_partitions(
 
     Runs in the driver; with `plan` distributed it needs a connection to a Ray cluster.
     """
-    most = project.settings.features.batch_rows * (_LARGER if plan == "distributed" else 1)
     wanted = missing(project, partitions, sources, as_of)
-    for batch in in_batches(wanted, project.definitions, sources, most, as_of):
+    for batch in in_batches(wanted, project.definitions, sources, most_rows(project, plan), as_of):
         with _attempts(project, sources, found, batch, as_of) as builds:
             job = Job(str(project.folder), project.definitions.digest(), sources, as_of, tuple(builds))
             for build, chunks, seconds in _run(project, job, plan):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from raypipe.data.digest import short
 from raypipe.data.publish import Output, find
@@ -12,9 +14,10 @@ from raypipe.data.split import PARTS
 from raypipe.errors import GateRefusedError, NotEnoughDataError
 from raypipe.evaluation.evaluate import Evaluation, evaluate
 from raypipe.evaluation.gate import parse
-from raypipe.features.build import build_partitions, folder_of, missing, survey_spine
+from raypipe.features.build import build_partitions, folder_of, missing, most_rows, survey_spine
+from raypipe.features.explain import by_view, explain
 from raypipe.features.partitions import Partition
-from raypipe.features.spine import within
+from raypipe.features.spine import Survey, within
 from raypipe.features.training_set import TrainingSet, build_training_set, choose_plan, find_planned, plan_training_set
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.progress import Progress, Step
@@ -24,6 +27,7 @@ from raypipe.registry.tracking import Registry, Version
 from raypipe.training.train import Run, find_run, train
 
 Sources = dict[str, PreparedSource]
+Span = tuple[datetime | None, datetime | None]
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,32 @@ class Pipeline:
             )
         return made
 
-    def backfill(self, sources: Sources, first: datetime | None, last: datetime | None) -> list[Output]:
-        """The features of all spine rows with a prediction time from `first` to before `last`: what is missing is
-        built, by whole partitions. Raises NotEnoughDataError if there is no row."""
-        survey = survey_spine(self.project, sources, self.as_of)
-        wanted = within(survey.partitions, first, last)
+    def explain(self, sources: Sources, span: Span | None) -> dict[str, Any]:
+        """What `features` (without a span) or `backfill` would do. Nothing is built."""
+        planned = plan_training_set(self.project, sources, self.as_of) if span is None else None
+        wanted = planned.partitions if planned else self._wanted(survey_spine(self.project, sources, self.as_of), span)
+        plan, why = self._plan(sources)
+        lacking = missing(self.project, wanted, sources, self.as_of)
+        most = most_rows(self.project, plan)
+        told = explain(self.project.definitions, sources, wanted, lacking, most_rows=most, as_of=self.as_of)
+        return {"plan": plan, "because": why, **told}
+
+    def built(self, sources: Sources, partitions: Sequence[Partition]) -> dict[str, Any]:
+        """What building these partitions took and made, by view."""
+        found = [find(folder_of(self.project, p, sources, self.as_of)) for p in partitions]
+        return by_view(self.project.definitions, [output for output in found if output])
+
+    def _wanted(self, survey: Survey, span: Span | None) -> list[Partition]:
+        wanted = within(survey.partitions, *(span or (None, None)))
         if not wanted:
             raise NotEnoughDataError("no row of the spine has a prediction time in that range", where="--from, --to")
+        return wanted
+
+    def backfill(self, sources: Sources, span: Span) -> list[Partition]:
+        """The features of all spine rows with a prediction time in `span` (from, to before; None: unbounded): what is
+        missing is built, by whole partitions. Raises NotEnoughDataError if there is no row."""
+        survey = survey_spine(self.project, sources, self.as_of)
+        wanted = self._wanted(survey, span)
         plan, why = self._plan(sources)
         if plan == "distributed" and missing(self.project, wanted, sources, self.as_of):
             self.cluster.connect()
@@ -90,8 +113,7 @@ class Pipeline:
             build_partitions(self.project, sources, survey, wanted, plan=plan, as_of=self.as_of, built=built.one)
             rows = sum(partition.rows for partition in wanted)
             step.say(f"{rows:,} rows, {built.words()}, {plan} plan ({why})", reused=not built.built)
-        outputs = [find(folder_of(self.project, p, sources, self.as_of)) for p in wanted]
-        return [output for output in outputs if output]
+        return wanted
 
     def _plan(self, sources: Sources) -> tuple[str, str]:
         settings = self.project.settings.features
