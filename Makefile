@@ -49,5 +49,5 @@ bench: setup ## measure raypipe beside what a user would pick instead
 lock: setup ## resolve pyproject.toml into requirements.lock again
 	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev pyproject.toml --output-file requirements.lock
 
-clean: ## remove the virtual environment and what the example made
-	rm -rf $(VENV) examples/flights/.raypipe
+clean: ## remove the virtual environment and what the examples made
+	rm -rf $(VENV) examples/*/.raypipe

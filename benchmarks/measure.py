@@ -1,8 +1,4 @@
-"""What the three benchmarks share: a quiet moment, a fresh process with its cost, and a comparison to print.
-
-The process that measures imports nothing heavy. Linux counts a parent's peak of memory as its child's first, so a
-large parent would hide the peak of a small child.
-"""
+"""What the benchmarks share: a quiet moment, a fresh process, and a comparison to print."""
 
 from __future__ import annotations
 
@@ -71,30 +67,34 @@ def _busy_ticks() -> int:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a process cost, with what it waited for, and the JSON document that it printed last."""
+class Run:
+    """How long a process took, and the JSON document that it printed last."""
 
     wall_s: float
-    cpu_s: float
-    peak_mib: float
     document: Any
 
 
-def fresh(script: str, *arguments: object) -> Cost:
-    """Run a script of this folder in a process of its own. Its errors go to our stderr, and end the benchmark."""
-    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+def command(module: str, *arguments: object) -> list[str]:
+    """How to run a module of this folder, in this folder."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def fresh(module: str, *arguments: object) -> Run:
+    """Run a module of this folder in a process of its own. Its errors go to our stderr, and end the benchmark."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
-    assert process.stdout
-    with process.stdout as pipe:
-        printed = pipe.read()
-    _, status, used = os.wait4(process.pid, 0)
+    done = subprocess.run(
+        command(module, *arguments), stdout=subprocess.PIPE, text=True, env=environment(), cwd=BENCHMARKS
+    )
     wall = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{script} {' '.join(map(str, arguments))} failed: exit code {process.returncode}")
+    if done.returncode:
+        sys.exit(f"{module} {' '.join(map(str, arguments))} failed: exit code {done.returncode}")
+    return Run(wall, last_document(done.stdout))
+
+
+def last_document(printed: str) -> Any:
+    """The JSON document on the last line, if anything was printed."""
     lines = printed.strip().splitlines()
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, json.loads(lines[-1]) if lines else None)
+    return json.loads(lines[-1]) if lines else None
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,18 @@ class Figure:
     def cells(self) -> tuple[str, str, str, str]:
         """Name, both medians with their range, and the median of the rounds' ratios."""
         ratios = [mine / theirs for mine, theirs in zip(self.raypipe, self.peer, strict=True)] if self.ratio else []
-        return self.name, self._in_words(self.raypipe), self._in_words(self.peer), _ratio(ratios)
-
-    def _in_words(self, values: Sequence[float]) -> str:
-        middle, low, high = (f"{v:,.{self.digits}f}" for v in (statistics.median(values), min(values), max(values)))
-        return middle if low == high else f"{middle} ({low} to {high})"
+        mine, theirs = spread(self.raypipe, self.digits), spread(self.peer, self.digits)
+        return self.name, mine, theirs, middle(ratios)
 
 
-def _ratio(ratios: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int) -> str:
+    """The median with the range beside it."""
+    mid, low, high = (f"{v:,.{digits}f}" for v in (statistics.median(values), min(values), max(values)))
+    return mid if low == high else f"{mid} ({low} to {high})"
+
+
+def middle(ratios: Sequence[float]) -> str:
+    """The median ratio; nothing for none."""
     return f"{statistics.median(ratios):.2f}" if ratios else ""
 
 
@@ -132,11 +136,11 @@ class Comparison:
     def table(self) -> str:
         """A Markdown table, as the README has it."""
         head = (self.title, "raypipe", self.peer, "raypipe / peer")
-        rows = [head, *(figure.cells() for figure in self.figures)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        rows.insert(1, ("-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])))
-        return "\n".join("| " + " | ".join(map(_padded, row, widths)) + " |" for row in rows)
+        return markdown(head, [figure.cells() for figure in self.figures])
 
 
-def _padded(cell: str, width: int) -> str:
-    return cell.ljust(width)
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns but the first are aligned to the right."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    rule = ("-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:]))
+    return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in (head, rule, *rows))

@@ -6,23 +6,33 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import features
 import serving
 import training
+from features import compare as features
 from measure import QUIET_CORES, Machine
 
-BENCHMARKS = {"features": features.compare, "training": training.compare, "serving": serving.compare}
+# What `features` stands for; the others run only by name.
+SOME = {"features": ("features:A", "features:B", "features:O")}
 
 
-def measured(name: str, patience_s: float) -> dict[str, Any]:
+def benchmarks(scale: float) -> dict[str, Callable[[Machine, Path], Any]]:
+    """Each benchmark by its name, over that share of the features' rows."""
+    windows = {f"features:{w}": partial(features.compare, name=w, scale=scale) for w in ("A", "B", "C")}
+    online = partial(features.compare_online, name="O", scale=scale)
+    return {**windows, "features:O": online, "training": training.compare, "serving": serving.compare}
+
+
+def measured(run: Callable[[Machine, Path], Any], patience_s: float) -> dict[str, Any]:
     """Run one benchmark in a folder of its own, and print its table."""
     machine = Machine(patience_s)
     with tempfile.TemporaryDirectory(prefix="raypipe-benchmark-") as folder:
-        comparison = BENCHMARKS[name](machine, Path(folder))
+        comparison = run(machine, Path(folder))
     print(f"\n{comparison.table()}", flush=True)
     loud = sum(busy > QUIET_CORES for busy in machine.busy)
     if loud:
@@ -32,13 +42,19 @@ def measured(name: str, patience_s: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
+    names = ", ".join([*SOME, *benchmarks(1)])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{names}; default: features, training, serving")
     parser.add_argument("--out", type=Path, help="write every round's figures to this JSON file")
     parser.add_argument("--patience", type=float, default=600, help="seconds to wait, in all, for others to be quiet")
+    parser.add_argument("--scale", type=float, default=1.0, help="the share of the features' rows to try with")
     given = parser.parse_args()
-    if unknown := set(given.names) - set(BENCHMARKS):
+    if not 0 < given.scale <= 1:
+        parser.error("--scale must be above 0 and at most 1")
+    known, asked = benchmarks(given.scale), given.names or ["features", "training", "serving"]
+    chosen = list(dict.fromkeys(one for name in asked for one in SOME.get(name, (name,))))
+    if unknown := set(chosen) - set(known):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
-    results = {name: measured(name, given.patience) for name in given.names or BENCHMARKS}
+    results = {name: measured(known[name], given.patience) for name in chosen}
     if given.out:
         given.out.write_text(json.dumps(results, indent=2))
 

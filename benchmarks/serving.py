@@ -34,7 +34,7 @@ def compare(machine: Machine, folder: Path) -> Comparison:
     project = copy_example(folder)
     train = [_raypipe(), "run", "--plan", "local", "--project", str(project)]
     subprocess.run(train, check=True, stdout=sys.stderr, env=environment())
-    fresh("serving.py", "prepare", folder)
+    fresh("serving", "prepare", folder)
     measured: dict[str, list[dict[str, Any]]] = {"raypipe": [], "peer": []}
     for turn in range(ROUNDS):
         for side, path in (("raypipe", f"/models/{MODEL}/predict"), ("peer", "/predict")):
@@ -88,8 +88,8 @@ def _wait_for(server: subprocess.Popen[str], words: str) -> None:
 
 def _load(port: int, path: str, folder: Path) -> dict[str, Any]:
     """First every request once, for the answers; then as fast as answers come, from a process of its own."""
-    first = fresh("serving_load.py", port, path, folder, "check").document
-    found = {str(n): fresh("serving_load.py", port, path, folder, n, SECONDS).document for n in CONNECTIONS}
+    first = fresh("serving_load", port, path, folder, "check").document
+    found = {str(n): fresh("serving_load", port, path, folder, n, SECONDS).document for n in CONNECTIONS}
     failed = first["failed"] + sum(f["failed"] for f in found.values())
     return {**found, FAILED: failed, WRONG: first["wrong"]}
 

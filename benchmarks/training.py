@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 TREES = 200
 JOB = "training.json"  # what plain xgboost is told: files, parameters, threads
-SCRIPTS = {"raypipe": "training.py", "xgboost": "training_peer.py"}
+SCRIPTS = {"raypipe": "training", "xgboost": "training_peer"}
 
 
 def compare(machine: Machine, folder: Path) -> Comparison:
     """Measure both sides by turns, one round and all rounds; score both models on the test part."""
-    fresh("training.py", "prepare", folder)
+    fresh("training", "prepare", folder)
     start: dict[str, list[float]] = {side: [] for side in SCRIPTS}
     whole: dict[str, list[float]] = {side: [] for side in SCRIPTS}
     for turn in range(ROUNDS):
@@ -35,7 +35,7 @@ def compare(machine: Machine, folder: Path) -> Comparison:
             for side, script in SCRIPTS.items():
                 machine.settle(f"training, round {turn + 1} of {ROUNDS}: {side}, {trees} trees")
                 walls[side].append(fresh(script, side, folder, trees).wall_s)
-    scored = fresh("training_peer.py", "score", folder).document
+    scored = fresh("training_peer", "score", folder).document
     each = {s: [(b - a) / (TREES - 1) for a, b in zip(start[s], whole[s], strict=True)] for s in SCRIPTS}
     fixed = {s: [a - e for a, e in zip(start[s], each[s], strict=True)] for s in SCRIPTS}
     auc = [[scored["roc_auc"][side]] for side in SCRIPTS]
