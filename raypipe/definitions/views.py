@@ -62,6 +62,8 @@ class FeatureView:
 
     def __post_init__(self) -> None:
         where = f"FeatureView('{checked_name(self.name, what='a view')}')"
+        if isinstance(self.entities, str):
+            raise DefinitionError("entities is a list", where=where, got=repr(self.entities), expected="entity=...")
         if self.entity and self.entities:
             raise DefinitionError("a feature view has either entity=... or entities=[..., ...]", where=where)
         if not self.entities:
