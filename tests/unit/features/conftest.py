@@ -142,7 +142,9 @@ def history(seed: int, *, rows: int = 120, days: int = 30, files: int = 3) -> di
         if dice.random() < 0.1:
             moved = at if dice.random() < 0.5 else at + timedelta(days=dice.randrange(-3, 9))
             again = ride(dice, number, moved)
-            spread[dice.randrange(files)].append(again | {"known": first["known"] + timedelta(days=dice.randrange(1, 9))})
+            spread[dice.randrange(files)].append(
+                again | {"known": first["known"] + timedelta(days=dice.randrange(1, 9))}
+            )
     for part in spread:
         dice.shuffle(part)
     found = {f"rides/{n:02d}": rides_frame(part) for n, part in enumerate(spread) if part}

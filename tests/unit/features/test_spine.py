@@ -106,7 +106,11 @@ def test_within_takes_what_overlaps(shop, spine_of, tmp_path):
     first, last = datetime(2024, 1, 3, 12, tzinfo=UTC), datetime(2024, 1, 5, tzinfo=UTC)
     assert [p.name for p in within(found, first, last)] == ["2024-01-03", "2024-01-04"]
     assert [p.name for p in within(found, None, first)] == ["2024-01-01", "2024-01-02", "2024-01-03"]
-    assert within(found, None, first - timedelta(hours=12)) + within(found, first, None) == within(found, None, None) == found
+    assert (
+        within(found, None, first - timedelta(hours=12)) + within(found, first, None)
+        == within(found, None, None)
+        == found
+    )
 
 
 # ---- counts ------------------------------------------------------------------------------------
@@ -133,7 +137,10 @@ def test_rows_outside_the_split_are_counted(shop, tables, spine_of, tmp_path):
 
 
 def test_a_row_without_a_prediction_time_is_outside_the_split_and_in_no_partition(shop, spine_of, tmp_path):
-    asked = ('pl.col("at").dt.offset_by("-30m")', 'pl.when(pl.col("visit") >= 7).then(pl.col("at").dt.offset_by("-30m"))')
+    asked = (
+        'pl.col("at").dt.offset_by("-30m")',
+        'pl.when(pl.col("visit") >= 7).then(pl.col("at").dt.offset_by("-30m"))',
+    )
     timeless = ('known_ahead=["at", "user", "shop"]', 'known_ahead=["visit", "at", "user", "shop"]')
     rows, settings = spine_of(shop(tmp_path, edits=[asked, timeless]))
     assert checked(rows, settings)["left_out"]["outside the split"] == 7
@@ -213,7 +220,11 @@ def test_a_corrected_row_is_predicted_for_once_and_as_corrected(rides, prepared,
     label, settings, source = made.project.definitions.label, made.project.settings, made.sources["rides"]
     now = spine(label, source.scan(), settings).select("label", "at").sort("at").collect()
     assert now.rows() == [(False, first["at"][0]), (True, first["at"][1])]
-    before = spine(label, source.scan(as_of=first["known"][1] - timedelta(microseconds=1)), settings).select("label").collect()
+    before = (
+        spine(label, source.scan(as_of=first["known"][1] - timedelta(microseconds=1)), settings)
+        .select("label")
+        .collect()
+    )
     assert before["label"].to_list() == [True]
 
 
