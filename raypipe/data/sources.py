@@ -87,7 +87,7 @@ def _as_known(part: PreparedPart, as_of: datetime | None) -> pl.LazyFrame:
     if as_of is None:
         return rows
     known = rows.filter(pl.col(KNOWN_TIME) <= pl.lit(as_of)).with_row_index(_INDEX)
-    return known.with_columns(pl.col(_INDEX).cast(pl.Int64) + part.row_base).drop(ROW).rename({_INDEX: ROW})
+    return known.with_columns((pl.col(_INDEX).cast(pl.Int64) + part.row_base).alias(ROW)).drop(_INDEX)
 
 
 def _us(moment: datetime) -> int:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 import yaml
+
+from raypipe.data.publish import Output, find
+from raypipe.data.sources import prepare_source
+from raypipe.features.build import build_partitions, folder_of, survey_spine
+from raypipe.project import load_project
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
@@ -152,13 +158,42 @@ def history(seed: int, *, rows: int = 120, days: int = 30, files: int = 3) -> di
     return found | {"rain/a": rain_frame(dice, range(half)), "rain/b": rain_frame(dice, range(half, days))}
 
 
+def build_all(folder: Path, as_of: datetime | None = None) -> SimpleNamespace:
+    """Prepare the sources, and build every partition by the local plan."""
+    project = load_project(folder)
+    sources = {name: prepare_source(project, name) for name in project.settings.sources}
+    survey, built = survey_spine(project, sources, as_of), []
+    build_partitions(
+        project, sources, survey, survey.partitions, plan="local", as_of=as_of, built=lambda p, _: built.append(p.name)
+    )
+    outputs = {p.name: find(folder_of(project, p, sources, as_of)) for p in survey.partitions}
+    return SimpleNamespace(project=project, sources=sources, partitions=survey.partitions, outputs=outputs, built=built)
+
+
+def output_files(output: Output) -> list[Path]:
+    return [output.path(file["name"]) for file in output.manifest["files"]]
+
+
 @pytest.fixture(scope="session")
-def rides() -> Callable[..., Path]:
-    """Write the project and its files into a folder."""
+def rides() -> SimpleNamespace:
+    """`make` writes the project with files into a folder, `add` more files; `build` builds all that is missing;
+    `history` is random files; `files` are those of a partition."""
 
     def make(folder: Path, files: Mapping[str, pl.DataFrame], **changes: Any) -> Path:
         write_project(folder, **changes)
         write_files(folder, files)
         return folder
 
-    return make
+    return SimpleNamespace(
+        make=make,
+        add=write_files,
+        build=build_all,
+        files=output_files,
+        history=history,
+        ride=ride,
+        frame=rides_frame,
+        rain=rain_frame,
+        bounded=BOUNDED,
+        unique=UNIQUE,
+        start=START,
+    )

@@ -69,7 +69,7 @@ def test_partitions_and_chunks_hold_the_rows_that_plain_python_counts(shop, tabl
 
 def test_a_partition_knows_the_files_that_have_rows_in_it(rides, prepared, tables, tmp_path):
     files = {f"rides/{n}": rows for n, rows in enumerate(two_days())}
-    made = prepared(rides(tmp_path, {**files, "rain/a": NO_RAIN}))
+    made = prepared(rides.make(tmp_path, {**files, "rain/a": NO_RAIN}))
     rows = spine(made.project.definitions.label, made.sources["rides"].scan(), made.project.settings)
     base = {part.file: part.row_base for part in made.sources["rides"].parts}
     found = survey(rows, made.project.settings).partitions
@@ -216,7 +216,7 @@ def test_a_part_with_one_class_only_is_refused(shop, spine_of, tmp_path, part, o
 def test_a_corrected_row_is_predicted_for_once_and_as_corrected(rides, prepared, tmp_path):
     first, _ = two_days()
     again = first.head(1).with_columns(pl.col("known") + timedelta(days=1), pl.lit(9.0).alias("fare"), tipped=False)
-    made = prepared(rides(tmp_path, {"rides/0": first, "rides/1": again, "rain/a": NO_RAIN}))
+    made = prepared(rides.make(tmp_path, {"rides/0": first, "rides/1": again, "rain/a": NO_RAIN}))
     label, settings, source = made.project.definitions.label, made.project.settings, made.sources["rides"]
     now = spine(label, source.scan(), settings).select("label", "at").sort("at").collect()
     assert now.rows() == [(False, first["at"][0]), (True, first["at"][1])]
