@@ -11,7 +11,7 @@ import polars as pl
 
 from raypipe.data.across import RULE, VIOLATIONS, Rows, replaced, violations
 from raypipe.data.digest import digest_of
-from raypipe.data.overlay import digests_by_file, make_overlay
+from raypipe.data.overlay import digests_by_file, last_by_file, make_overlay
 from raypipe.data.parts import (
     ACCEPTED,
     QUARANTINE,
@@ -55,7 +55,7 @@ def assemble(source: Source, snapshot: Snapshot, policy: Contract, folder: Path,
     excluded = crossed.filter(~pl.col(RULE).is_in(kept_rules(source, policy)))
     aside = _set_aside(rows.scan, excluded, attempt / QUARANTINE)
     overlay = make_overlay(excluded, replaced(source, rows, excluded) if source.corrections and rows.count else None)
-    touched = digests_by_file(overlay)
+    touched, last = digests_by_file(overlay), last_by_file(overlay)
     if overlay.height:
         overlay.write_parquet(attempt / OVERLAY_FILE)
     return {
@@ -65,7 +65,10 @@ def assemble(source: Source, snapshot: Snapshot, policy: Contract, folder: Path,
         "violations": count_by_rule(broken),
         "schema": snapshot.schema(),
         "snapshot": snapshot.manifest(corrupt),
-        "parts": [part | {"digest": _identity(part, touched.get(part["row_base"]))} for part in parts],
+        "parts": [
+            part | {"digest": _identity(part, touched.get(part["row_base"])), "touched_us": last.get(part["row_base"])}
+            for part in parts
+        ],
     }
 
 
@@ -82,13 +85,15 @@ def prepared_part(folder: Path, document: dict[str, Any]) -> PreparedPart:
         size_bytes=document["bytes"],
         event_us=spans[0],
         known_us=spans[1],
+        touched_us=document["touched_us"],
     )
 
 
 def _document(output: Output) -> dict[str, Any]:
     kept = ("file", "attempt", "rows", "quarantined", "bytes", "event_us", "known_us")
     part = {name: output.manifest[name] for name in kept}
-    return part | {"folder": output.folder.name, "row_base": row_base(part["file"]), "digest": output.folder.name}
+    folder = output.folder.name
+    return part | {"folder": folder, "row_base": row_base(part["file"]), "digest": folder, "touched_us": None}
 
 
 def _identity(part: dict[str, Any], touched: str | None) -> str:

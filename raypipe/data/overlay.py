@@ -41,6 +41,13 @@ def digests_by_file(overlay: pl.DataFrame) -> Mapping[int, str]:
     return found
 
 
+def last_by_file(overlay: pl.DataFrame) -> Mapping[int, int]:
+    """The last time (microseconds since 1970) at which a line that concerns a file came about, by its `row_base`."""
+    since = pl.max_horizontal(EXCLUDED_FROM, REPLACED_AT).dt.epoch("us")
+    found = overlay.group_by(pl.col(ROW) // (1 << ROW_BITS)).agg(since.max()).drop_nulls()
+    return {file << ROW_BITS: last for file, last in found.iter_rows()}
+
+
 def apply_overlay(rows: pl.LazyFrame, path: Path, row: str, as_of: datetime | None) -> pl.LazyFrame:
     """`rows` without excluded ones, with `__replaced_at`, as known at `as_of`; column `row` is `__row` in the part."""
     overlay = pl.scan_parquet(path)

@@ -43,7 +43,8 @@ _ROW_GROUP = 128 * 1024
 @dataclass(frozen=True)
 class PreparedPart:
     """A prepared file. `digest` is the content's identity, with what rows of other files did to rows of this one.
-    `row_base` is the `__row` of its first row; times are microseconds since 1970 (None: static, or no rows)."""
+    `row_base` is the `__row` of its first row; times are microseconds since 1970 (None: static, or no rows);
+    `touched_us` is the last time at which such a row of another file became known (None: there is none)."""
 
     file: str
     path: Path
@@ -53,6 +54,7 @@ class PreparedPart:
     size_bytes: int
     event_us: tuple[int, int] | None
     known_us: tuple[int, int] | None
+    touched_us: int | None = None
 
 
 def row_base(file: str) -> int:

@@ -145,7 +145,7 @@ def name_of(
 
 
 def cut_off(partition: Partition, definitions: Definitions, sources: Sources, as_of: datetime | None) -> str | None:
-    """`as_of` where it hides rows of a file that reaches the partition; None where all of them were known by then."""
+    """`as_of` where it hides rows of a file that reaches the partition, or what a later row did to one; else None."""
     if as_of is None:
         return None
     spine = sources[definitions.label.spine.name]
@@ -153,7 +153,9 @@ def cut_off(partition: Partition, definitions: Definitions, sources: Sources, as
     for view in definitions.views:
         if isinstance(view, FeatureView | LatestView) and not view.source.static:
             parts += reaching(view, sources[view.source.name], partition.start, partition.end, as_of)
-    hides = any(part.known_us is not None and part.known_us[1] > us(as_of) for part in parts)
+    known = [part.known_us[1] for part in parts if part.known_us]
+    touched = [part.touched_us for part in parts if part.touched_us is not None]
+    hides = any(last > us(as_of) for last in (*known, *touched))
     return as_of.isoformat() if hides else None
 
 
@@ -177,6 +179,11 @@ def _rows(batch: Sequence[Partition], definitions: Definitions, sources: Sources
     reached = [
         sum(p.rows for p in reaching(view, sources[view.source.name], batch[0].start, batch[-1].end, as_of))
         for view in definitions.views
-        if isinstance(view, FeatureView)
+        if isinstance(view, FeatureView | LatestView) and _bounded(view)
     ]
     return max([sum(partition.rows for partition in batch), *reached])
+
+
+def _bounded(view: FeatureView | LatestView) -> bool:
+    """Whether the view looks back so far and no further; one that does not reads all files in any batch."""
+    return not view.source.static and look_back_us(view) is not None

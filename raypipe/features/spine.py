@@ -68,11 +68,11 @@ class Survey:
 
 
 def survey(frame: pl.LazyFrame, settings: Settings) -> Survey:
-    """Count the spine's rows in one streaming pass; rows without a prediction time are nowhere."""
+    """Count the spine's rows in one streaming pass. A row without a prediction time is in no partition; it counts as
+    outside the split."""
     split = part_of(pl.col(PARTITION), settings.split)
     found = (
-        frame.filter(pl.col(PARTITION).is_not_null())
-        .group_by(PARTITION, CHUNK)
+        frame.group_by(PARTITION, CHUNK)
         .agg(
             pl.len().alias("all"),
             pl.col(LABEL).is_not_null().sum().alias("rows"),
@@ -90,7 +90,8 @@ def survey(frame: pl.LazyFrame, settings: Settings) -> Survey:
     )
     grid, chunks = Grid.of(settings), {}
     partitions = []
-    for (start, part), group in found.group_by(PARTITION, "part", maintain_order=True):
+    timed = found.filter(pl.col(PARTITION).is_not_null())
+    for (start, part), group in timed.group_by(PARTITION, "part", maintain_order=True):
         assert isinstance(start, datetime)
         files = sorted({file_of(chunk) for chunk in group[CHUNK]})
         partitions.append(Partition(start, grid.end(start), str(part), int(group["all"].sum()), tuple(files)))

@@ -109,13 +109,7 @@ def find_planned(project: Project, plan: Plan) -> TrainingSet | None:
     if output is None:
         return None
     training_set = TrainingSet(plan.digest, output)
-    gone = [path for part in PARTS for path in training_set.files(part) if not path.is_file()]
-    if gone:
-        raise DataError(
-            f"{len(gone)} files of the training set are gone",
-            where=str(gone[0]),
-            hint=f"remove the folder {output.folder} and the partitions' own, and run again",
-        )
+    _require([path for part in PARTS for path in training_set.files(part)], output.folder)
     return training_set
 
 
@@ -157,6 +151,17 @@ def _lineage(sources: Sources) -> dict[str, Any]:
     }
 
 
+def _require(files: list[Path], folder: Path) -> None:
+    """Raise DataError if one of the partitions' files has gone; `folder` is the training set's."""
+    gone = [path for path in files if not path.is_file()]
+    if gone:
+        raise DataError(
+            f"{len(gone)} files of the training set are gone",
+            where=str(gone[0]),
+            hint=f"remove the folders of their partitions, and {folder} if it is there, and run again",
+        )
+
+
 def _finish(project: Project, attempt: Path, plan: Plan, sources: Sources, as_of: datetime | None) -> dict[str, Any]:
     """Check the row counts, learn the transforms, and say what the manifest shall say."""
     counts, files = check_split(plan.survey.counts, project.settings), []
@@ -172,6 +177,7 @@ def _finish(project: Project, attempt: Path, plan: Plan, sources: Sources, as_of
     for part in PARTS:
         written, expected = sum(f["rows"] for f in files if f["part"] == part), counts["parts"][part]["rows"]
         assert written == expected, f"{part}: {written} rows in the partitions, expected {expected}"
+    _require([project.storage / FOLDER / file["name"] for file in files], attempt.parent)
     features = project.definitions.features()
     train = pl.scan_parquet([project.storage / FOLDER / f["name"] for f in files if f["part"] == TRAIN], glob=False)
     transforms = fit(features, train, project.settings.transforms)

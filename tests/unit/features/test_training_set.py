@@ -1,10 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,8 +8,15 @@ import polars as pl
 import pytest
 
 from raypipe.data.publish import find
-from raypipe.errors import NotEnoughDataError
-from raypipe.features.training_set import build_training_set, identity
+from raypipe.errors import DataError, NotEnoughDataError
+from raypipe.features.build import folder_of
+from raypipe.features.training_set import (
+    TRANSFORMS,
+    build_training_set,
+    choose_plan,
+    find_training_set,
+    plan_training_set,
+)
 
 PARTS = ("train", "validation", "test")
 AS_OF = datetime(2024, 2, 3, 12, tzinfo=UTC)
@@ -28,9 +31,10 @@ def rows(training_set) -> pl.DataFrame:
     return pl.concat([pl.read_parquet(f) for part in PARTS for f in training_set.files(part)]).sort("__row")
 
 
-def digests(training_set) -> dict[str, str]:
-    folder = training_set.output.path(".")
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+def digests(training_set) -> list[tuple[str, str]]:
+    """Name and SHA-256 of every data file, in order of part and time, and of the transforms."""
+    files = [f for part in PARTS for f in training_set.files(part)] + [training_set.output.path(TRANSFORMS)]
+    return [(f.name, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +52,28 @@ def built(made):
 
 def test_files_and_manifest_sum_up(built, made):
     listed = {f["name"]: f["rows"] for f in built.manifest["files"]}
-    assert {name: pl.read_parquet(built.output.path(name)).height for name in listed} == listed
-    assert {p.name for p in built.output.path(".").iterdir()} == {*listed, "transforms.json"}
+    features = made.project.storage / "features"
+    assert {name: pl.read_parquet(features / name).height for name in listed} == listed
+    assert [f for part in PARTS for f in built.files(part)] == [features / name for name in listed]
+    assert [p.name for p in built.output.path(".").iterdir()] == [TRANSFORMS]
     for part in PARTS:
         assert built.rows(part) == sum(f["rows"] for f in built.manifest["files"] if f["part"] == part) > 0
     assert sum(listed.values()) + sum(built.manifest["left_out"].values()) == made.sources["visits"].rows == 600
 
 
-def test_files_hold_one_part_and_one_chunk_each(built):
-    assert len(built.manifest["files"]) == 12  # 600 rows in shuffled order, 150 a chunk, three parts
+def test_files_hold_one_part_one_partition_and_one_chunk_each(built):
+    bounds = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 21, 22, 29, 30)] + [datetime(2024, 2, 1, tzinfo=UTC)]
+    parts = dict(zip(bounds, ("train", None, "validation", None, "test", "test"), strict=True))
+    found = []
     for file in built.manifest["files"]:
-        part, chunk = file["name"].removesuffix(".parquet").split("-")
-        found = pl.read_parquet(built.output.path(file["name"]))["__row"]
-        assert (part, set(found % FILE // 150), found.is_sorted()) == (file["part"], {int(chunk)}, True)
+        rows = pl.read_parquet(built.output.folder.parents[1] / "features" / file["name"])
+        start = {max(b for b in bounds if b <= t) for t in rows["prediction_time"]}
+        chunks = set(rows["__row"] % FILE // 150)
+        assert ({parts[s] for s in start}, len(start), len(chunks)) == ({file["part"]}, 1, 1)
+        assert rows["__row"].is_sorted()
+        found.append((*start, *chunks))
+    assert found == sorted(set(found))
+    assert len(found) == 16  # 600 rows in shuffled order, 150 a chunk, four partitions that are not embargo
 
 
 def test_columns_are_what_the_definitions_say(built, made):
@@ -128,7 +141,7 @@ def test_two_storages_hold_the_same_bytes(built, shop, prepared, tmp_path):
     assert not other.reused
     assert other.output.folder != built.output.folder
     assert digests(other) == digests(built)
-    assert len(digests(built)) == 13
+    assert len(digests(built)) == 17
 
 
 def test_the_second_build_is_reused(built, made):
@@ -162,12 +175,46 @@ LATER_AMOUNT = pl.when(pl.col("visit") == 599).then(1.0).otherwise("amount").ali
 )
 def test_the_identity_follows(built, shop, prepared, tmp_path, change):
     other = prepared(shop(tmp_path, **change))
-    assert identity(other.project, other.sources, None) != built.manifest["identity"]
+    assert plan_training_set(other.project, other.sources).named != built.manifest["identity"]
     assert build(other).digest != built.digest
 
 
 def test_the_identity_follows_as_of(built, made):
     assert len({built.digest, build(made, AS_OF).digest, build(made, AS_OF + timedelta(hours=1)).digest}) == 3
+
+
+def test_another_split_and_other_transforms_share_partitions(built, made, shop, prepared, tmp_path):
+    """Only what the moved boundary cuts anew has another name."""
+    moved = prepared(shop(tmp_path, settings={"split.test_from": "2024-01-31", "transforms.rare_below": 3}))
+    plans = [plan_training_set(m.project, m.sources) for m in (made, moved)]
+    names = [
+        {p.start: folder_of(m.project, p, m.sources, None).name for p in plan.partitions}
+        for m, plan in zip((made, moved), plans, strict=True)
+    ]
+    shared = {start for start in names[0] if names[0][start] == names[1].get(start)}
+    assert {start.isoformat()[:10] for start in shared} == {"2024-01-01", "2024-02-01"}
+    assert {start.isoformat()[:10] for start in names[1]} == {"2024-01-01", "2024-01-22", "2024-01-31", "2024-02-01"}
+
+
+def test_what_is_found_is_what_was_built(built, made, shop, prepared, tmp_path):
+    assert find_training_set(made.project, made.sources) == build(made)
+    other = prepared(shop(tmp_path))
+    assert find_training_set(other.project, other.sources) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limit", "plan"),
+    [
+        ("auto", 0, "distributed"),
+        ("auto", 10**9, "local"),
+        ("local", 0, "local"),
+        ("distributed", 10**9, "distributed"),
+    ],
+)
+def test_the_plan_is_chosen_by_bytes_unless_it_is_asked_for(made, wanted, limit, plan):
+    settings = made.project.settings.features.model_copy(update={"local_max_bytes": limit})
+    chosen, why = choose_plan(wanted, settings, made.sources)
+    assert (chosen, "MiB" in why) == (plan, wanted == "auto")
 
 
 # ---- as of -------------------------------------------------------------------------------------
@@ -221,45 +268,23 @@ def test_a_source_lost_on_the_way_leaves_nothing_and_the_next_build_works(shop, 
     with pytest.raises((FileNotFoundError, pl.exceptions.PolarsError)):
         build(other)
     assert visible(other.project) == []
-    assert not list(other.project.storage.glob("training_sets/*/attempt-*"))
+    assert not list(other.project.storage.glob("features/*/attempt-*"))
     (tmp_path / "aside").rename(file)
     assert not build(other).reused
     assert len(visible(other.project)) == 1
 
 
-KILLED = """
-import sys, time
-from raypipe.data.publish import publish
-from raypipe.data.sources import prepare_source
-from raypipe.features import plan_local
-from raypipe.features.job import Job
-from raypipe.project import load_project
-
-project = load_project(sys.argv[1])
-sources = {name: prepare_source(project, name) for name in project.settings.sources}
-
-def build(attempt):
-    files = plan_local.run(project, Job(str(project.folder), project.definitions.digest(), sources, None, attempt))
-    print(len(files), flush=True)
-    time.sleep(600)
-
-publish(project.storage / "training_sets" / sys.argv[2], build)
-"""
-
-
-def test_a_build_that_was_killed_leaves_nothing_and_the_next_build_works(built, shop, prepared, tmp_path):
+def test_a_file_that_is_gone_is_named(shop, prepared, tmp_path):
+    """A training set, and one that would be made of the same partitions."""
     folder = shop(tmp_path)
-    writer = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder), built.digest], stdout=subprocess.PIPE, text=True
-    )
-    assert writer.stdout.readline() == "12\n"
-    os.kill(writer.pid, signal.SIGKILL)
-    assert writer.wait(60) == -signal.SIGKILL
-    writer.stdout.close()
-    other = prepared(folder)
-    assert visible(other.project) == []
-    assert len(list(folder.glob(".raypipe/training_sets/*/attempt-*/*.parquet"))) == 12
-    again = build(other)
-    assert again.digest == built.digest
-    assert not again.reused
-    assert digests(again) == digests(built)
+    made = prepared(folder)
+    file = build(made).files("test")[-1]
+    file.unlink()
+    with pytest.raises(DataError, match="files of the training set are gone") as caught:
+        build(made)
+    assert caught.value.where == str(file)
+    other = prepared(shop(tmp_path, settings={"transforms.rare_below": 5}))
+    with pytest.raises(DataError, match="files of the training set are gone") as caught:
+        build(other)
+    assert caught.value.where == str(file)
+    assert len(visible(made.project)) == 1
