@@ -41,11 +41,9 @@ def test_the_order_of_rows(pit, kind, seed):
 
 
 @each_view
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("bucket_rows", [1, 5, 40])
-@given(seed=SEEDS)
+@given(seed=SEEDS, threads=st.sampled_from([1, 2]), bucket_rows=st.sampled_from([1, 5, 40]))
 @EACH
-def test_buckets_and_threads(pit, monkeypatch, kind, threads, bucket_rows, seed):
+def test_buckets_and_threads(pit, monkeypatch, kind, seed, threads, bucket_rows):
     events, spine = pit.world(seed, corrected=True)
     whole = pit.join(VIEWS[kind](pit), events, spine)
     with monkeypatch.context() as patch:
@@ -57,7 +55,7 @@ def test_buckets_and_threads(pit, monkeypatch, kind, threads, bucket_rows, seed)
 @given(seed=SEEDS)
 @EACH
 def test_other_entities_and_other_questions(pit, kind, seed):
-    events, spine = pit.world(seed, corrected=True)
+    events, spine = pit.world(seed, entities=6, corrected=True)
     view = VIEWS[kind](pit)
     whole, groups = bits(pit.join(view, events, spine)), pit.by_entity(spine, view.entity)
     for entity, asked in groups.items():
