@@ -16,7 +16,8 @@ import yaml
 from raypipe.data.publish import Output, find
 from raypipe.data.sources import prepare_source
 from raypipe.features.build import build_partitions, folder_of, survey_spine
-from raypipe.project import load_project
+from raypipe.features.partitions import Sources
+from raypipe.project import Project, load_project
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
@@ -136,7 +137,9 @@ def rain_frame(dice: random.Random, days: Sequence[int]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"zone": pl.Int32, "at": TIME, "mm": pl.Float64})
 
 
-def history(seed: int, *, rows: int = 120, days: int = 30, files: int = 3) -> dict[str, pl.DataFrame]:
+def history(
+    seed: int, *, rows: int = 120, days: int = 30, files: int = 3, again: float = 0.1
+) -> dict[str, pl.DataFrame]:
     """Rides of `days` days over several files (an older one may hold newer rows), a tenth sent again later; rain."""
     dice = random.Random(seed)
     spread: list[list[dict[str, Any]]] = [[] for _ in range(files)]
@@ -145,11 +148,11 @@ def history(seed: int, *, rows: int = 120, days: int = 30, files: int = 3) -> di
         first = ride(dice, number, at)
         where = min(files - 1, (at - START).days * files // days) if dice.random() < 0.9 else dice.randrange(files)
         spread[where].append(first)
-        if dice.random() < 0.1:
+        if dice.random() < again:
             moved = at if dice.random() < 0.5 else at + timedelta(days=dice.randrange(-3, 9))
-            again = ride(dice, number, moved)
+            second = ride(dice, number, moved)
             spread[dice.randrange(files)].append(
-                again | {"known": first["known"] + timedelta(days=dice.randrange(1, 9))}
+                second | {"known": first["known"] + timedelta(days=dice.randrange(1, 9))}
             )
     for part in spread:
         dice.shuffle(part)
@@ -161,7 +164,10 @@ def history(seed: int, *, rows: int = 120, days: int = 30, files: int = 3) -> di
 def build_all(folder: Path, as_of: datetime | None = None) -> SimpleNamespace:
     """Prepare the sources, and build every partition by the local plan."""
     project = load_project(folder)
-    sources = {name: prepare_source(project, name) for name in project.settings.sources}
+    return build_prepared(project, {name: prepare_source(project, name) for name in project.settings.sources}, as_of)
+
+
+def build_prepared(project: Project, sources: Sources, as_of: datetime | None = None) -> SimpleNamespace:
     survey, built = survey_spine(project, sources, as_of), []
     build_partitions(
         project, sources, survey, survey.partitions, plan="local", as_of=as_of, built=lambda p, _: built.append(p.name)
@@ -188,6 +194,7 @@ def rides() -> SimpleNamespace:
         make=make,
         add=write_files,
         build=build_all,
+        build_prepared=build_prepared,
         files=output_files,
         history=history,
         ride=ride,
