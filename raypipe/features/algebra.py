@@ -89,7 +89,8 @@ def input_column(aggregation: Aggregation, dtype: pl.DataType) -> pl.Expr | None
     if given is None:
         return None
     if dtype.is_float():
-        given = given.fill_nan(None) + 0.0  # -0.0 is 0.0
+        given = given.fill_nan(None)
+        given = pl.when(given == 0).then(0).otherwise(given)  # -0.0 is 0.0, which Polars' `+ 0.0` leaves as it is
     if aggregation.kind == "n_unique":
         return _identity(given, dtype)
     return given.cast(pl.Int8) if dtype == pl.Boolean else given

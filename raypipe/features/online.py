@@ -11,14 +11,13 @@ import lmdb
 import numpy as np
 import polars as pl
 
-from raypipe.data.digest import digest_of
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import BundleError, RequestError
 from raypipe.features.lives import Ints
 from raypipe.features.online_cells import cells_of, encode
 from raypipe.features.online_latest import newest_values
 from raypipe.features.online_layout import EVENT_WORD, LatestLevel, Level, levels
-from raypipe.features.online_merge import LevelQueries, Merged, WindowFeatures
+from raypipe.features.online_merge import Merged, WindowFeatures
 from raypipe.features.online_store import (
     REBUILD,
     cells_key,
@@ -39,6 +38,7 @@ from raypipe.features.serving_spec import (
     ServingSpec,
     WindowSpec,
     expression_columns,
+    views_digest,
 )
 
 EntityKeys = dict[tuple[str, ...], list[bytes | None]]  # by entity: a key a row, None where a part of it is null
@@ -70,7 +70,8 @@ class OnlineState:
         self.schema = _schema(spec)
         self.prediction_time = spec.prediction_time_expression()
         self.expressions = _expressions(spec)
-        self.whole = [name for name, dtype in self.schema.items() if dtype == pl.Int64]
+        self.window_types = [(name, self.schema[name] == pl.Int64) for name in self.windows.names]
+        self.names = [name for view in spec.views for name in _feature_names(view)]
 
     def prediction_times(self, rows: pl.DataFrame) -> Ints:
         """Each row's prediction time in microseconds. Raises RequestError for rows that have none."""
@@ -110,74 +111,65 @@ class Snapshot:
 
         Raises BundleError if a value that is needed is damaged.
         """
-        state, moments = self._state, [int(time) for time in times]
+        state, moments = self._state, times.tolist()
         keys = {entity: entity_keys(rows, entity) for entity in state.entities}
-        merged = self._windows(keys, moments)
-        values = _plain(state.windows.values(merged), state.windows.names, state.schema)
+        found = self._windows(keys, moments)
         for level in state.latest:
-            values |= self._latest(level, keys[level.view.entity], moments)
-        looked_up = pl.DataFrame(
-            list(zip(*(values[name] for name in state.schema), strict=True)) if state.schema else None,
-            schema=state.schema,
-            orient="row",
-        )
+            self._add_latest(found, level, keys[level.view.entity], moments)
+        looked_up = pl.from_dicts(found, schema=state.schema) if state.schema else pl.DataFrame()
         return _with_expressions(state, rows, looked_up) if state.expressions else looked_up
 
-    def _windows(self, keys: EntityKeys, moments: Sequence[int]) -> Merged:
-        merged = self._state.windows.empty(len(moments))
-        for queries in self._state.windows.queries:
+    def _windows(self, keys: EntityKeys, moments: Sequence[int]) -> list[dict[str, Any]]:
+        """The window features of each row, None where a window holds too few rows."""
+        windows = self._state.windows
+        merged = Merged(windows, len(moments))
+        for queries in windows.queries:
             for row, (entity, time) in enumerate(zip(keys[queries.level.view.entity], moments, strict=True)):
                 words = None if entity is None else self._words(cells_key(queries.level.number, entity))
-                if entity is None or words is None:
-                    continue
-                hop = merged.add(row, queries, words, time)
-                if hop is not None:
-                    self._add_part(merged, row, queries, entity, hop, time)
-        return merged
+                if entity is not None and words is not None:
+                    hop = merged.add(row, queries, words, time)
+                    if hop is not None:
+                        part = self._part(queries.level, rows_key(queries.level.number, hop, entity), time)
+                        if part is not None:
+                            merged.add(row, queries, part, time)
+        return [
+            {name: _plain(v, whole=whole) for v, (name, whole) in zip(values, self._state.window_types, strict=True)}
+            for values in windows.values(merged).tolist()
+        ]
 
     def _words(self, key: bytes) -> Ints | None:
         return read_words(self._transaction, key)
 
-    def _add_part(self, merged: Merged, row: int, queries: LevelQueries, entity: bytes, hop: int, time: int) -> None:
-        """Merge what of the cell `hop` happens by `time`, from its raw rows."""
-        key = rows_key(queries.level.number, hop, entity)
+    def _part(self, level: Level, key: bytes, time: int) -> Ints | None:
+        """What of a cell happens by `time`, from its raw rows; None: nothing."""
         words = self._words(key)
         if words is None:
             raise damaged(key)
-        raw = words.reshape(-1, queries.level.row_words)
+        raw = words.reshape(-1, level.row_words)
         past = raw[raw[:, EVENT_WORD] <= time]
-        if len(past):
-            part = encode(cells_of(queries.level, past, np.zeros(1, np.int64)))
-            merged.add(row, queries, np.frombuffer(part, np.int64), time)
+        cells = encode(cells_of(level, past, np.zeros(1, np.int64))) if len(past) else None
+        return None if cells is None else np.frombuffer(cells, np.int64)
 
-    def _latest(self, level: LatestLevel, keys: Sequence[bytes | None], moments: Sequence[int]) -> dict[str, list[Any]]:
-        found: list[list[Any]] = []
-        for entity, time in zip(keys, moments, strict=True):
+    def _add_latest(
+        self, found: list[dict[str, Any]], level: LatestLevel, keys: Sequence[bytes | None], moments: Sequence[int]
+    ) -> None:
+        nothing = [None] * len(level.view.features)
+        for row, entity, time in zip(found, keys, moments, strict=True):
             stored = None if entity is None else read(self._transaction, cells_key(level.number, entity))
             values = None if stored is None else newest_values(level.view, stored, time)
-            found.append(values or [None] * len(level.view.features))
-        columns = map(list, zip(*found, strict=True))
-        return dict(zip(level.view.features, columns, strict=True))
+            row.update(zip(level.view.features, values or nothing, strict=True))
 
 
-def views_digest(spec: ServingSpec) -> str:
-    """What a state and the bundle that reads it must have in common."""
-    return digest_of(spec.to_json()["views"])
+def _plain(value: float, *, whole: bool) -> float | None:
+    if value != value:  # noqa: PLR0124 (NaN)
+        return None
+    return int(value) if whole else value
 
 
-def _schema(spec: ServingSpec) -> dict[str, pl.DataType]:
+def _schema(spec: ServingSpec) -> dict[str, Any]:
     """Types of the features that are looked up."""
     looked_up = [view for view in spec.views if isinstance(view, WindowSpec | LatestSpec)]
-    return {name: TYPES[dtype] for view in looked_up for name, dtype in view.features.items()}
-
-
-def _plain(values: np.ndarray[Any, Any], names: Sequence[str], schema: dict[str, pl.DataType]) -> dict[str, list[Any]]:
-    """Columns of Python numbers, None for NaN."""
-    found: dict[str, list[Any]] = {}
-    for name, column in zip(names, values.T.tolist(), strict=True):
-        whole = schema[name] == pl.Int64
-        found[name] = [int(v) for v in column] if whole else [None if v != v else v for v in column]  # noqa: PLR0124
-    return found
+    return {name: TYPES[dtype].base_type() for view in looked_up for name, dtype in view.features.items()}
 
 
 def _expressions(spec: ServingSpec) -> list[list[pl.Expr]]:
@@ -191,7 +183,7 @@ def _with_expressions(state: OnlineState, rows: pl.DataFrame, looked_up: pl.Data
     frame = rows.with_columns(state.prediction_time.alias(PREDICTION_TIME)).hstack(looked_up)
     for expressions in state.expressions:
         frame = frame.with_columns(expressions)
-    return frame.select(name for view in state.spec.views for name in _feature_names(view))
+    return frame.select(state.names)
 
 
 def _feature_names(view: WindowSpec | LatestSpec | RequestSpec | DerivedSpec) -> list[str]:

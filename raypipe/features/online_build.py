@@ -17,16 +17,12 @@ from typing import Any
 import lmdb
 import polars as pl
 
-import raypipe
-from raypipe.data.digest import digest_of
 from raypipe.data.sources import PreparedSource
-from raypipe.definitions import FeatureView, LatestView, Source
-from raypipe.definitions.catalogue import source_document
+from raypipe.definitions import Source
 from raypipe.definitions.source import EVENT_TIME, ROW
 from raypipe.errors import BundleError, ConfigurationError, DataError
-from raypipe.features.online import views_digest
 from raypipe.features.online_batch import check_batch, identified, keep_aside
-from raypipe.features.online_layout import LatestLevel, Level, levels
+from raypipe.features.online_plan import SourcePlan, StatePlan, state_folder, state_plan
 from raypipe.features.online_store import (
     environment,
     read_meta,
@@ -35,7 +31,6 @@ from raypipe.features.online_store import (
     write_watermark,
 )
 from raypipe.features.online_writer import SourceWriter, forget
-from raypipe.features.serving_spec import ServingSpec, serving_spec
 from raypipe.project import Project
 
 QUARANTINE = "quarantine"
@@ -74,27 +69,6 @@ class IngestResult:
         return asdict(self)
 
 
-def state_identity(project: Project) -> str:
-    """The digest of all that the bytes of a state depend on but its rows."""
-    definitions = project.definitions
-    return digest_of({
-        "raypipe": raypipe.__version__,
-        "polars": pl.__version__,  # whose hashes are in it
-        "views": serving_spec(definitions).to_json()["views"],
-        "sources": {name: source_document(definitions.source(name)) for name in read_sources(project)},
-    })  # fmt: skip
-
-
-def state_folder(project: Project) -> Path:
-    return project.storage / "online" / state_identity(project)
-
-
-def read_sources(project: Project) -> list[str]:
-    """Names of the sources that a view looks at, in the definitions' order."""
-    read = {v.source.name for v in project.definitions.views if isinstance(v, FeatureView | LatestView)}
-    return [source.name for source in project.definitions.sources if source.name in read]
-
-
 # ---- the three ways to write -------------------------------------------------------------------
 
 
@@ -107,9 +81,9 @@ def build_online_state(project: Project, sources: Mapping[str, PreparedSource], 
     """
     at = microseconds_of(as_of)
     with _writing(project, at) as state:
-        if at < state.watermark and not any(known["ingested"] for known in state.meta["sources"].values()):
+        if at < state.watermark and not state.ingested:
             state.restart(at)
-        for name in read_sources(project):
+        for name in state_plan(project).sources:
             state.load(sources[name])
         state.release()
         return state.file()
@@ -123,9 +97,9 @@ def ingest(project: Project, source_name: str, rows: pl.DataFrame, as_of: dateti
     there are, in the order in which they are ingested. Raises ConfigurationError for a source that no view looks at,
     and DataContractError as the source's policy says, or if a row came before with other values.
     """
-    if source_name not in read_sources(project):
-        known = ", ".join(read_sources(project))
-        raise ConfigurationError("no view looks at this source", got=source_name, expected=f"one of {known}")
+    known = state_plan(project).sources
+    if source_name not in known:
+        raise ConfigurationError("no view looks at this source", got=source_name, expected=f"one of {', '.join(known)}")
     source = project.definitions.source(source_name)
     good, aside = check_batch(project, source, rows)
     with _writing(project, microseconds_of(as_of)) as state:
@@ -158,7 +132,7 @@ def _writing(project: Project, as_of_us: int) -> Iterator[_State]:
     store = environment(folder, create=True)
     try:
         with store.begin(write=True) as transaction:
-            yield _State(project, folder, transaction, as_of_us)
+            yield _State(state_plan(project), folder, transaction, as_of_us)
     except lmdb.Error as error:
         raise BundleError("the online state cannot be written", where=str(folder), got=error) from None
 
@@ -166,38 +140,44 @@ def _writing(project: Project, as_of_us: int) -> Iterator[_State]:
 class _State:
     """The state of all sources inside of one write transaction."""
 
-    def __init__(self, project: Project, folder: Path, transaction: lmdb.Transaction, as_of_us: int) -> None:
-        self._definitions, self._folder, self._transaction = project.definitions, folder, transaction
-        self._spec: ServingSpec = serving_spec(project.definitions)
-        self._names = read_sources(project)
+    def __init__(self, plan: StatePlan, folder: Path, transaction: lmdb.Transaction, as_of_us: int) -> None:
+        self._plan, self._folder, self._transaction = plan, folder, transaction
         found = read_meta(transaction)
         self.meta: dict[str, Any] = found or {
-            "identity": folder.name,
-            "views": views_digest(self._spec),
-            "sources": {name: {"digest": None, "ingested": 0, "next_row": 0} for name in self._names},
+            "identity": plan.identity,
+            "views": plan.views,
+            "sources": {name: {"digest": None, "ingested": 0, "next_row": 0} for name in plan.sources},
         }
         self.watermark = max(as_of_us, read_watermark(transaction)) if found else as_of_us
+
+    @property
+    def ingested(self) -> bool:
+        """Whether rows came that were in no file when they came."""
+        return any(known["ingested"] for known in self.meta["sources"].values())
 
     def restart(self, watermark: int) -> None:
         """Forget everything, to load it again as of an earlier time."""
         self.watermark = watermark
-        for name in self._names:
+        for name, known in self.meta["sources"].items():
             self._writer(name).clear()
-            self.meta["sources"][name] |= {"digest": None, "next_row": 0}
+            known |= {"digest": None, "next_row": 0}
 
     def load(self, source: PreparedSource) -> None:
         """Add a source's files, unless these were loaded already."""
-        known = self.meta["sources"][source.name]
+        known, plan, writer = (
+            self.meta["sources"][source.name],
+            self._plan.sources[source.name],
+            self._writer(source.name),
+        )
         if known["digest"] == source.digest:
             return
-        definition, writer = self._definitions.source(source.name), self._writer(source.name)
-        rows = self._visible(definition, source.scan()).collect()
+        rows = self._visible(plan, source.scan()).collect()
         if known["ingested"]:
-            rows = self._numbered(source.name, rows)
+            rows = self._numbered(source.name, rows.sort(ROW))
         else:
             writer.clear()
             known["next_row"] = rows.select(pl.col(ROW).max() + 1).item() or 0
-        writer.add(identified(definition, rows))
+        writer.add(identified(plan.source, rows))
         known["digest"] = source.digest
 
     def ingest(self, source: Source, rows: pl.DataFrame) -> Counter[str]:
@@ -208,7 +188,7 @@ class _State:
     def release(self) -> Counter[str]:
         """Apply what is known by now in every source, and take out what expired."""
         counts: Counter[str] = Counter()
-        for name in self._names:
+        for name in self._plan.sources:
             writer = self._writer(name)
             counts += writer.release()
             writer.compact()
@@ -216,16 +196,18 @@ class _State:
         return counts
 
     def file(self) -> StateFile:
+        """Seal what was written as the state at its watermark."""
         write_meta(self._transaction, self.meta)
         write_watermark(self._transaction, self.watermark)
-        return StateFile(self._folder, self.meta["identity"], self.watermark)
+        return StateFile(self._folder, self._plan.identity, self.watermark)
 
-    def _visible(self, source: Source, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Without rows that happened too long ago for every view, where all have a bound."""
-        longest = [level.longest for level in self._levels(source.name)]
-        if source.static or source.corrections or None in longest:
+    def _visible(self, plan: SourcePlan, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Without rows that happened too long ago for every view, where all views have a bound."""
+        bounds = [fed.level.longest for fed in plan.fed]
+        windows = [window for window in bounds if window is not None]
+        if plan.source.static or plan.source.corrections or len(windows) < len(bounds):
             return rows
-        oldest = min(window.tail(self.watermark) for window in longest if window is not None)
+        oldest = min(window.tail(self.watermark) for window in windows)
         return rows.filter(pl.col(EVENT_TIME).dt.epoch("us") >= oldest)
 
     def _numbered(self, name: str, rows: pl.DataFrame) -> pl.DataFrame:
@@ -234,14 +216,7 @@ class _State:
         if first + rows.height >= 2**63:
             raise DataError("the online state has no row numbers left", where=f"source '{name}'", got=first)
         known["next_row"] = first + rows.height
-        ordered = rows.sort(ROW) if ROW in rows.columns else rows
-        return ordered.with_columns(pl.int_range(first, first + rows.height, dtype=pl.Int64).alias(ROW))
-
-    def _levels(self, source: str) -> list[Level | LatestLevel]:
-        return [level for level in levels(self._spec.views) if level.view.source == source]
+        return rows.with_columns(pl.int_range(first, first + rows.height, dtype=pl.Int64).alias(ROW))
 
     def _writer(self, name: str) -> SourceWriter:
-        views = {v.name: v for v in self._definitions.views if isinstance(v, FeatureView | LatestView)}
-        mine = [(level, views[level.view.name]) for level in self._levels(name)]
-        number = self._names.index(name)
-        return SourceWriter(self._transaction, self._definitions.source(name), number, mine, self.watermark)
+        return SourceWriter(self._transaction, self._plan.sources[name], self.watermark)

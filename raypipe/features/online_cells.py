@@ -85,99 +85,96 @@ def concatenate(pieces: Sequence[Cells]) -> Cells:
 def cells_of(level: Level, rows: Ints, first: Ints) -> Cells:
     """The cells of `rows` (shape (n, level.row_words)), sorted by cell, event time and row id; cell i begins at row
     `first[i]`, and none is empty."""
-    end = np.append(first[1:], len(rows))
+    made = _Columns(first, len(rows))
     events = rows[:, EVENT_WORD]
-    columns = {
-        column(START): events[first] // level.hop_us * level.hop_us,
-        column(NEWEST): events[end - 1],
-        column(ROWS): end - first,
-    }
-    ragged: dict[int, Ints] = {}
+    made.columns[column(START)] = events[first] // level.hop_us * level.hop_us
+    made.columns[column(NEWEST)] = events[made.end - 1]
+    made.columns[column(ROWS)] = made.end - first
     for number, given in enumerate(level.inputs):
         if given.identity:
-            _add_identities(number, rows[:, given.at], rows[:, given.at + 1], first, columns, ragged)
+            made.add_identities(number, rows[:, given.at], rows[:, given.at + 1])
         else:
-            values = np.ascontiguousarray(rows[:, given.at]).view(np.float64)
-            _add_numbers(number, given, values, first, columns, ragged)
-    return Cells(columns, ragged)
+            made.add_numbers(number, given, np.ascontiguousarray(rows[:, given.at]).view(np.float64))
+    return Cells(made.columns, made.ragged)
 
 
-def _add_identities(
-    number: int, present: Ints, identities: Ints, first: Ints, columns: dict[int, Ints], ragged: dict[int, Ints]
-) -> None:
-    columns[column(COUNT, number)] = np.add.reduceat(present, first)
-    lengths, different, _ = _different(present.astype(np.bool_), identities, first)
-    columns[column(DISTINCT, number)] = lengths
-    ragged[column(DISTINCT, number)] = different[np.newaxis]
+class _Columns:
+    """The columns of cells that begin at rows `first`, as inputs are added."""
 
+    def __init__(self, first: Ints, rows: int) -> None:
+        self.first, self.end = first, np.append(first[1:], rows)
+        self.columns: dict[int, Ints] = {}
+        self.ragged: dict[int, Ints] = {}
 
-def _different(present: NDArray[np.bool_], values: Ints, first: Ints) -> tuple[Ints, Ints, Ints]:
-    """Each cell's number of different present values; these, ascending, one cell after the other; and their counts."""
-    cell = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(values))))[present]
-    values = values[present]
-    order = np.lexsort((values, cell))
-    cell, values = cell[order], values[order]
-    new = np.ones(len(values), np.bool_)
-    new[1:] = (cell[1:] != cell[:-1]) | (values[1:] != values[:-1])
-    at = np.flatnonzero(new)
-    lengths = np.bincount(cell[at], minlength=len(first)).astype(np.int64)
-    return lengths, values[at], np.diff(np.append(at, len(values)))
+    def add_identities(self, number: int, present: Ints, identities: Ints) -> None:
+        self._sum(column(COUNT, number), present)
+        lengths, different, _ = self._different(present.astype(np.bool_), identities)
+        self.columns[column(DISTINCT, number)] = lengths
+        self.ragged[column(DISTINCT, number)] = different[np.newaxis]
 
+    def add_numbers(self, number: int, given: Input, values: Floats) -> None:
+        """values: NaN where there is none."""
+        present = ~np.isnan(values)
+        self._sum(column(COUNT, number), present.astype(np.int64))
+        filled = np.where(present, values, 0.0)
+        if given.kinds & SUMS:
+            self._add_sums(number, filled)
+        if given.kinds & SQUARES:
+            self._add_squares(number, filled)
+        if "quantile" in given.kinds:
+            lengths, buckets, counts = self._different(present, bucket(filled))
+            self.columns[column(HISTOGRAM, number)] = lengths
+            self.ragged[column(HISTOGRAM, number)] = np.stack([buckets, counts])
+        self._add_chosen(number, given, filled, present)
 
-def _add_numbers(
-    number: int, given: Input, values: Floats, first: Ints, columns: dict[int, Ints], ragged: dict[int, Ints]
-) -> None:
-    present = ~np.isnan(values)
-    columns[column(COUNT, number)] = np.add.reduceat(present.astype(np.int64), first)
-    filled = np.where(present, values, 0.0)
-    if given.kinds & SUMS:
-        _add_sums(number, filled, first, columns)
-    if given.kinds & SQUARES:
-        _add_squares(number, filled, first, columns)
-    if "quantile" in given.kinds:
-        lengths, buckets, counts = _different(present, bucket(filled), first)
-        columns[column(HISTOGRAM, number)] = lengths
-        ragged[column(HISTOGRAM, number)] = np.stack([buckets, counts])
-    _add_chosen(number, given, filled, present, first, columns)
+    def _sum(self, key: int, values: Ints) -> None:
+        summed = np.add.reduceat(values, self.first)
+        self.columns[key] = self.columns[key] + summed if key in self.columns else summed
 
+    def _different(self, present: NDArray[np.bool_], values: Ints) -> tuple[Ints, Ints, Ints]:
+        """Each cell's number of different present values; these, ascending, cell after cell; and how often each is."""
+        cell = np.repeat(np.arange(len(self.first)), self.end - self.first)[present]
+        values = values[present]
+        order = np.lexsort((values, cell))
+        cell, values = cell[order], values[order]
+        new = np.ones(len(values), np.bool_)
+        new[1:] = (cell[1:] != cell[:-1]) | (values[1:] != values[:-1])
+        at = np.flatnonzero(new)
+        lengths = np.bincount(cell[at], minlength=len(self.first)).astype(np.int64)
+        return lengths, values[at], np.diff(np.append(at, len(values)))
 
-def _add_sums(number: int, values: Floats, first: Ints, columns: dict[int, Ints]) -> None:
-    finite, plus, minus = split_infinite(values)
-    for place, digit in digits(finite):
-        columns[column(DIGIT, number, place)] = np.add.reduceat(digit, first)
-    if plus is not None and minus is not None:
-        columns[column(PLUS, number)] = np.add.reduceat(plus, first)
-        columns[column(MINUS, number)] = np.add.reduceat(minus, first)
+    def _add_sums(self, number: int, values: Floats) -> None:
+        finite, plus, minus = split_infinite(values)
+        for place, digit in digits(finite):
+            self._sum(column(DIGIT, number, place), digit)
+        if plus is not None and minus is not None:
+            self._sum(column(PLUS, number), plus)
+            self._sum(column(MINUS, number), minus)
 
+    def _add_squares(self, number: int, values: Floats) -> None:
+        finite, plus, minus = split_infinite(squarable(values))
+        for piece in squares(finite):
+            for place, digit in digits(piece):
+                self._sum(column(SQUARE, number, place), digit)
+        if plus is not None and minus is not None:
+            self._sum(column(INFINITE, number), plus + minus)
 
-def _add_squares(number: int, values: Floats, first: Ints, columns: dict[int, Ints]) -> None:
-    finite, plus, minus = split_infinite(squarable(values))
-    for piece in squares(finite):
-        for place, digit in digits(piece):
-            key, summed = column(SQUARE, number, place), np.add.reduceat(digit, first)
-            columns[key] = columns[key] + summed if key in columns else summed
-    if plus is not None and minus is not None:
-        columns[column(INFINITE, number)] = np.add.reduceat(plus + minus, first)
-
-
-def _add_chosen(
-    number: int, given: Input, values: Floats, present: NDArray[np.bool_], first: Ints, columns: dict[int, Ints]
-) -> None:
-    """Columns that hold one of the cell's values; where it has none, infinity for the least and greatest, else 0."""
-    if "min" in given.kinds:
-        low = np.minimum.reduceat(np.where(present, values, np.inf), first)
-        columns[column(LOW, number)] = low.view(np.int64)
-    if "max" in given.kinds:
-        high = np.maximum.reduceat(np.where(present, values, -np.inf), first)
-        columns[column(HIGH, number)] = high.view(np.int64)
-    place, nothing = np.arange(len(values)), len(values)
-    with_end = np.append(values, 0.0)
-    if "first" in given.kinds:
-        at = np.minimum.reduceat(np.where(present, place, nothing), first)
-        columns[column(FIRST, number)] = with_end[at].view(np.int64)
-    if "last" in given.kinds:
-        at = np.maximum.reduceat(np.where(present, place, -1), first)
-        columns[column(LAST, number)] = with_end[at].view(np.int64)
+    def _add_chosen(self, number: int, given: Input, values: Floats, present: NDArray[np.bool_]) -> None:
+        """Columns of one of the cell's values; where it has none, infinity for the least and greatest, else 0."""
+        if "min" in given.kinds:
+            low = np.minimum.reduceat(np.where(present, values, np.inf), self.first)
+            self.columns[column(LOW, number)] = low.view(np.int64)
+        if "max" in given.kinds:
+            high = np.maximum.reduceat(np.where(present, values, -np.inf), self.first)
+            self.columns[column(HIGH, number)] = high.view(np.int64)
+        place, nothing = np.arange(len(values)), len(values)
+        with_nothing = np.append(values, 0.0)
+        if "first" in given.kinds:
+            at = np.minimum.reduceat(np.where(present, place, nothing), self.first)
+            self.columns[column(FIRST, number)] = with_nothing[at].view(np.int64)
+        if "last" in given.kinds:
+            at = np.maximum.reduceat(np.where(present, place, -1), self.first)
+            self.columns[column(LAST, number)] = with_nothing[at].view(np.int64)
 
 
 # ---- as bytes ----------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """A latest view in the online state: for each entity the rows that a request may still see, oldest first, as JSON.
 
-These are the newest row that happened by the watermark, any others of the same event time, and those that happen later
-(a schedule, a forecast). Of a source with corrections they are all rows younger than `max_age`, since any of them may be
-taken back and leave an older one as the newest: without `max_age`, one row a primary key for ever.
+These are the newest row that happened by the watermark, any others of the same event time, and those that happen
+later (a schedule, a forecast). Of a source with corrections they are all rows younger than `max_age`, since any of them
+may be taken back and leave an older one as the newest: without `max_age`, one row a primary key for ever.
 """
 
 from __future__ import annotations
@@ -78,55 +78,71 @@ def latest_rows(view: LatestView, rows: pl.DataFrame) -> dict[bytes, list[Latest
     return found
 
 
-def update_static(transaction: lmdb.Transaction, level: LatestLevel, rows: dict[bytes, list[LatestRow]]) -> None:
+def update_static(transaction: lmdb.Transaction, level: int, rows: dict[bytes, list[LatestRow]]) -> None:
     """An entity's last row replaces the one it has."""
     for entity, given in rows.items():
-        write(transaction, cells_key(level.number, entity), _pack(given[-1:]))
+        write(transaction, cells_key(level, entity), _pack(given[-1:]))
 
 
-def update_latest(
-    transaction: lmdb.Transaction,
-    level: LatestLevel,
-    added: dict[bytes, list[LatestRow]],
-    removed: dict[bytes, set[int]],
-    watermark: int,
-    *,
-    corrections: bool,
-) -> None:
-    """Add rows by entity, and take back those that were corrected: `__row`s by the `rows_key` they were added under.
+class LatestWriter:
+    """A latest view in one write transaction, at one watermark."""
 
-    A row that is there already is not added twice. Raises DataContractError if it is there with other values.
-    """
-    taken: dict[bytes, set[int]] = {}
-    for key, rows in removed.items():
-        taken.setdefault(level_hop_entity(key)[2], set()).update(rows)
-    for entity in {*added, *taken}:
-        stored = _stored(transaction, level, entity)
-        kept = [row for row in stored if row.row not in taken.get(entity, ())]
-        known = {row.id: row.content for row in kept}
-        for row in added.get(entity, ()):
-            if known.setdefault(row.id, row.content) != row.content:
-                raise differs(level.view.source, 1)
-            if row.id not in {other.id for other in kept}:
-                kept.append(row)
-        _store(
-            transaction,
-            level,
-            entity,
-            stored,
-            _living(level, sorted(kept, key=_order), watermark, corrections=corrections),
-        )
+    def __init__(self, transaction: lmdb.Transaction, level: LatestLevel, watermark: int, *, corrections: bool) -> None:
+        self._transaction, self._level, self._watermark = transaction, level, watermark
+        self._corrections = corrections
 
+    def update(self, added: dict[bytes, list[LatestRow]], removed: dict[bytes, set[int]]) -> None:
+        """Add rows by entity; take back corrected ones, `__row`s by the `rows_key` they were added under.
 
-def compact_latest(transaction: lmdb.Transaction, level: LatestLevel, watermark: int, *, corrections: bool) -> None:
-    """Remove rows that are older than `max_age` at the watermark."""
-    if level.longest is None:
-        return
-    end = rows_key(level.number, level.longest.tail(watermark), b"")
-    expired = list(keys_from(transaction, level_prefix(b"r", level.number), end))
-    for entity in {level_hop_entity(key)[2] for key in expired}:
-        stored = _stored(transaction, level, entity)
-        _store(transaction, level, entity, stored, _living(level, stored, watermark, corrections=corrections))
+        A row that is there already is not added twice. Raises DataContractError if it is there with other values.
+        """
+        taken: dict[bytes, set[int]] = {}
+        for key, rows in removed.items():
+            taken.setdefault(level_hop_entity(key)[2], set()).update(rows)
+        for entity in {*added, *taken}:
+            stored = self._stored(entity)
+            kept = {row.id: row for row in stored if row.row not in taken.get(entity, ())}
+            for row in added.get(entity, ()):
+                if kept.setdefault(row.id, row).content != row.content:
+                    raise differs(self._level.view.source, 1)
+            self._store(entity, stored, sorted(kept.values(), key=_order))
+
+    def compact(self) -> None:
+        """Remove rows that are older than `max_age` at the watermark."""
+        if self._level.longest is None:
+            return
+        end = rows_key(self._level.number, self._level.longest.tail(self._watermark), b"")
+        expired = list(keys_from(self._transaction, level_prefix(b"r", self._level.number), end))
+        for entity in {level_hop_entity(key)[2] for key in expired}:
+            stored = self._stored(entity)
+            self._store(entity, stored, stored)
+
+    def _living(self, rows: Sequence[LatestRow]) -> Sequence[LatestRow]:
+        if self._level.longest is not None:
+            rows = [row for row in rows if self._level.longest.expiry(row.event) > self._watermark]
+        if self._corrections:
+            return rows
+        newest = max((row.event for row in rows if row.event <= self._watermark), default=None)
+        return rows if newest is None else [row for row in rows if row.event >= newest]
+
+    def _stored(self, entity: bytes) -> list[LatestRow]:
+        found = read(self._transaction, cells_key(self._level.number, entity))
+        return [] if found is None else _unpack(found)
+
+    def _store(self, entity: bytes, before: Sequence[LatestRow], after: Sequence[LatestRow]) -> None:
+        """Write an entity's living rows; where they expire, with a key for each event time, for compaction to find."""
+        number, after = self._level.number, self._living(after)
+        if after:
+            write(self._transaction, cells_key(number, entity), _pack(after))
+        elif before:
+            self._transaction.delete(cells_key(number, entity))
+        if self._level.longest is None:
+            return
+        old, new = {row.event for row in before}, {row.event for row in after}
+        for event in old - new:
+            self._transaction.delete(rows_key(number, event, entity))
+        for event in new - old:
+            write(self._transaction, rows_key(number, event, entity), b"")
 
 
 def differs(source: str, count: int) -> DataContractError:
@@ -140,41 +156,6 @@ def differs(source: str, count: int) -> DataContractError:
 
 def _order(row: LatestRow) -> tuple[int, int]:
     return row.event, row.row
-
-
-def _living(level: LatestLevel, rows: Sequence[LatestRow], watermark: int, *, corrections: bool) -> Sequence[LatestRow]:
-    if level.longest is not None:
-        rows = [row for row in rows if level.longest.expiry(row.event) > watermark]
-    if corrections:
-        return rows
-    newest = max((row.event for row in rows if row.event <= watermark), default=None)
-    return rows if newest is None else [row for row in rows if row.event >= newest]
-
-
-def _stored(transaction: lmdb.Transaction, level: LatestLevel, entity: bytes) -> list[LatestRow]:
-    found = read(transaction, cells_key(level.number, entity))
-    return [] if found is None else _unpack(found)
-
-
-def _store(
-    transaction: lmdb.Transaction,
-    level: LatestLevel,
-    entity: bytes,
-    before: Sequence[LatestRow],
-    after: Sequence[LatestRow],
-) -> None:
-    """Write an entity's rows; where they expire, with a key for each event time by which compaction finds them."""
-    if after:
-        write(transaction, cells_key(level.number, entity), _pack(after))
-    elif before:
-        transaction.delete(cells_key(level.number, entity))
-    if level.longest is None:
-        return
-    old, new = {row.event for row in before}, {row.event for row in after}
-    for event in old - new:
-        transaction.delete(rows_key(level.number, event, entity))
-    for event in new - old:
-        write(transaction, rows_key(level.number, event, entity), b"")
 
 
 def _pack(rows: Sequence[LatestRow]) -> bytes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,17 +42,46 @@ from raypipe.features.online_layout import Level
 Queries = slice  # places in the line of one request row's queries
 _NOTHING = {LOW: np.inf, HIGH: -np.inf, FIRST: 0.0, LAST: 0.0}
 _CHOSEN: dict[Kind, int] = {"min": LOW, "max": HIGH, "first": FIRST, "last": LAST}
+_COUNTS = column(COUNT)
+_WHOLE = 2**53  # whole numbers up to here are doubles: nothing to round
+
+
+class _Chosen(NamedTuple):
+    """A column of chosen values: where it stands, what it holds, its queries, and where its counts stand."""
+
+    at: int
+    code: int
+    queries: Queries
+    counts: int
+
+
+class _Ragged(NamedTuple):
+    """The lengths of something ragged: where they stand, what it is, and its queries."""
+
+    at: int
+    code: int
+    queries: Queries
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """How to merge cells with these columns: which rows of them add up, into which table and queries each; which hold
-    chosen values, beside the row of their counts; and which are ragged."""
+    """How to merge cells with certain columns. sums: those that add up; table, queries: where the sums go, shape
+    (windows, columns)."""
 
-    added: slice
-    tables: list[tuple[int, Queries]]
-    chosen: list[tuple[int, int, Queries, int]]
-    ragged: list[tuple[int, int, Queries, int]]
+    sums: slice
+    table: Ints
+    queries: Ints
+    chosen: list[_Chosen]
+    ragged: list[_Ragged]
+
+
+class _Span(NamedTuple):
+    """The cells that a request row's windows cover: from `first` of each window to before `end`."""
+
+    row: int
+    cells: Ints
+    first: list[int]
+    end: int
 
 
 class LevelQueries:
@@ -58,8 +89,8 @@ class LevelQueries:
 
     def __init__(self, level: Level, base: int) -> None:
         self.level, self.base, self.width = level, base, len(level.windows)
-        self.lengths = [(window.length_us, window.hop_us) for window in level.windows]
-        self._readings: dict[bytes, _Reading] = {}
+        self.tails = [(window.length_us, window.hop_us) for window in level.windows]
+        self.readings: dict[bytes, _Reading] = {}
 
     @property
     def end(self) -> int:
@@ -70,37 +101,14 @@ class LevelQueries:
         first = self.base + (0 if number is None else number + 1) * self.width
         return slice(first, first + self.width)
 
-    def reading(self, keys: Ints) -> _Reading:
-        described = keys.tobytes()
-        found = self._readings.get(described)
-        if found is None:
-            found = self._readings[described] = self._read(keys.tolist())
-        return found
-
-    def _read(self, keys: list[int]) -> _Reading:
-        split = [parts(key) for key in keys]
-        added = [at for at, (code, _, _) in enumerate(split) if ROWS <= code <= INFINITE]
-        tables = []
-        for code, number, place in split[added[0] : added[-1] + 1]:
-            table = column(COUNT) if code in (ROWS, COUNT) else column(code, 0, place)
-            tables.append((table, self.of(None if code == ROWS else number)))
-        chosen = [
-            (at, code, self.of(number), keys.index(column(COUNT, number)))
-            for at, (code, number, _) in enumerate(split)
-            if code in _NOTHING
-        ]
-        ragged = [
-            (at, code, self.of(number), RAGGED[code]) for at, (code, number, _) in enumerate(split) if code in RAGGED
-        ]
-        return _Reading(slice(added[0], added[-1] + 1), tables, chosen, ragged)
-
 
 class Merged:
-    """The windows of `rows` request rows, `queries` each, as they are filled with cells, oldest cells first."""
+    """The windows of some request rows, as they are filled with cells, oldest cells first."""
 
-    def __init__(self, rows: int, queries: int) -> None:
-        self._shape = (rows, queries)
-        self._tables: dict[int, Ints] = {column(COUNT): np.zeros(self._shape, np.int64)}
+    def __init__(self, features: WindowFeatures, rows: int) -> None:
+        self._features, self.rows = features, rows
+        self._shape = (rows, features.width)
+        self._tables = np.zeros((len(features.tables), *self._shape), np.int64)
         self._chosen: dict[int, Floats] = {}
         self._ragged: dict[tuple[int, int, int], list[Ints]] = {}
 
@@ -109,74 +117,83 @@ class Merged:
 
         Returns the hop of the last cell, unmerged, if some of its rows happen after `time`.
         """
-        wide, count = int(words[0]), int(words[1])
-        cells = words[2 + wide : 2 + wide * (count + 1)].reshape(wide, count)
-        starts, end = cells[0], int(cells[0].searchsorted(time, side="right"))
-        split = end > 0 and cells[NEWEST, end - 1] > time
-        end -= int(split)
-        tails = [(time - length) // hop * hop for length, hop in queries.lengths]
-        first = np.minimum(starts.searchsorted(tails), end)
-        reading = queries.reading(words[2 : 2 + wide])
-        for at, code, windows, counts in reading.chosen:
-            self._choose(row, code, windows, cells[at].view(np.float64), cells[counts], first, end)
-        self._add(row, reading, cells, first, end)
+        wide, count = words[:2].tolist()
+        body = 2 + wide
+        cells = words[body : body + wide * count].reshape(wide, count)
+        starts = cells[0]
+        end = int(starts.searchsorted(time, side="right"))
+        split = end > 0 and cells.item(NEWEST, end - 1) > time
+        end -= split
+        past = starts[:end]
+        first = [int(past.searchsorted((time - length) // hop * hop)) for length, hop in queries.tails]
+        reading, span = self._features.reading(queries, words[2:body]), _Span(row, cells, first, end)
+        for chosen in reading.chosen:
+            self._choose(chosen, span)
+        self._sum(reading, span)
         if reading.ragged:
-            self._collect(row, reading, cells, words[2 + wide * (count + 1) :], first, end)
+            self._collect(reading, span, words[body + wide * count :])
         return int(starts[end]) if split else None
 
-    def _add(self, row: int, reading: _Reading, cells: Ints, first: Ints, end: int) -> None:
-        block = cells[reading.added]
-        sums = np.array([np.add.reduce(block[:, start:end], axis=1) for start in first.tolist()])
-        for at, (table, windows) in enumerate(reading.tables):
-            if table not in self._tables:
-                self._tables[table] = np.zeros(self._shape, np.int64)
-            self._tables[table][row, windows] += sums[:, at]
+    def _sum(self, reading: _Reading, span: _Span) -> None:
+        if len(self._features.tables) > len(self._tables):
+            more = np.zeros((len(self._features.tables) - len(self._tables), *self._shape), np.int64)
+            self._tables = np.concatenate([self._tables, more])
+        block = span.cells[reading.sums, : span.end]
+        sums = [np.add.reduce(block[:, start:], axis=1) for start in span.first]
+        self._tables[reading.table, span.row, reading.queries] += sums
 
-    def _choose(
-        self, row: int, code: int, windows: Queries, values: Floats, counts: Ints, first: Ints, end: int
-    ) -> None:
+    def _choose(self, chosen: _Chosen, span: _Span) -> None:
+        code = chosen.code
         if code not in self._chosen:
             self._chosen[code] = np.full(self._shape, _NOTHING[code])
-        table, before = self._chosen[code][row, windows], self._tables[column(COUNT)][row, windows]
-        for window, start in enumerate(first.tolist()):
+        table, before = self._chosen[code][span.row, chosen.queries], self._tables[0, span.row, chosen.queries]
+        values, counts = span.cells[chosen.at, : span.end].view(np.float64), span.cells[chosen.counts, : span.end]
+        for window, start in enumerate(span.first):
             if code == LOW:
-                table[window] = min(table[window], values[start:end].min(initial=np.inf))
+                table[window] = min(table[window], values[start:].min(initial=np.inf))
             elif code == HIGH:
-                table[window] = max(table[window], values[start:end].max(initial=-np.inf))
+                table[window] = max(table[window], values[start:].max(initial=-np.inf))
             elif code == LAST or before[window] == 0:
-                filled = np.flatnonzero(counts[start:end])
+                filled = np.flatnonzero(counts[start:])
                 if len(filled):
                     table[window] = values[start + filled[-1 if code == LAST else 0]]
 
-    def _collect(self, row: int, reading: _Reading, cells: Ints, data: Ints, first: Ints, end: int) -> None:
-        for at, code, windows, width in reading.ragged:
-            bounds = np.concatenate([[0], np.cumsum(cells[at])])
-            elements = data[: width * bounds[-1]].reshape(width, -1)
-            data = data[width * bounds[-1] :]
-            for window, start in enumerate(first.tolist()):
-                inside = elements[:, bounds[start] : bounds[end]]
-                self._ragged.setdefault((code, row, windows.start + window), []).append(inside)
+    def _collect(self, reading: _Reading, span: _Span, data: Ints) -> None:
+        for at, code, queries in reading.ragged:
+            bounds = np.concatenate([[0], np.cumsum(span.cells[at])])
+            size = RAGGED[code] * int(bounds[-1])
+            elements, data = data[:size].reshape(RAGGED[code], -1), data[size:]
+            for window, start in enumerate(span.first):
+                inside = elements[:, bounds[start] : bounds[span.end]]
+                self._ragged.setdefault((code, span.row, queries.start + window), []).append(inside)
 
-    # ---- answers -------------------------------------------------------------------------------
+    # ---- answers, shape (rows, queries) --------------------------------------------------------
 
+    @property
     def count(self) -> Ints:
-        return self._tables[column(COUNT)]
+        found: Ints = self._tables[0]
+        return found
 
     @cached_property
     def total(self) -> DoubleDouble:
+        plus, minus = self._table(PLUS), self._table(MINUS)
         total = self._rounded(DIGIT)
-        plus, minus = self._tables.get(column(PLUS)), self._tables.get(column(MINUS))
-        if plus is None and minus is None:
-            return total
-        return with_infinite(total, 0 if plus is None else plus, 0 if minus is None else minus)
+        return total if plus is None and minus is None else with_infinite(total, _or_zero(plus), _or_zero(minus))
 
     @cached_property
     def squares(self) -> DoubleDouble:
-        total, infinite = self._rounded(SQUARE), self._tables.get(column(INFINITE))
+        total, infinite = self._rounded(SQUARE), self._table(INFINITE)
         return total if infinite is None else with_infinite(total, infinite, 0)
 
+    def _table(self, code: int) -> Ints | None:
+        at = self._features.tables.get(column(code), len(self._tables))
+        return self._tables[at] if at < len(self._tables) else None
+
     def _rounded(self, code: int) -> DoubleDouble:
-        places = {parts(key)[2]: table.ravel() for key, table in self._tables.items() if parts(key)[0] == code}
+        known = list(self._features.tables.items())[: len(self._tables)]
+        places = {parts(key)[2]: self._tables[at].ravel() for key, at in known if parts(key)[0] == code}
+        if places.keys() == {0} and abs(places[0]).max(initial=0) <= _WHOLE:
+            return self._tables[self._features.tables[column(code)]].astype(np.float64), np.zeros(self._shape)
         high, low = round_once(places, self._shape[0] * self._shape[1])
         return high.reshape(self._shape), low.reshape(self._shape)
 
@@ -185,13 +202,13 @@ class Merged:
         return self._chosen[code] if code in self._chosen else np.zeros(self._shape)
 
     def ragged(self, code: int, row: int, query: int) -> Ints:
-        """All elements of the query's cells, shape (words an element, elements)."""
+        """All elements of one query's cells, shape (words an element, elements)."""
         found = self._ragged.get((code, row, query))
         return np.concatenate(found, axis=1) if found else np.zeros((RAGGED[code], 0), np.int64)
 
-    @property
-    def rows(self) -> int:
-        return self._shape[0]
+
+def _or_zero(table: Ints | None) -> Ints | int:
+    return 0 if table is None else table
 
 
 class _Asked:
@@ -201,7 +218,7 @@ class _Asked:
         self._merged, self._queries = merged, queries
 
     def count(self) -> Ints:
-        return self._merged.count()[:, self._queries].ravel()
+        return self._merged.count[:, self._queries].ravel()
 
     def total(self) -> DoubleDouble:
         high, low = self._merged.total
@@ -222,8 +239,8 @@ class _Asked:
 
     def _elements(self, code: int) -> Iterable[Ints]:
         for row in range(self._merged.rows):
-            for query in self._queries:
-                yield self._merged.ragged(code, row, int(query))
+            for query in self._queries.tolist():
+                yield self._merged.ragged(code, row, query)
 
 
 def _kth(histogram: Ints, k: int) -> int:
@@ -237,8 +254,7 @@ def _kth(histogram: Ints, k: int) -> int:
 # ---- features ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """The features of one kind: their queries, and their places among all window features."""
 
     aggregation: Aggregation
@@ -247,24 +263,30 @@ class _Wanted:
 
 
 class WindowFeatures:
-    """All features of all window views: which queries each is made from."""
+    """All features of all window views, and which queries each is made from. Threads may share it."""
 
     def __init__(self, levels: Sequence[Level]) -> None:
         self.queries: list[LevelQueries] = []
         self.names: list[str] = []
+        self.tables = {_COUNTS: 0}  # which table holds the sums of the columns with a key
+        self._lock = Lock()
         found: dict[tuple[Kind, float | None], list[tuple[int, int]]] = {}
         for level in levels:
-            queries = LevelQueries(level, self.queries[-1].end if self.queries else 0)
+            queries = LevelQueries(level, self.width)
             self.queries.append(queries)
             for at, window in enumerate(level.windows):
                 for name, aggregation in level.view.aggregations.items():
                     place = queries.of(aggregation.input).start + at
                     found.setdefault((aggregation.kind, aggregation.q), []).append((place, len(self.names)))
                     self.names.append(f"{level.view.name}_{window.name}_{name}")
-        self._wanted = [_wanted(kind, q, places) for (kind, q), places in found.items()]
+        self._wanted = [
+            _Wanted(Aggregation(kind, q=q), *np.array(places, np.int64).T) for (kind, q), places in found.items()
+        ]
 
-    def empty(self, rows: int) -> Merged:
-        return Merged(rows, self.queries[-1].end if self.queries else 0)
+    @property
+    def width(self) -> int:
+        """Queries of one request row."""
+        return self.queries[-1].end if self.queries else 0
 
     def values(self, merged: Merged) -> Floats:
         """Shape (rows, features), in the order of `names`; NaN where a window holds too few rows."""
@@ -274,7 +296,32 @@ class WindowFeatures:
             found[:, wanted.features] = values.reshape(merged.rows, -1)
         return found
 
+    def reading(self, queries: LevelQueries, keys: Ints) -> _Reading:
+        """How to merge cells with these columns into the level's queries."""
+        described = keys.tobytes()
+        found = queries.readings.get(described)
+        if found is None:
+            with self._lock:
+                found = queries.readings[described] = self._read(queries, keys.tolist())
+        return found
 
-def _wanted(kind: Kind, q: float | None, places: list[tuple[int, int]]) -> _Wanted:
-    queries, features = np.array(places, np.int64).T
-    return _Wanted(Aggregation(kind, q=q), queries, features)
+    def _read(self, queries: LevelQueries, keys: list[int]) -> _Reading:
+        split = [parts(key) for key in keys]
+        added = [at for at, (code, _, _) in enumerate(split) if ROWS <= code <= INFINITE]
+        tables, places = [], []
+        for code, number, place in split[added[0] : added[-1] + 1]:
+            key = _COUNTS if code in (ROWS, COUNT) else column(code, 0, place)
+            tables.append(self.tables.setdefault(key, len(self.tables)))
+            whole = queries.of(None if code == ROWS else number)
+            places.append(np.arange(whole.start, whole.stop))
+        return _Reading(
+            slice(added[0], added[-1] + 1),
+            np.tile(tables, (queries.width, 1)),
+            np.stack(places, axis=1),
+            [
+                _Chosen(at, code, queries.of(number), keys.index(column(COUNT, number)))
+                for at, (code, number, _) in enumerate(split)
+                if code in _NOTHING
+            ],
+            [_Ragged(at, code, queries.of(number)) for at, (code, number, _) in enumerate(split) if code in RAGGED],
+        )

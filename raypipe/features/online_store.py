@@ -4,8 +4,8 @@
 that has the file open, and a writer that is killed leaves the last committed state. Every value starts with the CRC-32
 of its key and of the rest of it; one that does not match is a BundleError, never a number.
 
-Keys: `m` meta; `w` watermark; `c<level><entity>` cells, or a latest view's rows; `r<level><hop><entity>` the raw rows of
-a cell; `s<source><event id>` rows that came; `k<source><primary key>` the row in force of a corrected source;
+Keys: `m` meta; `w` watermark; `c<level><entity>` cells, or a latest view's rows; `r<level><hop><entity>` the raw rows
+of a cell; `s<source><event id>` rows that came; `k<source><primary key>` the row in force of a corrected source;
 `u<time><key>` when an `s` or `k` key can go; `p<source><known time><number>` rows that are not known yet.
 """
 
@@ -128,7 +128,8 @@ def entity_keys(rows: pl.DataFrame, entity: Sequence[str]) -> list[bytes | None]
 
 def _parts(values: pl.Series) -> list[Any]:
     """-0.0 is 0.0, as in a join."""
-    return (values + 0.0 if values.dtype.is_float() else values).to_list()
+    found = values.to_list()
+    return [0.0 if value == 0 else value for value in found] if values.dtype.is_float() else found
 
 
 def _entity_key(entity: tuple[Any, ...]) -> bytes:

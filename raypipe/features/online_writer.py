@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
 
 import lmdb
 import numpy as np
 import polars as pl
 
-from raypipe.definitions import FeatureView, LatestView, Source
 from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW
 from raypipe.features.lives import Ints
 from raypipe.features.online_batch import CONTENT, ID, hashes
 from raypipe.features.online_corrections import InForce, latest_versions, put_in_force
-from raypipe.features.online_latest import (
-    compact_latest,
-    differs,
-    latest_rows,
-    newest_rows,
-    update_latest,
-    update_static,
-)
-from raypipe.features.online_layout import LatestLevel, Level
+from raypipe.features.online_latest import LatestWriter, differs, latest_rows, newest_rows, update_static
+from raypipe.features.online_layout import LatestLevel
+from raypipe.features.online_plan import Fed, LatestFed, SourcePlan, WindowFed
 from raypipe.features.online_store import (
     FOREVER,
     delete_prefix,
@@ -40,21 +32,18 @@ from raypipe.features.online_store import (
     write,
     write_all,
 )
-from raypipe.features.online_update import EntityCodes, Removed, compact_cells, living, row_words, update_cells
+from raypipe.features.online_update import EntityCodes, LevelWriter, Removed, living, row_words
 
 _PENDING_ROWS = 1024  # rows of one value of the pending table
-Levels = Sequence[tuple[Level | LatestLevel, FeatureView | LatestView]]
 
 
 class SourceWriter:
-    """A source with a clock, at one watermark. levels: the source's, with their views."""
+    """A source's part of one write transaction, at one watermark."""
 
-    def __init__(
-        self, transaction: lmdb.Transaction, source: Source, number: int, levels: Levels, watermark: int
-    ) -> None:
-        self.source, self.watermark = source, watermark
-        self._transaction, self._levels = transaction, levels
-        self._came, self._in_force, self._pending = (source_prefix(kind, number) for kind in (b"s", b"k", b"p"))
+    def __init__(self, transaction: lmdb.Transaction, plan: SourcePlan, watermark: int) -> None:
+        self.source, self.watermark = plan.source, watermark
+        self._transaction, self._fed = transaction, plan.fed
+        self._came, self._in_force, self._pending = (source_prefix(kind, plan.number) for kind in (b"s", b"k", b"p"))
 
     def add(self, rows: pl.DataFrame) -> Counter[str]:
         """Add prepared rows (with `__row`, clocks and event ids) that did not come before; count what became of them.
@@ -63,10 +52,9 @@ class SourceWriter:
         """
         given = self._different(rows)
         if self.source.static:
-            for level, view in self._levels:
-                assert isinstance(level, LatestLevel)
-                assert isinstance(view, LatestView)
-                update_static(self._transaction, level, latest_rows(view, given))
+            for fed in self._fed:
+                if isinstance(fed, LatestFed):
+                    update_static(self._transaction, fed.level.number, latest_rows(fed.view, given))
             return Counter(applied=given.height, duplicates=rows.height - given.height)
         fresh = self._fresh(given)
         alive = (self._expiry(_us(fresh, EVENT_TIME)) > self.watermark) | self.source.corrections
@@ -89,15 +77,15 @@ class SourceWriter:
 
     def compact(self) -> None:
         """Take out what no view can see any more."""
-        for level, _ in self._levels:
-            if isinstance(level, Level):
-                compact_cells(self._transaction, level, self.watermark)
+        for fed in self._fed:
+            if isinstance(fed, WindowFed):
+                LevelWriter(self._transaction, fed.level, self.watermark).compact()
             else:
-                compact_latest(self._transaction, level, self.watermark, corrections=self.source.corrections)
+                self._latest(fed.level).compact()
 
     def clear(self) -> None:
         """Forget all of the source."""
-        kinds = [level_prefix(kind, level.number) for kind in (b"c", b"r") for level, _ in self._levels]
+        kinds = [level_prefix(kind, fed.level.number) for kind in (b"c", b"r") for fed in self._fed]
         for prefix in (self._came, self._in_force, self._pending, *kinds):
             delete_prefix(self._transaction, prefix)
 
@@ -106,8 +94,8 @@ class SourceWriter:
     def _expiry(self, moments: Ints, endless: int = FOREVER) -> Ints:
         """From when on no view sees what happened at `moments`; `endless` for a latest view without `max_age`."""
         until = moments + 1
-        for level, _ in self._levels:
-            until = np.maximum(until, endless if level.longest is None else level.longest.expiry(moments))
+        for longest in (fed.level.longest for fed in self._fed):
+            until = np.maximum(until, endless if longest is None else longest.expiry(moments))
         return until
 
     def _memory(self, rows: pl.DataFrame, endless: int) -> Ints:
@@ -159,38 +147,36 @@ class SourceWriter:
         if self.source.corrections:
             rows, removed = self._put_in_force(latest_versions(rows))
         expired = int((self._expiry(_us(rows, EVENT_TIME)) <= self.watermark).sum())
-        for level, view in self._levels:
-            gone = {key: ids for key, ids in removed.items() if key.startswith(level_prefix(b"r", level.number))}
+        entities = {fed.view.entity: EntityCodes.of(rows, fed.view.entity) for fed in self._fed}
+        for fed in self._fed:
+            prefix = level_prefix(b"r", fed.level.number)
+            gone = {key: ids for key, ids in removed.items() if key.startswith(prefix)}
             if rows.height or gone:
-                self._update(level, view, rows, gone)
+                self._update(fed, rows, entities[fed.view.entity], gone)
         return Counter(applied=rows.height - expired, replaced=height - rows.height, expired=expired)
 
     def _put_in_force(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Removed]:
         places: list[list[bytes]] = [[] for _ in range(rows.height)]
         events = _us(rows, EVENT_TIME)
-        for level, view in self._levels:
-            entities = EntityCodes.of(rows, view.entity)
+        for level, entity in ((fed.level, fed.view.entity) for fed in self._fed):
+            entities = EntityCodes.of(rows, entity)
             for at in living(level, entities, events, self.watermark).tolist():
-                entity = entities.keys[entities.codes[at]]
-                places[at].append(rows_key(level.number, int(events[at]) // level.hop_us * level.hop_us, entity))
+                hop, key = int(events[at]) // level.hop_us * level.hop_us, entities.keys[entities.codes[at]]
+                places[at].append(rows_key(level.number, hop, key))
         until = self._memory(rows, endless=FOREVER)
         kept, removed = put_in_force(self._transaction, self._in_force, rows, until, places)
         return rows.filter(pl.Series(kept)), removed
 
-    def _update(
-        self, level: Level | LatestLevel, view: FeatureView | LatestView, rows: pl.DataFrame, removed: Removed
-    ) -> None:
-        if isinstance(level, LatestLevel):
-            assert isinstance(view, LatestView)
-            corrections = self.source.corrections
-            visible = rows if corrections else newest_rows(rows, view.entity, self.watermark)
-            update_latest(
-                self._transaction, level, latest_rows(view, visible), removed, self.watermark, corrections=corrections
-            )
+    def _update(self, fed: Fed, rows: pl.DataFrame, entities: EntityCodes, removed: Removed) -> None:
+        if isinstance(fed, LatestFed):
+            visible = rows if self.source.corrections else newest_rows(rows, fed.view.entity, self.watermark)
+            self._latest(fed.level).update(latest_rows(fed.view, visible), removed)
         else:
-            assert isinstance(view, FeatureView)
-            words, entities = row_words(view, level, rows), EntityCodes.of(rows, view.entity)
-            update_cells(self._transaction, level, entities, words, removed, self.watermark)
+            words = row_words(fed.inputs, fed.level, rows)
+            LevelWriter(self._transaction, fed.level, self.watermark).update(entities, words, removed)
+
+    def _latest(self, level: LatestLevel) -> LatestWriter:
+        return LatestWriter(self._transaction, level, self.watermark, corrections=self.source.corrections)
 
 
 def forget(transaction: lmdb.Transaction, watermark: int) -> None:

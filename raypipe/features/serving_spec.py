@@ -13,6 +13,7 @@ from typing import Any
 import dataframely as dy
 import polars as pl
 
+from raypipe.data.digest import digest_of
 from raypipe.definitions import Definitions, DerivedView, FeatureView, LatestView, RequestView, View
 from raypipe.definitions.aggregations import Kind
 from raypipe.definitions.expressions import from_json, to_json
@@ -130,6 +131,11 @@ class ServingSpec:
             document["prediction_time"],
             tuple(_view_from_json(dict(view)) for view in document["views"]),
         )
+
+
+def views_digest(spec: ServingSpec) -> str:
+    """What an online state and a bundle that reads it must have in common."""
+    return digest_of(spec.to_json()["views"])
 
 
 def _view_from_json(view: dict[str, Any]) -> ViewSpec:

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 import raypipe as rp
 from raypipe.definitions import Definitions, DerivedView, RequestView, Source, View
 from raypipe.features.online import OnlineState
-from raypipe.features.online_build import advance, ingest, state_folder, state_identity
+from raypipe.features.online_build import advance, ingest
+from raypipe.features.online_plan import state_folder, state_plan
 from raypipe.features.point_in_time import event_columns, view_features
 from raypipe.features.serving_spec import ServingSpec, serving_spec
 from raypipe.project import Project, Settings
@@ -120,7 +121,7 @@ SHOP_ROWS = pl.DataFrame({"shop": [1, 2], "size": [4.5, None], "city": ["Bonn", 
 
 def online(made: Project, rows: pl.DataFrame) -> pl.DataFrame:
     spec = ServingSpec.from_json(serving_spec(made.definitions).to_json())
-    state = OnlineState(state_folder(made), spec, state_identity(made))
+    state = OnlineState(state_folder(made), spec, state_plan(made).identity)
     asked = rows.select(made.definitions.label.request)
     with state.snapshot() as known:
         return known.features(asked, known.feature_times(state.prediction_times(asked)))
