@@ -93,7 +93,7 @@ def _breaks(rules: Sequence[str]) -> pl.Expr:
 def _count(judged: pl.DataFrame) -> list[Broken]:
     broken = judged.filter(pl.col(RULES).list.len() > 0).group_by(RULES, maintain_order=True)
     found = broken.agg(pl.len().alias("rows"), pl.col(BATCH_ROW).bottom_k(5).sort().alias("first"))
-    return [Broken(tuple(rules), rows, "of the batch", tuple(first)) for rules, rows, first in found.iter_rows()]
+    return [Broken(tuple(rules), rows, "<ingested>", tuple(first)) for rules, rows, first in found.iter_rows()]
 
 
 def _clocks(source: Source) -> list[pl.Expr]:

@@ -11,7 +11,7 @@ import polars as pl
 
 import raypipe
 from raypipe.data.digest import digest_of
-from raypipe.definitions import FeatureView, LatestView, Source
+from raypipe.definitions import Definitions, FeatureView, LatestView, Source
 from raypipe.definitions.catalogue import source_document
 from raypipe.features.online_layout import LatestLevel, Level, levels
 from raypipe.features.serving_spec import serving_spec, views_digest
@@ -58,14 +58,14 @@ class StatePlan:
     sources: Mapping[str, SourcePlan]
 
 
-_plans: WeakKeyDictionary[Project, StatePlan] = WeakKeyDictionary()
+_plans: WeakKeyDictionary[Definitions, StatePlan] = WeakKeyDictionary()
 
 
 def state_plan(project: Project) -> StatePlan:
     """The plan of a project, made once a process."""
-    found = _plans.get(project)
+    found = _plans.get(project.definitions)
     if found is None:
-        found = _plans[project] = _make(project)
+        found = _plans[project.definitions] = _make(project.definitions)
     return found
 
 
@@ -73,8 +73,8 @@ def state_folder(project: Project) -> Path:
     return project.storage / "online" / state_plan(project).identity
 
 
-def _make(project: Project) -> StatePlan:
-    definitions, spec = project.definitions, serving_spec(project.definitions)
+def _make(definitions: Definitions) -> StatePlan:
+    spec = serving_spec(definitions)
     views = {v.name: v for v in definitions.views if isinstance(v, FeatureView | LatestView)}
     read = {view.source.name for view in views.values()}
     sources = [source for source in definitions.sources if source.name in read]
