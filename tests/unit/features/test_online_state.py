@@ -297,8 +297,8 @@ def test_a_state_that_has_moved_is_the_state_that_is_made_at_once(tmp_path, corr
     moved, at_once = (Shop(tmp_path / name, corrections=corrections) for name in ("moved", "once"))
     for start in range(0, len(rows), 50):
         moved.ingest(*rows[start : start + 50], at=4 * start)
-    moved.advance(2000)
-    at_once.ingest(*rows, at=2000)
+    moved.advance(2200)
+    at_once.ingest(*rows, at=2200)
     mine, right = contents(moved), contents(at_once)
     assert len(right) > 100
     assert mine.keys() == right.keys()
