@@ -18,7 +18,6 @@ Digits = Mapping[int, Ints]  # place k: sum of digits that count 2**(32 k); any 
 
 BITS = 32
 _BLOCK = 32 * 1024  # sums that are rounded together: small enough for a processor's cache
-_WHOLE = 2**53  # all integers up to this are doubles
 _MASK = np.int64((1 << BITS) - 1)
 _SPLITTER = 134217729.0  # 2**27 + 1: Dekker's split of a double into two halves
 
@@ -67,7 +66,7 @@ def round_once(total: Digits, size: int) -> Floats:
         with np.errstate(over="ignore"):
             return np.ldexp(leading, scale)
 
-    if total.keys() == {0} and np.abs(total[0]).max(initial=0) <= _WHOLE:
+    if total.keys() == {0}:
         return total[0].astype(np.float64)
     return _in_blocks(rounded, size) if total else np.zeros(size)
 
