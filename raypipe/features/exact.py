@@ -66,6 +66,8 @@ def round_once(total: Digits, size: int) -> Floats:
         with np.errstate(over="ignore"):
             return np.ldexp(leading, scale)
 
+    if total.keys() == {0}:
+        return total[0].astype(np.float64)
     return _in_blocks(rounded, size) if total else np.zeros(size)
 
 

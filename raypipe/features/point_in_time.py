@@ -106,7 +106,6 @@ class Line:
         order = np.argsort(key, kind="stable")
         self._key, self._base = key[order], code * (self._span + 1)
         self.places = spine[PLACE].to_numpy()[asked][order]
-        self.entity_start = np.searchsorted(spine_code, spine_code)
         self.event = _us(self.events[EVENT_TIME])
         self._first = self._at(np.maximum(self.event, _us(self.events[KNOWN_TIME])))
         corrected = REPLACED_AT in self.events.columns
@@ -180,8 +179,8 @@ def _piece_windows(view: FeatureView, piece: Piece, found: dict[str, NDArray[Any
     columns = {name: Column(line.events[name], ranks) for name in wanted.names}
     for window in view.spans():
         lives = line.lives(window)
-        groups = {name: WindowGroup(lives, column, line.entity_start) for name, column in columns.items()}
-        everything = WindowGroup(lives, None, line.entity_start)
+        groups = {name: WindowGroup(lives, column) for name, column in columns.items()}
+        everything = WindowGroup(lives, None)
         for name, aggregation in view.aggregations.items():
             source = wanted.of[name]
             group = everything if source is None else groups[source]

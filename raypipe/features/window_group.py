@@ -55,8 +55,8 @@ class Column:
 class WindowGroup:
     """The rows with a value in one window, as each query sees them."""
 
-    def __init__(self, lives: Lives, column: Column | None, entity_start: Ints) -> None:
-        self._column, self._entity_start = column, entity_start
+    def __init__(self, lives: Lives, column: Column | None) -> None:
+        self._column = column
         self._lives = lives if column is None or column.present is None else lives.among(column.present)
 
     @property
@@ -129,4 +129,4 @@ class WindowGroup:
 
     @cached_property
     def _ranked(self) -> Ranked:
-        return Ranked(self._lives, self.column.buckets, self._entity_start)
+        return Ranked(self._lives, self.column.buckets)

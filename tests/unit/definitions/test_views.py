@@ -93,6 +93,21 @@ def test_the_name_of_an_entitys_view_may_not_be_taken():
         definitions(v=window(entity=(), entities=["user", "shop"]), other=window("v_user"))
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        rp.LatestView("v_3h", VISITS, "user", ["spent"]),
+        rp.RequestView("v_3h", {"spent": pl.col("price")}),
+        rp.DerivedView("v_3h", {"spent": pl.col("price")}),
+    ],
+    ids=lambda view: type(view).__name__,
+)
+def test_two_features_may_not_have_one_name(other):
+    definitions(v=window(aggregations={"n": rp.count()}), w=other)
+    with pytest.raises(DefinitionError, match="two things are called 'v_3h_spent'"):
+        definitions(v=window(aggregations={"spent": rp.count()}), w=other)
+
+
 # ---- filters -----------------------------------------------------------------------------------
 
 

@@ -116,6 +116,11 @@ def test_no_sum_is_zero():
     assert round_once({}, 0).tolist() == round_once({0: np.zeros(0, np.int64)}, 0).tolist() == []
 
 
+def test_whole_numbers_beyond_53_bits():
+    sums = [2**53 + 1, 2**53 + 3, -(2**53) - 1, 2**63 - 1, -(2**63), 2**62 + 2**9 + 1]
+    assert round_once({0: np.array(sums)}, len(sums)).tolist() == [float(s) for s in sums]
+
+
 def test_uncarried_digits_of_any_sign():
     total = {0: np.array([-1, 2**62, -(2**62)]), 1: np.array([1, -(2**30), 2**30]), -1: np.array([-(2**62), 5, -5])}
     exact = [sum(Fraction(int(d[i])) * Fraction(2) ** (32 * k) for k, d in total.items()) for i in range(3)]

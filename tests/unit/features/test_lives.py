@@ -29,20 +29,19 @@ def lives(draw):
     ranges = draw(st.permutations(ranges))
     values = draw(st.lists(st.integers(-5, 5), min_size=len(ranges), max_size=len(ranges)))
     first, end = (np.array([r[i] for r in ranges], np.int64) for i in (0, 1))
-    entity_start = np.repeat(starts[:-1], sizes).astype(np.int64)
-    return int(starts[-1]), first, end, np.array(values, np.int64), entity_start
+    return int(starts[-1]), first, end, np.array(values, np.int64)
 
 
 def seen(case) -> list[list[int]]:
     """The values that each query sees, in the rows' order."""
-    size, first, end, values, _ = case
+    size, first, end, values = case
     return [[int(v) for v, f, e in zip(values, first, end, strict=True) if f <= at < e] for at in range(size)]
 
 
 @given(lives())
 @settings(max_examples=150 * MORE)
 def test_counts_totals_and_extremes(case):
-    size, first, end, values, _ = case
+    size, first, end, values = case
     of = Lives.of(size, first, end)
     assert count(of).tolist() == [len(s) for s in seen(case)]
     assert total(of, values).tolist() == [sum(s) for s in seen(case)]
@@ -54,8 +53,8 @@ def test_counts_totals_and_extremes(case):
 @given(lives(), st.integers(0, 40))
 @settings(max_examples=150 * MORE)
 def test_the_kth_smallest(case, k):
-    size, first, end, values, entity_start = case
-    found = Ranked(Lives.of(size, first, end), values, entity_start).kth(np.full(size, k + 1))
+    size, first, end, values = case
+    found = Ranked(Lives.of(size, first, end), values).kth(np.full(size, k + 1))
     for mine, all_seen in zip(found, seen(case), strict=True):
         assert len(all_seen) <= k or mine == sorted(all_seen)[k]
 
@@ -63,10 +62,10 @@ def test_the_kth_smallest(case, k):
 @given(lives())
 @settings(max_examples=100 * MORE)
 def test_only_rows_with_a_value(case):
-    size, first, end, values, entity_start = case
+    size, first, end, values = case
     some = Lives.of(size, first, end).among(values > 0)
     assert count(some).tolist() == [sum(v > 0 for v in s) for s in seen(case)]
-    smallest = Ranked(some, values, entity_start).kth(np.ones(size, np.int64))
+    smallest = Ranked(some, values).kth(np.ones(size, np.int64))
     for mine, all_seen in zip(smallest, seen(case), strict=True):
         positive = [v for v in all_seen if v > 0]
         assert not positive or mine == min(positive)
@@ -85,7 +84,7 @@ def test_no_rows(size):
     of = Lives.of(size, nothing, nothing)
     assert count(of).tolist() == total(of, nothing).tolist() == count_distinct(of, nothing).tolist() == [0] * size
     assert largest(of, nothing, -1).tolist() == [-1] * size
-    assert len(Ranked(of, nothing, np.zeros(size, np.int64)).kth(np.ones(size, np.int64))) == size
+    assert len(Ranked(of, nothing).kth(np.ones(size, np.int64))) == size
 
 
 @given(st.integers(-60, 60), st.integers(1, 40), st.integers(1, 12))
