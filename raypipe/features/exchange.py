@@ -36,7 +36,8 @@ View = FeatureView | LatestView
 Run = tuple[str, int, int]  # rows of a file: its name, the first, and how many
 
 SCAN_ROWS = 2_000_000  # rows that one task of the first stage reads
-SLICES = 24  # of a job's time, where a view has rows enough to be divided
+SLICES = 24  # of a job's time at most, where a view has rows enough to be divided
+BACK = 72  # slices at most that a view looks back: finer ones would be read together anyway
 _BUCKET, _SLICE = "__bucket", "__slice"
 
 
@@ -153,12 +154,11 @@ def layout(view: View, job: Job, task_rows: int, cpus: int) -> Layout:
     events = sum(p.rows for p in reaching(view, job.sources[view.source.name], job.start, job.end, job.as_of))
     rows = max(events, sum(build.partition.rows for build in job.builds))
     buckets = max(-(-2 * rows // task_rows), min(cpus, -(-rows // 100_000)), 1)
-    start, end = us(job.start), us(job.end)
-    slices = 1 if rows <= task_rows else SLICES
-    width = -(-(end - start) // slices)
-    reach = look_back_us(view)
-    back = None if reach is None else -(-reach // width)
-    return Layout(buckets, start, width, slices, back)
+    start, span, reach = us(job.start), us(job.end) - us(job.start), look_back_us(view)
+    if rows <= task_rows:
+        return Layout(buckets, start, span, 1, None)
+    width = max(-(-span // SLICES), -(-(reach or 0) // BACK))
+    return Layout(buckets, start, width, -(-span // width), None if reach is None else -(-reach // width))
 
 
 # ---- which tasks there are: pure ----------------------------------------------------------------
