@@ -1,8 +1,9 @@
 """The exchange: rows of a source by entity and time, in files that later tasks read.
 
-Files are Arrow IPC under a scratch folder of the storage root, `<view>/<kind>-<bucket>-<slice>-<task>.arrow`: no table
-passes through Ray's object store, so nothing spills, and a task reads just what it asks for. A slice is some time of
-the job: a task that would read too many rows of a hot entity is divided by slices.
+Files are uncompressed Arrow IPC in a scratch folder of the storage root, one for each task and view, with its rows in
+order of bucket and slice: no table passes through Ray's object store, so nothing spills, and a task maps just the runs
+of rows that it asks for. A slice is some time of the job: a task that would read too many rows of a hot entity is
+divided by slices.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import shutil
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
 
+from raypipe.data.parts import PreparedPart
 from raypipe.data.publish import ABANDONED_AFTER_S
 from raypipe.definitions import FeatureView, LatestView
 from raypipe.definitions.label import PREDICTION_TIME
@@ -31,9 +33,11 @@ from raypipe.features.spine import file_of
 from raypipe.project import Project
 
 View = FeatureView | LatestView
+Run = tuple[str, int, int]  # rows of a file: its name, the first, and how many
 
 SCAN_ROWS = 2_000_000  # rows that one task of the first stage reads
-SLICES = 24  # of a job's time, where a view has rows enough to be divided
+SLICES = 24  # of a job's time at most, where a view has rows enough to be divided
+BACK = 72  # slices at most that a view looks back: finer ones would be read together anyway
 _BUCKET, _SLICE = "__bucket", "__slice"
 
 
@@ -79,6 +83,13 @@ class Layout:
         return range(-1 if self.back is None else max(first - self.back, -self.back), last + 1)
 
 
+class Piece(NamedTuple):
+    """Rows of one bucket and slice in one file."""
+
+    slice: int
+    run: Run
+
+
 @dataclass(frozen=True)
 class Exchange:
     """What the tasks share about the files. Crosses to Ray workers by pickle."""
@@ -92,8 +103,6 @@ class Exchange:
         views = [v for v in project.definitions.views if isinstance(v, View) and not v.source.static]
         settings = project.settings.features
         layouts = {view.name: layout(view, job, settings.task_rows, cpus) for view in views}
-        for name in layouts:
-            (folder / name).mkdir()
         return cls(folder, layouts, settings.task_rows)
 
     def view(self, project: Project, name: str) -> View:
@@ -101,68 +110,55 @@ class Exchange:
 
     def write(self, project: Project, job: Job, item: dict[str, Any]) -> list[dict[str, Any]]:
         """Write one slice of a source (or of the spine) for each of its views; say what each file holds."""
-        low, high, found = item["rows"][0], item["rows"][1], []
-        for name in item["views"]:
-            view = self.view(project, name)
-            if item["kind"] == "events":
-                rows = job.events(view, {item["file"]}, (low, high))
-            else:
-                inside = job.spine(project, {item["file"]}).filter(pl.col(ROW).is_between(low, high, closed="left"))
-                rows = inside.select(ROW, *view.entity, PREDICTION_TIME)
-            found += self._write(view, rows.collect(), item["kind"])
-        return found
+        views, span = [self.view(project, name) for name in item["views"]], (item["rows"][0], item["rows"][1])
+        if item["kind"] == "events":
+            frames = job.events_of_file(views, item["file"], span)
+            return [self._write(view, rows, "events", EVENT_TIME) for view, rows in zip(views, frames, strict=True)]
+        keys = list(dict.fromkeys([ROW, PREDICTION_TIME, *(column for view in views for column in view.entity)]))
+        inside = job.spine(project, {item["file"]}).filter(pl.col(ROW).is_between(*span, closed="left"))
+        rows = inside.select(keys).collect()
+        return [
+            self._write(view, rows.select(ROW, *view.entity, PREDICTION_TIME), "spine", PREDICTION_TIME)
+            for view in views
+        ]
 
-    def _write(self, view: View, rows: pl.DataFrame, kind: str) -> list[dict[str, Any]]:
-        plan, clock = self.layouts[view.name], EVENT_TIME if kind == "events" else PREDICTION_TIME
-        tagged = rows.with_columns(
+    def _write(self, view: View, rows: pl.DataFrame, kind: str, clock: str) -> dict[str, Any]:
+        plan = self.layouts[view.name]
+        placed = rows.with_columns(
             (entity_hash(view.entity) % plan.buckets).cast(pl.UInt32).alias(_BUCKET),
             plan.slice_of(pl.col(clock)).alias(_SLICE),
-        )
-        found = []
-        for (bucket, at), piece in tagged.partition_by(_BUCKET, _SLICE, as_dict=True).items():
-            name = f"{kind}-{bucket}-{at}-{uuid.uuid4().hex}.arrow"
-            piece.drop(_BUCKET, _SLICE).write_ipc(self.folder / view.name / name)
-            found.append({
-                "view": view.name, "kind": kind, "bucket": bucket, "slice": at, "file": name, "rows": piece.height
-            })  # fmt: skip
-        return found
+        ).sort(_BUCKET, _SLICE)
+        pieces = placed.group_by(_BUCKET, _SLICE, maintain_order=True).len().rows()
+        file = self.put(placed.drop(_BUCKET, _SLICE))
+        return {"view": view.name, "kind": kind, "file": file, "pieces": pieces}
 
-    def read(self, view: View, files: list[str], nothing: pl.LazyFrame) -> pl.DataFrame:
-        """The rows of some files, in memory of their own; `nothing` where there is none."""
-        if not files:
-            return nothing.collect()
-        return pl.concat([pl.read_ipc(self.folder / view.name / file) for file in files])
-
-    def write_batches(self, rows: pl.DataFrame, places: list[tuple[Any, int, int, int]]) -> str:
-        """Write rows to one file, a record batch a chunk (first place and length); its name."""
-        name = f"features-{uuid.uuid4().hex}.arrow"
-        table = rows.to_arrow()
+    def put(self, rows: pl.DataFrame) -> str:
+        """Write rows to a new file; its name."""
+        name, table = f"{uuid.uuid4().hex}.arrow", rows.to_arrow()
         with pa.OSFile(str(self.folder / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            for _, _, at, length in places:
-                writer.write_batch(table.slice(at, length).combine_chunks().to_batches()[0])
+            writer.write_table(table)
         return name
 
-    def read_batches(self, places: list[tuple[str, int]], rows: pl.DataFrame) -> pl.DataFrame:
-        """A chunk's features from the files and batches they were written to, in the order of `rows`."""
-        batches = []
-        for file, number in places:
+    def get(self, runs: Iterable[Run]) -> list[pl.DataFrame]:
+        """The rows of each run."""
+        found = []
+        for file, at, length in runs:
             with pa.memory_map(str(self.folder / file)) as source:
-                batches.append(pa.ipc.open_file(source).get_batch(number))
-        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches))).sort(ROW)
-        assert frame[ROW].equals(rows[ROW]), "the exchange lost or repeated rows"
-        return frame
+                table = pa.ipc.open_file(source).read_all().slice(at, length)
+            found.append(pl.DataFrame(pl.from_arrow(table)))
+        return found
 
 
 def layout(view: View, job: Job, task_rows: int, cpus: int) -> Layout:
     """How many buckets and slices a view's rows are divided into. Decided by row counts; it changes no value."""
-    rows = sum(p.rows for p in reaching(view, job.sources[view.source.name], job.start, job.end, job.as_of))
-    buckets = max(-(-rows // (task_rows // 2)), min(cpus, -(-rows // 100_000)), 1)
-    start, end = us(job.start), us(job.end)
-    slices = 1 if rows <= task_rows else SLICES
-    width = -(-(end - start) // slices)
-    reach = look_back_us(view)
-    back = None if reach is None else -(-reach // width)
-    return Layout(buckets, start, width, slices, back)
+    events = sum(p.rows for p in reaching(view, job.sources[view.source.name], job.start, job.end, job.as_of))
+    rows = max(events, sum(build.partition.rows for build in job.builds))
+    buckets = max(-(-2 * rows // task_rows), min(cpus, -(-rows // 100_000)), 1)
+    start, span, reach = us(job.start), us(job.end) - us(job.start), look_back_us(view)
+    if rows <= task_rows:
+        return Layout(buckets, start, span, 1, None)
+    width = max(-(-span // SLICES), -(-(reach or 0) // BACK))
+    return Layout(buckets, start, width, -(-span // width), None if reach is None else -(-reach // width))
 
 
 # ---- which tasks there are: pure ----------------------------------------------------------------
@@ -190,35 +186,60 @@ def scan_tasks(project: Project, job: Job, exchange: Exchange) -> list[dict[str,
     return items
 
 
-def _slices(part: Any) -> list[tuple[int, int]]:
+def _slices(part: PreparedPart) -> list[tuple[int, int]]:
     starts = range(part.row_base, part.row_base + part.rows, SCAN_ROWS)
     return [(start, start + SCAN_ROWS) for start in starts]
 
 
-def compute_tasks(exchange: Exchange, written: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A task a view and bucket; where that reads more than `task_rows` events, one for each few slices of time."""
-    files: dict[tuple[str, int], dict[str, dict[int, list[dict[str, Any]]]]] = defaultdict(
-        lambda: {"events": defaultdict(list), "spine": defaultdict(list)}
-    )
+def compute_tasks(exchange: Exchange, written: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A task a view and bucket; where that has more than `task_rows` rows, one for each few slices of time."""
+    buckets: dict[tuple[str, int], dict[str, list[Piece]]] = defaultdict(lambda: {"events": [], "spine": []})
     for file in written:
-        files[file["view"], file["bucket"]][file["kind"]][file["slice"]].append(file)
+        at = 0
+        for bucket, slice_, rows in file["pieces"]:
+            buckets[file["view"], bucket][file["kind"]].append(Piece(slice_, (file["file"], at, rows)))
+            at += rows
     items = []
-    for (view, _), kinds in sorted(files.items()):
-        plan = exchange.layouts[view]
-        counts = {at: sum(f["rows"] for f in found) for at, found in kinds["events"].items()}
-        for first, last in grouped(sorted(kinds["spine"]), counts, plan, exchange.task_rows):
-            events = [f["file"] for at in plan.reach(first, last) for f in kinds["events"].get(at, [])]
-            asked = [f["file"] for at, found in kinds["spine"].items() if first <= at <= last for f in found]
-            items.append({"view": view, "events": sorted(events), "spine": sorted(asked)})
+    for (view, _), found in sorted(buckets.items()):
+        plan, events, spine = exchange.layouts[view], found["events"], found["spine"]
+        for first, last in grouped(_rows(spine), _rows(events), plan, exchange.task_rows):
+            seen, asked = plan.reach(first, last), range(first, last + 1)
+            items.append({
+                "view": view,
+                "events": joined(piece.run for piece in events if piece.slice in seen),
+                "spine": joined(piece.run for piece in spine if piece.slice in asked),
+            })  # fmt: skip
     return items
 
 
-def grouped(slices: list[int], counts: dict[int, int], plan: Layout, most: int) -> list[tuple[int, int]]:
-    """Runs (first, last) of spine slices, each as long as its events are at most `most`."""
+def _rows(pieces: Iterable[Piece]) -> dict[int, int]:
+    rows: dict[int, int] = defaultdict(int)
+    for piece in pieces:
+        rows[piece.slice] += piece.run[2]
+    return rows
+
+
+def grouped(spine: Mapping[int, int], events: Mapping[int, int], plan: Layout, most: int) -> list[tuple[int, int]]:
+    """Runs (first, last) of spine slices (both mappings: rows by slice), each as long as neither its spine rows nor
+    the events they look at are more than `most`."""
     runs: list[tuple[int, int]] = []
-    for at in slices:
-        if runs and sum(counts.get(s, 0) for s in plan.reach(runs[-1][0], at)) <= most:
-            runs[-1] = (runs[-1][0], at)
-        else:
-            runs.append((at, at))
+    for at in sorted(spine):
+        if runs:
+            first = runs[-1][0]
+            asked = sum(spine.get(s, 0) for s in range(first, at + 1))
+            if max(asked, sum(events.get(s, 0) for s in plan.reach(first, at))) <= most:
+                runs[-1] = (first, at)
+                continue
+        runs.append((at, at))
     return runs
+
+
+def joined(runs: Iterable[Run]) -> list[Run]:
+    """The same rows as `runs`, those that follow upon each other in one file as one."""
+    found: list[Run] = []
+    for file, at, rows in runs:
+        if found and found[-1][0] == file and sum(found[-1][1:]) == at:
+            found[-1] = (file, found[-1][1], found[-1][2] + rows)
+        else:
+            found.append((file, at, rows))
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,24 +46,36 @@ class Job:
     def end(self) -> datetime:
         return self.builds[-1].partition.end
 
-    def events(
-        self, view: FeatureView | LatestView, files: set[int] | None = None, rows: tuple[int, int] | None = None
-    ) -> pl.LazyFrame:
-        """What the view sees of its source's rows in the time of the job; of some files only (by `row_base`), and of
-        these from one `__row` to before another."""
+    def events(self, view: FeatureView | LatestView) -> pl.LazyFrame:
+        """What the view sees of its source's rows in the time of the job."""
         source = self.sources[view.source.name]
         reached = reaching(view, source, self.start, self.end, self.as_of)
-        kept = [part for part in reached if files is None or part.row_base in files]
-        frame = source.scan(as_of=self.as_of, parts=kept)
-        if rows is not None:
-            frame = frame.filter(pl.col(ROW).is_between(*rows, closed="left"))
+        return self._seen(view, source.scan(as_of=self.as_of, parts=reached))
+
+    def no_events(self, view: FeatureView | LatestView) -> pl.DataFrame:
+        """The frame of `events` without a row."""
+        return self._seen(view, self.sources[view.source.name].scan(parts=[])).collect()
+
+    def events_of_file(
+        self, views: Sequence[FeatureView | LatestView], file: int, rows: tuple[int, int]
+    ) -> Iterator[pl.DataFrame]:
+        """What each of some views of one source sees in one file (by `row_base`), from one `__row` to before another.
+        The file is read once."""
+        source = self.sources[views[0].source.name]
+        parts = [part for part in source.parts if part.row_base == file]
+        columns = {c for view in views for e in event_columns(view) for c in e.meta.root_names()}
+        scanned = source.scan(as_of=self.as_of, parts=parts, columns=sorted(columns | {ROW}))
+        read = scanned.filter(pl.col(ROW).is_between(*rows, closed="left")).collect().lazy()
+        return (self._seen(view, read).collect() for view in views)
+
+    def _seen(self, view: FeatureView | LatestView, rows: pl.LazyFrame) -> pl.LazyFrame:
         if not view.source.static:
             oldest, event = oldest_event(view, us(self.start)), pl.col(EVENT_TIME)
-            frame = frame.filter(event < pl.lit(self.end))
-            frame = frame if oldest is None else frame.filter(event >= pl.lit(moment(oldest)))
-        return frame.select(event_columns(view))
+            rows = rows.filter(event < pl.lit(self.end))
+            rows = rows if oldest is None else rows.filter(event >= pl.lit(moment(oldest)))
+        return rows.select(event_columns(view))
 
-    def spine(self, project: Project, files: set[int] | None = None) -> pl.LazyFrame:
+    def spine(self, project: Project, files: Collection[int] | None = None) -> pl.LazyFrame:
         """The spine rows of the job's partitions; of some files only, by `row_base`."""
         label = project.definitions.label
         source = self.sources[label.spine.name]
@@ -72,11 +84,17 @@ class Job:
         rows = spine(label, source.scan(as_of=self.as_of, parts=parts), project.settings)
         return rows.filter(pl.col(PARTITION).is_in([build.partition.start for build in self.builds]))
 
-    def chunk(self, project: Project, build: Build, chunk: int) -> pl.DataFrame:
-        """The spine rows of one chunk of a partition, in row order."""
-        first, end = rows_of_chunk(chunk, project.settings.features.chunk_rows)
-        rows = self.spine(project, {file_of(chunk)}).filter(pl.col(ROW).is_between(first, end, closed="left"))
-        return rows.filter(pl.col(PARTITION) == pl.lit(build.partition.start)).sort(ROW).collect()
+    def chunks(self, project: Project, build: Build, chunks: Collection[int]) -> pl.DataFrame:
+        """The spine rows of some chunks of a partition, in row order."""
+        spans: dict[int, tuple[int, int]] = {}
+        for chunk in sorted(chunks):
+            first, end = rows_of_chunk(chunk, project.settings.features.chunk_rows)
+            spans[file_of(chunk)] = (spans.get(file_of(chunk), (first, end))[0], end)
+        rows = self.spine(project, spans).filter(
+            pl.any_horizontal(pl.col(ROW).is_between(*span, closed="left") for span in spans.values()),
+            pl.col(PARTITION) == pl.lit(build.partition.start),
+        )
+        return rows.collect().filter(pl.col(CHUNK).is_in(list(chunks))).sort(ROW)
 
 
 def put_together(project: Project, rows: pl.DataFrame, computed: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

@@ -28,10 +28,9 @@ def run(project: Project, job: Job) -> Iterator[tuple[Build, list[dict[str, Any]
             seconds[view.name] = time.monotonic() - began
     builds = {build.partition.start: build for build in job.builds}
     written: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    frame = put_together(project, rows, computed)
     for start, chunk, at, length in by_chunk(rows):
-        pieces = {name: frame.slice(at, length) for name, frame in computed.items()}
-        frame = put_together(project, rows.slice(at, length), pieces)
-        written[start].append(write_chunk(frame, chunk, builds[start].attempt))
+        written[start].append(write_chunk(frame.slice(at, length), chunk, builds[start].attempt))
     for start, build in builds.items():
         share = build.partition.rows / max(rows.height, 1)
         yield build, written[start], {name: took * share for name, took in seconds.items()}

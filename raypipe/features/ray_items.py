@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import orjson
@@ -13,26 +14,23 @@ from raypipe.errors import DefinitionError
 from raypipe.features.job import Job
 from raypipe.project import Project, load_project
 
-
-def tasks(items: list[dict[str, Any]]) -> ray.data.Dataset:
-    """One block an item."""
-    return ray.data.from_items(
-        [{"item": orjson.dumps(item).decode()} for item in items], override_num_blocks=len(items)
-    )
+Item = dict[str, Any]
 
 
-def item_of(batch: pa.Table) -> dict[str, Any]:
-    """The item of a task's block."""
-    return dict(orjson.loads(batch["item"][0].as_py()))
+def mapped(items: list[Item], function: Callable[[Item], list[Item]]) -> Iterator[Item]:
+    """The answers of a task for each item, as they come in. `function` runs in a Ray worker."""
+    if not items:
+        return
+    lines = [{"item": orjson.dumps(item).decode()} for item in items]
+    data = ray.data.from_items(lines, override_num_blocks=len(lines))
+    done = data.map_batches(partial(_task, function=function), batch_size=1, batch_format="pyarrow")
+    for row in done.iter_rows():
+        yield orjson.loads(row["item"])
 
 
-def to_table(answers: list[dict[str, Any]]) -> pa.Table:
+def _task(batch: pa.Table, function: Callable[[Item], list[Item]]) -> pa.Table:
+    answers = function(orjson.loads(batch["item"][0].as_py()))
     return pa.table({"item": pa.array([orjson.dumps(answer).decode() for answer in answers], pa.string())})
-
-
-def answers(dataset: ray.data.Dataset) -> Any:
-    """The answers of all tasks, as they come in."""
-    return (dict(orjson.loads(row["item"])) for row in dataset.iter_rows())
 
 
 @cache
