@@ -24,7 +24,6 @@ from raypipe.features.online_store import (
     damaged,
     entity_keys,
     environment,
-    read,
     read_meta,
     read_watermark,
     read_words,
@@ -155,8 +154,7 @@ class Snapshot:
     ) -> None:
         nothing = [None] * len(level.view.features)
         for row, entity, time in zip(found, keys, moments, strict=True):
-            stored = None if entity is None else read(self._transaction, cells_key(level.number, entity))
-            values = None if stored is None else newest_values(level.view, stored, time)
+            values = None if entity is None else newest_values(self._transaction, level, entity, time)
             row.update(zip(level.view.features, values or nothing, strict=True))
 
 

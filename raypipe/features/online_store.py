@@ -4,17 +4,20 @@
 that has the file open, and a writer that is killed leaves the last committed state. Every value starts with the CRC-32
 of its key and of the rest of it; one that does not match is a BundleError, never a number.
 
-Keys: `m` meta; `w` watermark; `c<level><entity>` cells, or a latest view's rows; `r<level><hop><entity>` the raw rows
-of a cell; `s<source><event id>` rows that came; `k<source><primary key>` the row in force of a corrected source;
-`u<time><key>` when an `s` or `k` key can go; `p<source><known time><number>` rows that are not known yet.
+Keys: `m` meta; `w` watermark; `c<level><entity>` cells, `c<level><entity><event><row>` a latest view's rows;
+`r<level><hop><entity>` the raw rows of a cell, or that a latest view's row of that time has an end;
+`s<source><event id>` rows that came; `k<source><primary key>` the row in force of a corrected source; `u<time><key>`
+when an `s` or `k` key can go; `p<source><known time><number>` rows that are not known yet.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 from zlib import crc32
@@ -33,8 +36,10 @@ FOREVER = 2**63 - 1
 _LARGEST = 2**40  # bytes of address space; the file is as large as what is in it
 _LONGEST_ENTITY = 480  # LMDB's keys have at most 511 bytes
 _SEAL = struct.Struct("<q")
+_CLOSING_TRIES = 500
 
-_open: WeakValueDictionary[Path, lmdb.Environment] = WeakValueDictionary()
+_open: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
+_opening = Lock()
 
 
 def environment(folder: Path, *, create: bool = False) -> lmdb.Environment:
@@ -47,15 +52,36 @@ def environment(folder: Path, *, create: bool = False) -> lmdb.Environment:
         folder.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
         raise BundleError("the online state is missing", where=str(path), hint="raypipe serve builds it")
-    try:
-        found = _open.get(path)
+    with _opening:
+        found = _open.get(_file(path)) if path.is_file() else None
         if found is None:
-            found = lmdb.open(str(path), subdir=False, map_size=_LARGEST, max_readers=4096, max_dbs=0)
-            found.reader_check()  # forget readers that were killed
-            _open[path] = found
+            try:
+                found = _opened(path)
+            except lmdb.Error as error:
+                where = str(path)
+                raise BundleError("the online state cannot be opened", where=where, got=error, hint=REBUILD) from None
+            _open[_file(path)] = found
         return found
-    except lmdb.Error as error:
-        raise BundleError("the online state cannot be opened", where=str(path), got=error, hint=REBUILD) from None
+
+
+def _opened(path: Path) -> lmdb.Environment:
+    for _ in range(_CLOSING_TRIES):
+        try:
+            found = lmdb.open(str(path), subdir=False, map_size=_LARGEST, max_readers=4096, max_dbs=0)
+        except lmdb.Error as error:
+            if "already open" not in str(error):
+                raise
+            time.sleep(0.01)  # its last user has gone, and another thread is just closing it
+        else:
+            found.reader_check()  # forget readers that were killed
+            return found
+    raise lmdb.Error("it is open in this process, by other means")
+
+
+def _file(path: Path) -> tuple[int, int]:
+    """What a path names now: a state may have been removed, and made again."""
+    facts = path.stat()
+    return facts.st_dev, facts.st_ino
 
 
 REBUILD = "remove the folder; raypipe serve builds the state again from the sources' files"
@@ -152,12 +178,16 @@ def rows_key(level: int, hop: int, entity: bytes) -> bytes:
 
 def level_hop_entity(key: bytes) -> tuple[int, int, bytes]:
     """What `rows_key` was made of."""
-    return int.from_bytes(key[1:3]), int.from_bytes(key[3:11]) - 2**63, key[11:]
+    return int.from_bytes(key[1:3]), time_of(key[3:11]), key[11:]
 
 
 def time_key(time: int) -> bytes:
     """A time in 8 bytes whose order is the times' order."""
     return (time + 2**63).to_bytes(8)
+
+
+def time_of(key: bytes) -> int:
+    return int.from_bytes(key) - 2**63
 
 
 def source_prefix(kind: bytes, source: int) -> bytes:

@@ -17,7 +17,7 @@ from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW
 from raypipe.features.lives import Ints
 from raypipe.features.online_batch import CONTENT, ID, hashes
 from raypipe.features.online_corrections import InForce, latest_versions, put_in_force
-from raypipe.features.online_latest import LatestWriter, differs, latest_rows, newest_rows, update_static
+from raypipe.features.online_latest import LatestWriter, differs, latest_rows, newest_rows
 from raypipe.features.online_layout import LatestLevel
 from raypipe.features.online_plan import Fed, LatestFed, SourcePlan, WindowFed
 from raypipe.features.online_store import (
@@ -54,7 +54,7 @@ class SourceWriter:
         if self.source.static:
             for fed in self._fed:
                 if isinstance(fed, LatestFed):
-                    update_static(self._transaction, fed.level.number, latest_rows(fed.view, given))
+                    self._latest(fed.level).replace(latest_rows(fed.view, given))
             return Counter(applied=given.height, duplicates=rows.height - given.height)
         fresh = self._fresh(given)
         alive = (self._expiry(_us(fresh, EVENT_TIME)) > self.watermark) | self.source.corrections
