@@ -16,7 +16,7 @@ from typing import Any
 
 from raypipe.data.publish import Output, begin, commit, discard, find
 from raypipe.features import plan_local
-from raypipe.features.job import Build, Job
+from raypipe.features.job import Build, Job, Say
 from raypipe.features.partitions import Partition, Sources, identity, in_batches, name_of
 from raypipe.features.spine import Survey, spine, survey
 from raypipe.project import Project
@@ -60,8 +60,10 @@ def build_partitions(
     plan: str,
     as_of: datetime | None,
     built: Built = lambda partition, output: None,
+    say: Say = lambda words: None,
 ) -> None:
-    """Build those of `partitions` (of the survey `found`) that are missing; `built` hears of each.
+    """Build those of `partitions` (of the survey `found`) that are missing; `built` hears of each,
+    `say` of the way there.
 
     Runs in the driver; with `plan` distributed it needs a connection to a Ray cluster.
     """
@@ -69,7 +71,7 @@ def build_partitions(
     for batch in in_batches(wanted, project.definitions, sources, most_rows(project, plan), as_of):
         with _attempts(project, sources, found, batch, as_of) as builds:
             job = Job(str(project.folder), project.definitions.digest(), sources, as_of, tuple(builds))
-            for build, chunks, seconds in _run(project, job, plan):
+            for build, chunks, seconds in _run(project, job, plan, say):
                 manifest = _manifest(project, build, chunks, seconds)
                 manifest["identity"] = identity(build.partition, project.definitions, sources, project.settings, as_of)
                 built(build.partition, commit(build.attempt, manifest))
@@ -88,12 +90,12 @@ def _attempts(
             discard(build.attempt)
 
 
-def _run(project: Project, job: Job, plan: str) -> Written:
+def _run(project: Project, job: Job, plan: str, say: Say) -> Written:
     if plan == "distributed":
         from raypipe.features import plan_distributed  # imports Ray
 
-        return plan_distributed.run(project, job)
-    return plan_local.run(project, job)
+        return plan_distributed.run(project, job, say)
+    return plan_local.run(project, job, say)
 
 
 def _manifest(

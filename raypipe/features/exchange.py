@@ -221,17 +221,23 @@ def _rows(pieces: Iterable[Piece]) -> dict[int, int]:
 
 def grouped(spine: Mapping[int, int], events: Mapping[int, int], plan: Layout, most: int) -> list[tuple[int, int]]:
     """Runs (first, last) of spine slices (both mappings: rows by slice), each as long as neither its spine rows nor
-    the events they look at are more than `most`."""
+    the events they look at are more than `most`; where one slice alone looks at more, than half as much again: runs
+    that look back far would read the same events over and over."""
+    most = max(most, max((_seen_from(events, plan, at, at) for at in spine), default=0) * 3 // 2)
     runs: list[tuple[int, int]] = []
     for at in sorted(spine):
         if runs:
             first = runs[-1][0]
             asked = sum(spine.get(s, 0) for s in range(first, at + 1))
-            if max(asked, sum(events.get(s, 0) for s in plan.reach(first, at))) <= most:
+            if max(asked, _seen_from(events, plan, first, at)) <= most:
                 runs[-1] = (first, at)
                 continue
         runs.append((at, at))
     return runs
+
+
+def _seen_from(events: Mapping[int, int], plan: Layout, first: int, last: int) -> int:
+    return sum(events.get(at, 0) for at in plan.reach(first, last))
 
 
 def joined(runs: Iterable[Run]) -> list[Run]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +14,26 @@ import polars as pl
 from raypipe.definitions import FeatureView, LatestView
 from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME
 from raypipe.definitions.source import EVENT_TIME, ROW
+from raypipe.errors import DataError
 from raypipe.features.partitions import Partition, Sources, moment, oldest_event, reaching, us
 from raypipe.features.point_in_time import event_columns
 from raypipe.features.spine import CHUNK, PARTITION, file_of, rows_of_chunk, spine
 from raypipe.project import Project
+
+Say = Callable[[str], None]  # hears how far a build is
+
+
+@contextmanager
+def computing(what: str) -> Iterator[None]:
+    """Errors of expressions inside the block as a DataError that names `what`; Polars' own words may hold values."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"{what} cannot be computed",
+            got=f"{type(error).__name__} on some row",
+            hint="write it so that a value it cannot handle becomes null, as in cast(..., strict=False)",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,8 @@ def put_together(project: Project, rows: pl.DataFrame, computed: Mapping[str, pl
         if isinstance(view, FeatureView | LatestView):
             frame = frame.hstack(computed[view.name].drop(ROW))
         else:
-            frame = frame.with_columns(view.columns())
+            with computing(f"view '{view.name}'"):
+                frame = frame.with_columns(view.columns())
     names, label = list(project.definitions.features()), project.definitions.label
     return frame.select(ROW, *label.request, PREDICTION_TIME, LABEL_KNOWN_TIME, *names, LABEL)
 

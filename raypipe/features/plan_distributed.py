@@ -25,7 +25,7 @@ from raypipe.definitions import LatestView
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import ROW
 from raypipe.features.exchange import Exchange, Run, Scratch, compute_tasks, joined, scan_tasks
-from raypipe.features.job import Build, Job, by_chunk, put_together, write_chunk
+from raypipe.features.job import Build, Job, Say, by_chunk, computing, put_together, write_chunk
 from raypipe.features.partitions import Grid
 from raypipe.features.point_in_time import view_features
 from raypipe.features.ray_items import load, mapped
@@ -35,13 +35,13 @@ from raypipe.project import Project
 ASSEMBLED_ROWS = 128 * 1024  # spine rows that one task of the last stage writes
 
 
-def run(project: Project, job: Job) -> Iterator[tuple[Build, list[dict[str, Any]], dict[str, float]]]:
+def run(project: Project, job: Job, say: Say) -> Iterator[tuple[Build, list[dict[str, Any]], dict[str, float]]]:
     """Write all files of each partition; yields it with what its chunks hold, and seconds by view. Runs in the driver,
     on a Ray cluster."""
     prepare_ray_data()
     with ray_errors("building features"), Scratch.make(project.storage) as scratch:
         exchange = Exchange.of(project, job, scratch.folder, int(cpus()))
-        computed, seconds = _compute(job, exchange, project)
+        computed, seconds = _compute(job, exchange, project, say)
         yield from _assembled(job, computed, seconds, exchange)
 
 
@@ -56,12 +56,16 @@ class Computed(NamedTuple):
 ByPartition = dict[str, list[Computed]]
 
 
-def _compute(job: Job, exchange: Exchange, project: Project) -> tuple[ByPartition, dict[str, float]]:
+def _compute(job: Job, exchange: Exchange, project: Project, say: Say) -> tuple[ByPartition, dict[str, float]]:
     """Where the features lie of all views that look at a source with a clock; and seconds by view."""
     found: ByPartition = defaultdict(list)
     seconds: dict[str, float] = defaultdict(float)
-    scanned = mapped(scan_tasks(project, job, exchange), partial(_scan, job=job, exchange=exchange))
-    for answer in mapped(compute_tasks(exchange, scanned), partial(_features, job=job, exchange=exchange)):
+    scans = scan_tasks(project, job, exchange)
+    say(f"exchange, {len(scans)} tasks")
+    tasks = compute_tasks(exchange, mapped(scans, partial(_scan, job=job, exchange=exchange)))
+    computed = mapped(tasks, partial(_features, job=job, exchange=exchange))
+    for number, answer in enumerate(computed, start=1):
+        say(f"windows, {number} of {len(tasks)} tasks")
         seconds[answer["view"]] += answer["seconds"]
         for partition, chunk, at, rows in answer["chunks"]:
             found[partition].append(Computed(answer["view"], chunk, (answer["file"], at, rows)))
@@ -106,7 +110,8 @@ def _part(job: Job, number: int, chunks: list[int], computed: ByPartition) -> di
 
 def _scan(item: dict[str, Any], job: Job, exchange: Exchange) -> list[dict[str, Any]]:
     """Write one slice of a source, or of the spine, by view, time and hash of the entity."""
-    return exchange.write(load(job), job, item)
+    with computing(f"view {', '.join(item['views'])}"):
+        return exchange.write(load(job), job, item)
 
 
 def _features(item: dict[str, Any], job: Job, exchange: Exchange) -> list[dict[str, Any]]:
@@ -131,10 +136,12 @@ def _assemble(item: dict[str, Any], job: Job, exchange: Exchange) -> list[dict[s
     """Put the features of some chunks beside their spine rows and write their files."""
     project, answers = load(job), []
     static = [v for v in project.definitions.views if isinstance(v, LatestView) and v.source.static]
-    events = {view.name: job.events(view).collect() for view in static}
+    with computing(f"view {', '.join(view.name for view in static)}"):
+        events = {view.name: job.events(view).collect() for view in static}
     for part in item["parts"]:
         build = job.builds[part["build"]]
-        rows = job.chunks(project, build, part["chunks"])
+        with computing("the spine"):
+            rows = job.chunks(project, build, part["chunks"])
         computed = {name: pl.concat(exchange.get(runs)).sort(ROW) for name, runs in part["features"].items()}
         for name, frame in computed.items():
             assert frame[ROW].equals(rows[ROW]), f"the exchange lost or repeated rows of {name}"

@@ -11,20 +11,24 @@ import polars as pl
 
 from raypipe.definitions import FeatureView, LatestView
 from raypipe.definitions.source import ROW
-from raypipe.features.job import Build, Job, by_chunk, put_together, write_chunk
+from raypipe.features.job import Build, Job, Say, by_chunk, computing, put_together, write_chunk
 from raypipe.features.point_in_time import view_features
 from raypipe.features.spine import CHUNK, PARTITION
 from raypipe.project import Project
 
 
-def run(project: Project, job: Job) -> Iterator[tuple[Build, list[dict[str, Any]], dict[str, float]]]:
+def run(project: Project, job: Job, say: Say) -> Iterator[tuple[Build, list[dict[str, Any]], dict[str, float]]]:
     """Write all files of each partition; yields it with what its chunks hold, and seconds by view."""
-    rows = job.spine(project).sort(PARTITION, CHUNK, ROW).collect()
+    with computing("the spine"):
+        rows = job.spine(project).sort(PARTITION, CHUNK, ROW).collect()
     computed, seconds = {}, {}
     for view in project.definitions.views:
         if isinstance(view, FeatureView | LatestView):
+            say(f"view {view.name}")
             began = time.monotonic()
-            computed[view.name] = view_features(view, job.events(view).collect(), rows, threads=pl.thread_pool_size())
+            with computing(f"view '{view.name}'"):
+                events = job.events(view).collect()
+            computed[view.name] = view_features(view, events, rows, threads=pl.thread_pool_size())
             seconds[view.name] = time.monotonic() - began
     builds = {build.partition.start: build for build in job.builds}
     written: dict[Any, list[dict[str, Any]]] = defaultdict(list)

@@ -20,6 +20,7 @@ from raypipe.data.publish import Output, find, publish
 from raypipe.data.split import PARTS, TRAIN
 from raypipe.errors import DataError
 from raypipe.features.build import FOLDER, Built, build_partitions, folder_of, survey_spine
+from raypipe.features.job import Say
 from raypipe.features.partitions import Partition, Sources, name_of
 from raypipe.features.spine import Survey, check_split
 from raypipe.features.transforms import Transforms
@@ -120,6 +121,7 @@ def build_training_set(
     as_of: datetime | None = None,
     *,
     built: Built = lambda partition, output: None,
+    say: Say = lambda words: None,
     planned: Plan | None = None,
 ) -> TrainingSet:
     """Build the training set, or return the one that is there. `plan` is `local` or `distributed`.
@@ -131,7 +133,7 @@ def build_training_set(
     found = find_planned(project, made)
     if found:
         return found
-    build_partitions(project, sources, made.survey, made.partitions, plan=plan, as_of=as_of, built=built)
+    build_partitions(project, sources, made.survey, made.partitions, plan=plan, as_of=as_of, built=built, say=say)
 
     def finish(attempt: Path) -> dict[str, Any]:
         return _finish(project, attempt, made, sources, as_of) | {

@@ -69,7 +69,7 @@ class Pipeline:
         with self.progress.step("features") as step:
             built = Counter(len(planned.partitions), step)
             made = found or build_training_set(
-                self.project, sources, plan, self.as_of, built=built.one, planned=planned
+                self.project, sources, plan, self.as_of, built=built.one, say=step.at, planned=planned
             )
             rows = sum(made.rows(part) for part in PARTS)
             how = f", {built.words()}, {plan} plan ({why})" if found is None else ""
@@ -110,7 +110,9 @@ class Pipeline:
             self.cluster.connect()
         with self.progress.step("features") as step:
             built = Counter(len(wanted), step)
-            build_partitions(self.project, sources, survey, wanted, plan=plan, as_of=self.as_of, built=built.one)
+            build_partitions(
+                self.project, sources, survey, wanted, plan=plan, as_of=self.as_of, built=built.one, say=step.at
+            )
             rows = sum(partition.rows for partition in wanted)
             step.say(f"{rows:,} rows, {built.words()}, {plan} plan ({why})", reused=not built.built)
         return wanted
