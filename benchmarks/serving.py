@@ -112,7 +112,8 @@ def prepare(folder: Path) -> None:
     fields = [field.name for field in model.bundle.serving.fields]
     rows = prepare_source(project, "flights").scan().filter(later).select(fields).unique(maintain_order=True)
     asked = rows.head(REQUESTS).collect()
-    features = model.online.features(asked, model.online.feature_times(asked))
+    with model.online.snapshot() as known:
+        features = known.features(asked, known.feature_times(model.online.prediction_times(asked)))
     np.save(folder / "features.npy", model.bundle.transforms.matrix(features))
     model.bundle.model.save_model(folder / "served.ubj")
     as_json = asked.with_columns(pl.col("scheduled_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))

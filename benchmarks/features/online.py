@@ -17,7 +17,7 @@ import polars as pl
 
 from features.workload import ASKED_AT, ID, WORKLOADS, Workload, spine_file
 from raypipe.data.sources import prepare_source
-from raypipe.features.online import STATE, OnlineState
+from raypipe.features.online import OnlineState
 from raypipe.features.online_build import build_online_state
 from raypipe.features.serving_spec import serving_spec
 from raypipe.project import load_project
@@ -31,12 +31,13 @@ def open_state(folder: Path) -> OnlineState:
     sources = {s.name: prepare_source(project, s.name) for s in project.definitions.sources}
     as_of = pl.read_parquet(spine_file(folder))[ASKED_AT].max()
     made = build_online_state(project, sources, as_of)
-    return OnlineState(made.path(STATE), serving_spec(project.definitions), made.manifest["as_of_us"])
+    return OnlineState(made.folder, serving_spec(project.definitions), made.identity)
 
 
 def look_up(state: OnlineState, request: pl.DataFrame) -> pl.DataFrame:
-    """What is timed: all features of one request."""
-    return state.features(request, np.array([state.as_of_us]))
+    """What is timed: all features of one request, at the state's time."""
+    with state.snapshot() as known:
+        return known.features(request, np.array([known.as_of_us]))
 
 
 def requests(workload: Workload, folder: Path) -> pl.DataFrame:

@@ -108,7 +108,7 @@ def ingest(project: Project, source_name: str, rows: pl.DataFrame, as_of: dateti
         file = state.file()
     keep_aside(file.folder / QUARANTINE, aside)
     fields = {name: counts[name] for name in ("applied", "duplicates", "pending", "replaced", "expired")}
-    return IngestResult(**fields, quarantined=aside.height, released=released["applied"], as_of=file.as_of.isoformat())
+    return IngestResult(**fields, quarantined=aside.height, released=released.total(), as_of=file.as_of.isoformat())
 
 
 def advance(project: Project, as_of: datetime) -> StateFile:

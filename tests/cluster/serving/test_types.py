@@ -18,7 +18,6 @@ import xgboost as xgb
 
 from raypipe.data.sources import prepare_source
 from raypipe.errors import RaypipeError
-from raypipe.features.online import STATE
 from raypipe.features.online_build import build_online_state
 from raypipe.features.serving_spec import serving_spec
 from raypipe.features.training_set import build_training_set
@@ -106,10 +105,7 @@ def predict(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
     files = {name: orjson.dumps(document) for name, document in documents.items()}
     digest, uri = write_bundle(folder / "bundles", files | {"model.ubj": bytes(booster.save_raw("ubj"))})
     state = build_online_state(project, sources, project.settings.serving.as_of)
-    pointer = {
-        "bundle": uri, "digest": digest, "online": str(state.path(STATE)), "online_sha256": state.manifest["sha256"],
-        "as_of_us": state.manifest["as_of_us"],
-    }  # fmt: skip
+    pointer = {"bundle": uri, "digest": digest, "online": str(state.folder), "online_identity": state.identity}
     endpoint = Endpoint("trips", {"1": LoadedModel("1", pointer, max_past_us=86_400_000_000)}, "1", 100)
 
     def ask(**fields: Any) -> Answer:
