@@ -290,6 +290,14 @@ def test_what_no_view_can_see_goes(shop):
     assert [shop.ask(name, 60 * 24)["newest_price"] for name in "ab"] == [0.0, 1.0]
 
 
+@pytest.mark.parametrize(("at", "rows"), [(64, 1), (65, 1), (69.9, 1), (70, 0)])
+def test_what_the_tail_of_a_window_lies_on_stays(shop, at, rows):
+    shop.ingest(Sale(1, 5), at=5)
+    shop.advance(at)
+    assert shop.ask(at=at)["w_1h_rows"] == rows
+    assert shop.keys("r") == 3 + rows  # of the longer and the exact window, the bounded latest view and the hour's
+
+
 @pytest.mark.parametrize("corrections", [False, True])
 def test_a_state_that_has_moved_is_the_state_that_is_made_at_once(tmp_path, corrections):
     """The same bytes: neither more nor less is kept than at first."""
