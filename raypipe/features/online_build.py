@@ -94,7 +94,8 @@ def ingest(project: Project, source_name: str, rows: pl.DataFrame, as_of: dateti
     to which all that is known has been ingested. Doing it again changes nothing.
 
     Ties of event time go by `__row`: rows of the sources' files carry their own, ingested rows get numbers above all
-    there are, in the order in which they are ingested. Raises ConfigurationError for a source that no view looks at,
+    there are, in the order in which they are ingested. A change of the views makes a new state, of the sources' files
+    alone: rows that shall outlive it belong into these too. Raises ConfigurationError for a source that no view looks at,
     and DataContractError as the source's policy says, or if a row came before with other values.
     """
     known = state_plan(project).sources
@@ -131,6 +132,7 @@ def _writing(project: Project, as_of_us: int) -> Iterator[_State]:
     folder = state_folder(project)
     store = environment(folder, create=True)
     try:
+        store.reader_check()  # forget readers that were killed: what they saw could not be written over
         with store.begin(write=True) as transaction:
             yield _State(state_plan(project), folder, transaction, as_of_us)
     except lmdb.Error as error:

@@ -2,7 +2,8 @@
 
 `<storage>/online/<identity>/state.mdb`. LMDB's transactions make a batch visible whole or not at all, to every process
 that has the file open, and a writer that is killed leaves the last committed state. Every value starts with the CRC-32
-of its key and of the rest of it; one that does not match is a BundleError, never a number.
+of its key and of the rest of it; one that does not match is a BundleError, never a number. Writer and readers must be
+on one machine: neither LMDB's locks nor its map of the file reach over a network file system.
 
 Keys: `m` meta; `w` watermark; `c<level><entity>` cells, `c<level><entity><event><row>` a latest view's rows;
 `r<level><hop><entity>` the raw rows of a cell, or that a latest view's row of that time has an end;
@@ -73,7 +74,6 @@ def _opened(path: Path) -> lmdb.Environment:
                 raise
             time.sleep(0.01)  # its last user has gone, and another thread is just closing it
         else:
-            found.reader_check()  # forget readers that were killed
             return found
     raise lmdb.Error("it is open in this process, by other means")
 
