@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,28 +94,31 @@ def _table(
 ) -> Table:
     facts, values = sizes(files), len(list(workload.features()))
     peers = [peer for peer in (POLARS, DUCKDB) if peer in sides]
-    measures: tuple[tuple[str, Callable[[Cost], float], int], ...] = (
-        ("wall, s", lambda c: c.wall_s, 1),
-        ("CPU, s", lambda c: c.cpu_s, 1),
-        ("peak memory, MiB", lambda c: c.peak_mib, 0),
-    )
     head = (
-        f"{workload.title}: {facts['events']:,} events, {facts['spine']:,} rows x {values} values",
-        *(measure for measure, _, _ in measures),
+        f"{workload.name}: {facts['events']:,} events, {facts['spine']:,} rows x {values} values",
+        *("wall, s", "CPU, s", "peak memory, MiB"),
         *(f"wall / {peer.title}" for peer in peers),
         f"wrong of {checked['values']:,} values",
     )
-    rows = []
-    for side in sides:
-        of_side = [spread([of(c) for c in costs[side.name]], digits) for _, of, digits in measures]
-        ratios = [
-            middle([c.wall_s / p.wall_s for c, p in zip(costs[side.name], costs[peer.name], strict=False)])
-            for peer in peers
-        ]
-        rows.append((side.title, *of_side, *ratios, f"{checked['wrong'][side.name]:,}"))
+    rows = [(side.title, *_cells(side, peers, costs), f"{checked['wrong'][side.name]:,}") for side in sides]
     notes = [f"{side.title}: {_steps(costs[side.name])}." for side in sides if side.plan]
+    if workload.memory_mib:
+        peak = max(cost.peak_mib for found in costs.values() for cost in found)
+        notes.append(f"Peak memory is {'' if peak < workload.memory_mib else 'NOT '}under {workload.memory_mib:,} MiB.")
     figures = {side: [vars(cost) for cost in found] for side, found in costs.items()}
     return Table(head, rows, figures | {"checked": checked}, notes)
+
+
+def _cells(side: Side, peers: Sequence[Side], costs: dict[str, list[Cost]]) -> tuple[str, ...]:
+    """Wall, CPU and memory, and the median of wall / the peer's wall over the turns that both had."""
+    mine = costs[side.name]
+    ratios = [middle([c.wall_s / p.wall_s for c, p in zip(mine, costs[peer.name], strict=False)]) for peer in peers]
+    return (
+        spread([c.wall_s for c in mine], 1),
+        spread([c.cpu_s for c in mine], 1),
+        spread([c.peak_mib for c in mine], 0),
+        *ratios,
+    )
 
 
 def _steps(costs: list[Cost]) -> str:
@@ -135,7 +138,7 @@ def compare_online(machine: Machine, folder: Path, name: str, scale: float) -> T
         machine.settle(f"features {name}, round {turn + 1} of {ROUNDS}")
         found.append(fresh("features.online", "measure", files).document)
     head = (
-        f"{workload.title}, {len(list(workload.features()))} values from the online state",
+        f"{workload.name}: one request, {len(list(workload.features()))} values from the online state",
         *("p50, µs", "p99, µs"),
         f"wrong of {found[-1]['values']:,} values",
     )

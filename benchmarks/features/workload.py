@@ -45,7 +45,6 @@ class Workload:
     """Every window of every entity, with every aggregate. `two_clocks`: an event also has to be known by then."""
 
     name: str
-    title: str
     entities: tuple[str, ...]
     windows: tuple[Window, ...]
     aggregates: tuple[Aggregate, ...]
@@ -55,6 +54,7 @@ class Workload:
     spine: int = 0
     population: int = 0  # different entities
     heavy_share: float = 0.0  # of all rows, that one entity has
+    memory_mib: int | None = None  # what raypipe has to stay under
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -83,7 +83,6 @@ _DELAYS = (
 
 FLIGHTS = Workload(
     name="A",
-    title="flights",
     entities=("origin", "carrier", "tailnum"),
     windows=_WINDOWS,
     aggregates=(*_DELAYS, Aggregate("worst", "max", "dep_delay")),
@@ -91,7 +90,6 @@ FLIGHTS = Workload(
 )
 EVENTS = Workload(
     name="B",
-    title="20 million events",
     entities=("entity",),
     windows=(Window("1h", HOUR), *_WINDOWS[1:]),
     aggregates=(Aggregate("count", "count"), *_OF_XY),
@@ -104,18 +102,17 @@ EVENTS = Workload(
 BIG = replace(
     EVENTS,
     name="C",
-    title="100 million events",
     files=64,
     events=100_000_000,
     spine=10_000_000,
     population=1_000_000,
     heavy_share=1 / 3,
+    memory_mib=8 * 1024,
 )
 # The hops that raypipe gives these windows when a view does not say: what an endpoint would use.
 ONLINE = replace(
     FLIGHTS,
     name="O",
-    title="one request",
     windows=tuple(replace(w, hop_us=hop) for w, hop in zip(_WINDOWS, (5 * MINUTE, HOUR, HOUR), strict=True)),
     aggregates=_DELAYS,
 )

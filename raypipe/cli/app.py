@@ -145,6 +145,23 @@ def serve(
 
 
 @app.command()
+def ingest(
+    file: Annotated[Path, typer.Argument(help="A Parquet file with rows of the source.")],
+    source: Annotated[str, typer.Option("--source", help="The source whose rows they are.")],
+    project: ProjectOption = HERE,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", help="With this file, all that is known by then is in (ISO 8601, UTC); default: now."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add rows to the online state; running endpoints answer from them at once."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.ingest(project, source, file, as_of), as_json=as_json)
+
+
+@app.command()
 def predict(
     request: Annotated[Path, typer.Argument(help='A JSON file {"rows": [{...}]}, or - for stdin.')],
     project: ProjectOption = HERE,

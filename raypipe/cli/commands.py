@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from raypipe.cli import words
 from raypipe.cli.output import Result
-from raypipe.errors import ConfigurationError
+from raypipe.errors import ConfigurationError, DataError
 from raypipe.project import Project, load_project
 
 if TYPE_CHECKING:
@@ -148,6 +148,21 @@ def serve(folder: Path, number: int | None, port: int | None, print_config: bool
 
     require_free(project.settings.serving.host, project.settings.serving.port)
     return _serve_until_interrupted(project, resolve(project, number))
+
+
+def ingest(folder: Path, source: str, file: Path, as_of: str | None) -> Result:
+    import polars as pl
+
+    from raypipe.features.online_build import ingest as add
+
+    project = load_project(folder)
+    known_at = _moment(as_of, "--as-of") or project.settings.serving.as_of or datetime.now(UTC)
+    try:
+        rows = pl.read_parquet(file, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError("a file cannot be read", where=str(file), got=str(error).splitlines()[0]) from None
+    document = {"source": source, "rows": rows.height, **add(project, source, rows, known_at).to_json()}
+    return document, words.ingested(document)
 
 
 def predict(folder: Path, request: Path, url: str | None) -> Result:

@@ -90,6 +90,21 @@ def summary(version: Version, evaluation: Evaluation) -> list[str]:
     ]
 
 
+def ingested(document: dict[str, Any]) -> str:
+    """What became of a file's rows, and up to when the online state knows everything."""
+    fates = {
+        "applied": "applied",
+        "duplicates": "here before",
+        "pending": "not known yet",
+        "replaced": "corrected before",
+        "expired": "too old for any view",
+        "quarantined": "set aside",
+    }
+    said = ", ".join(f"{document[name]:,} {words}" for name, words in fates.items() if document[name])
+    waited = f"; {document['released']:,} that waited have become known" if document["released"] else ""
+    return f"{document['rows']:,} rows of {document['source']}: {said or 'none'}{waited}\nas of {document['as_of']}"
+
+
 def prediction(rows: list[dict[str, Any]], answer: dict[str, Any]) -> str:
     """Each row with its probability."""
     said = []

@@ -19,7 +19,7 @@ from raypipe.definitions import Source
 from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW, TIME
 
 RULE, EXCLUDED, EXCLUDED_FROM = "__rule", "excluded", "__excluded_from"
-_BUCKET_ROWS = 16 * 1024**2
+_BUCKET_ROWS = 4 * 1024**2  # some hundred MiB while a bucket is looked at
 _HASH = "__hash"
 
 # Rows that broke a rule over several rows. `EXCLUDED_FROM` is when the conflict became known: before, there was none.

@@ -9,6 +9,7 @@ from raypipe.data.snapshot import SnapshotFile
 from raypipe.definitions import Source
 from raypipe.errors import DataContractError, nearest
 
+FILE_ROW = "__file_row"
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
 
 
@@ -33,7 +34,7 @@ def check_columns(source: Source, file: SnapshotFile) -> None:
 
 
 def file_columns(source: Source, file: SnapshotFile, rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The contract's columns of a file's `rows`, beside its other columns.
+    """The contract's columns of a file's `rows`, and `__file_row`, the row's number in the file.
 
     An Enum's column may come as strings: as cast, null outside of the set, beside the column as it came.
     """
@@ -53,7 +54,9 @@ def file_columns(source: Source, file: SnapshotFile, rows: pl.LazyFrame) -> pl.L
                 expected=expected,
                 hint=f"write the file with that type, or change {source.contract.__name__}.{name} in features.py",
             )
-    return rows.with_columns(columns)
+        else:
+            columns.append(value)
+    return rows.with_columns(columns).select(c.meta.output_name() for c in columns).with_row_index(FILE_ROW)
 
 
 def _constant(source: Source, file: SnapshotFile, name: str, dtype: pl.DataType) -> pl.Expr:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import raypipe
-from raypipe.data.columns import file_columns
+from raypipe.data.columns import FILE_ROW, file_columns
 from raypipe.data.digest import digest_of
 from raypipe.data.files import local_copy, require_unchanged
 from raypipe.data.publish import Output, publish
@@ -33,7 +33,7 @@ from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, ROW
 from raypipe.errors import DataError
 
 ACCEPTED, QUARANTINE = "accepted.parquet", "quarantine.parquet"
-FILE_ROW, RULES = "__file_row", "__broken_rules"
+RULES = "__broken_rules"
 ROW_BITS = 27
 SHOWN_ROWS = 5
 _OK = "__ok_"  # prefix of a rule's answer
@@ -82,7 +82,7 @@ def prepare_part(source: Source, file: SnapshotFile, kept: Collection[str], fold
 def _prepare(source: Source, file: SnapshotFile, kept: Collection[str], attempt: Path) -> dict[str, Any]:
     with local_copy(file.input, attempt) as path:
         try:
-            rows = file_columns(source, file, pl.scan_parquet(path, glob=False, row_index_name=FILE_ROW))
+            rows = file_columns(source, file, pl.scan_parquet(path, glob=False))
             broken = _write(source, rows, kept, row_base(file.name), attempt)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             require_unchanged(file.input, file.sha256, path)
@@ -204,13 +204,14 @@ def _blame(source: Source, file: SnapshotFile, path: Path, error: BaseException)
     problem = _unreadable(path)
     if problem:
         return corrupt_file(file.input, problem)
-    rows = file_columns(source, file, pl.scan_parquet(path, glob=False, row_index_name=FILE_ROW))
+    rows = file_columns(source, file, pl.scan_parquet(path, glob=False))
     for what, frame, column in _computed(source, rules_of(source), rows):
         try:
             frame.select(pl.col(column).null_count()).collect(engine="streaming")
-        except pl.exceptions.PolarsError as failed:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as failed:
             return not_computed(what, f"source '{source.name}', file {file.name}", failed)
-    return DataError("a file cannot be read", where=file.input.uri, got=type(error).__name__)
+    said = str(error) if isinstance(error, OSError) else type(error).__name__  # such as: no space left on device
+    return DataError("a file cannot be prepared", where=file.input.uri, got=said)
 
 
 def _unreadable(path: Path) -> str | None:

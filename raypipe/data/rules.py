@@ -114,7 +114,7 @@ def _is_row_by_row(part: pl.Expr) -> bool:
         return False
 
 
-def not_computed(what: str, where: str, error: Exception) -> DataError:
+def not_computed(what: str, where: str, error: BaseException) -> DataError:
     """The error for an expression that fails on some value. What Polars says may hold the value, so it is left out."""
     return DataError(
         f"{what} cannot be computed",

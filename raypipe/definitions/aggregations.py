@@ -56,7 +56,7 @@ def count() -> Aggregation:
 
 
 def sum(value: str | pl.Expr) -> Aggregation:
-    """Sum of the non-null values (Float64), exact before it is rounded once; 0 when there is none."""
+    """Sum of the non-null values as Float64, exact before it is rounded once; 0 when there is none."""
     return Aggregation("sum", _expression(value))
 
 
@@ -104,10 +104,12 @@ def n_unique(value: str | pl.Expr) -> Aggregation:
 
 
 def quantile(value: str | pl.Expr, q: float) -> Aggregation:
-    """The value at rank ceil(q n) of the n non-null ones (Float64), within 0.8 % of itself; null when there is none.
+    """The value at rank ceil(q n) of the n non-null ones (Float64), within 1/128 of itself; null when there is none.
 
-    From a histogram with 64 buckets a power of two, which merges exactly. Raises DefinitionError unless 0 <= q <= 1.
+    From a histogram with 64 buckets a power of two, which merges exactly; of a value nearer to 0 than 1e-307 within
+    that. q is taken as the decimal that was written: 0.07 of 100 values is the 7th. Raises DefinitionError unless
+    0 <= q <= 1.
     """
-    if not 0 <= q <= 1:
-        raise DefinitionError("a quantile's share is out of range", where="rp.quantile", got=q, expected="0 to 1")
-    return Aggregation("quantile", _expression(value), q=q)
+    if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q <= 1:
+        raise DefinitionError("a quantile's share is out of range", where="rp.quantile", got=repr(q), expected="0 to 1")
+    return Aggregation("quantile", _expression(value), q=float(q))

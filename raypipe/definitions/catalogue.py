@@ -56,10 +56,13 @@ class Definitions:
             checks.check_source(source)
         checks.check_label(self.label)
         known: dict[str, pl.DataType] = {}
+        names = [*self.label.request_scope(), LABEL, LABEL_KNOWN_TIME]
         for view in self.views:
             checks.check_view(view, self.label, known)
-            known |= features_of(view, self.label, known)
-        checks.check_unique("feature", [*self.features(), *self.label.request_scope(), LABEL, LABEL_KNOWN_TIME])
+            found = features_of(view, self.label, known)
+            known |= found
+            names += found
+        checks.check_unique("feature", names)
 
     def features(self) -> dict[str, pl.DataType]:
         """Every feature's name and type, in column order."""

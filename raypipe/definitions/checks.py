@@ -35,6 +35,8 @@ def check_source(source: Source) -> None:
     for name, expression in source.derive.items():
         check_row_by_row(expression, where=f"{where}.derive: {name}")
     schema = source.schema()
+    for name, expression in source.derive.items():
+        _type_of(pl.DataFrame(schema=schema).lazy(), expression, f"{where}.derive: {name}")
     for name, rule in source.contract._validation_rules(with_cast=False).items():  # noqa: SLF001 (the only way)
         to_json(rule.expr, where=f"{where}: rule '{name}'")
     for name in schema:
@@ -82,8 +84,9 @@ def check_label(label: Label) -> None:
 
 
 def _type_of(frame: pl.LazyFrame, expression: pl.Expr, where: str) -> pl.DataType:
+    """Its type over the columns of `frame`, which has no rows. It is run: Polars types some that cannot be run."""
     try:
-        return frame.select(expression.alias("value")).collect_schema()["value"]
+        return frame.select(expression.alias("value")).collect().schema["value"]
     except pl.exceptions.PolarsError as error:
         raise DefinitionError("an expression cannot be computed", where=where, got=str(error).splitlines()[0]) from None
 

@@ -16,6 +16,8 @@ MICROSECONDS = {
     "w": 604_800_000_000,
 }
 
+LONGEST = 2**60  # microseconds: the sum of a time, a window and its hop fits into 64 bits
+
 
 def microseconds(duration: str, *, where: str) -> int:
     """`duration` in microseconds. Raises DefinitionError that names `where` if it is no positive duration."""
@@ -24,7 +26,10 @@ def microseconds(duration: str, *, where: str) -> int:
         raise DefinitionError(
             "not a duration", where=where, got=repr(duration), expected="a whole number and a unit, as 90s, 5m, 3h, 7d"
         )
-    return int(match[1]) * MICROSECONDS[match[2]]
+    found = int(match[1]) * MICROSECONDS[match[2]]
+    if found > LONGEST:
+        raise DefinitionError("a duration is too long", where=where, got=duration, expected="at most 36,000 years")
+    return found
 
 
 def default_hop(window_us: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import dataframely as dy
 import polars as pl
@@ -112,10 +113,18 @@ class Source:
 
     def file_schema(self) -> pl.Schema:
         """Columns and types that the files must have: the contract's."""
+        return pl.Schema(self._file_schema)
+
+    @cached_property
+    def _file_schema(self) -> pl.Schema:
         return self.contract.create_empty().schema
 
     def schema(self) -> pl.Schema:
         """Columns and types after `derive`. Raises DefinitionError if a derived column cannot be computed."""
+        return pl.Schema(self._schema)
+
+    @cached_property
+    def _schema(self) -> pl.Schema:
         frame = pl.DataFrame(schema=self.file_schema()).lazy()
         for name, expression in self.derive.items():
             frame = frame.with_columns(expression.alias(name))

@@ -62,6 +62,8 @@ class FeatureView:
 
     def __post_init__(self) -> None:
         where = f"FeatureView('{checked_name(self.name, what='a view')}')"
+        if isinstance(self.entities, str):
+            raise DefinitionError("entities is a list", where=where, got=repr(self.entities), expected="entity=...")
         if self.entity and self.entities:
             raise DefinitionError("a feature view has either entity=... or entities=[..., ...]", where=where)
         if not self.entities:
@@ -138,8 +140,10 @@ class LatestView:
             raise DefinitionError("a static source has no age", where=where, got=f"max_age={self.max_age!r}")
         if self.max_age:
             microseconds(self.max_age, where=f"{where}.max_age")
-        if not self.columns:
-            raise DefinitionError("a latest view needs at least one column", where=where)
+        if not self.columns or len(set(self.columns)) != len(self.columns):
+            raise DefinitionError(
+                "a latest view needs at least one column, and each once", where=where, got=list(self.columns)
+            )
 
     @property
     def max_age_us(self) -> int | None:

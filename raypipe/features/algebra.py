@@ -8,6 +8,7 @@ or by ranges offline. `Group` is what a merged state answers; `value` reads each
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from raypipe.definitions.aggregations import Aggregation, Kind
-from raypipe.features.exact import DoubleDouble, variance
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from raypipe.features.exact import Floats, Ints
 
 SUMS: frozenset[Kind] = frozenset({"sum", "mean", "var", "std"})
 SQUARES: frozenset[Kind] = frozenset({"var", "std"})
@@ -36,11 +34,12 @@ class Group(Protocol):
     def count(self) -> Ints:
         """How many there are."""
 
-    def total(self) -> DoubleDouble:
-        """Their sum, NaN or infinite as IEEE addition would have it."""
+    def total(self) -> Floats:
+        """Their sum, rounded once; NaN or infinite as IEEE addition would have it."""
 
-    def squares(self) -> DoubleDouble:
-        """The sum of their squares."""
+    def variance(self) -> Floats:
+        """Their sample variance, any number below two; infinite where a square is beyond a double, NaN where one of
+        them is infinite."""
 
     def extreme(self, kind: Kind) -> Floats:
         """The value of `min`, `max`, `first` or `last`; any number where there is none."""
@@ -64,16 +63,21 @@ def value(aggregation: Aggregation, group: Group) -> NDArray[Any]:
 def _float(aggregation: Aggregation, group: Group) -> Floats:
     kind, n = aggregation.kind, group.count()
     if kind == "sum":
-        return group.total()[0]
+        return group.total()
     if kind == "mean":
-        return np.where(n > 0, group.total()[0] / np.maximum(n, 1), np.nan)
+        return np.where(n > 0, group.total() / np.maximum(n, 1), np.nan)
     if kind in SQUARES:
-        spread = variance(group.total(), group.squares(), n)
+        spread = np.where(n > 1, group.variance(), np.nan)
         return np.sqrt(spread) if kind == "std" else spread
     if kind == "quantile":
-        k = np.maximum(np.ceil(np.float64(aggregation.q) * n), 1).astype(np.int64)
-        return np.where(n > 0, middle(group.kth_bucket(k)), np.nan)
+        return np.where(n > 0, middle(group.kth_bucket(rank(aggregation.q, n))), np.nan)
     return np.where(n > 0, group.extreme(kind), np.nan)
+
+
+def rank(q: float | None, n: Ints) -> Ints:
+    """ceil(q n), at least 1; q is the decimal that was written, up to nine places: 0.07 of 100 rows are 7."""
+    share = Fraction(str(q)).limit_denominator(10**9)
+    return np.maximum(-(-share.numerator * n // share.denominator), 1)
 
 
 # ---- how a row's value enters ------------------------------------------------------------------
@@ -89,7 +93,8 @@ def input_column(aggregation: Aggregation, dtype: pl.DataType) -> pl.Expr | None
     if given is None:
         return None
     if dtype.is_float():
-        given = given.fill_nan(None) + 0.0  # -0.0 is 0.0
+        given = given.fill_nan(None)
+        given = pl.when(given == 0).then(pl.lit(0.0, dtype)).otherwise(given)  # a zero has no sign
     if aggregation.kind == "n_unique":
         return _identity(given, dtype)
     return given.cast(pl.Int8) if dtype == pl.Boolean else given
@@ -98,7 +103,7 @@ def input_column(aggregation: Aggregation, dtype: pl.DataType) -> pl.Expr | None
 def _identity(given: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if dtype.is_float():
         return given.cast(pl.Float64).reinterpret(dtype=pl.Int64)
-    if dtype.is_integer() and dtype != pl.UInt64:
+    if dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128, pl.UInt128):
         return given.cast(pl.Int64)
     if dtype.is_temporal():
         return given.to_physical().cast(pl.Int64)
@@ -119,11 +124,8 @@ def bucket(values: Floats) -> Ints:
 def middle(buckets: Ints) -> Floats:
     """The value that stands for a bucket: its middle."""
     size = np.abs(buckets)
-    low = (size << _SHIFT).view(np.float64)
-    high = (np.minimum(size + 1, _INFINITE) << _SHIFT).view(np.float64)
-    with np.errstate(invalid="ignore"):
-        half = np.where(size >= _INFINITE - 1, low, low + (high - low) / 2)
-    return np.where(size == 0, 0.0, np.sign(buckets) * half)
+    half = np.where((size == 0) | (size == _INFINITE), np.int64(0), np.int64(1) << (_SHIFT - 1))
+    return np.sign(buckets) * ((size << _SHIFT) + half).view(np.float64)
 
 
 def as_floats(column: pl.Series) -> Floats:
@@ -140,11 +142,10 @@ def split_infinite(values: Floats) -> tuple[Floats, Ints | None, Ints | None]:
     return np.where(finite, values, 0.0), (values == np.inf).astype(np.int64), (values == -np.inf).astype(np.int64)
 
 
-def with_infinite(total: DoubleDouble, plus: Any, minus: Any) -> DoubleDouble:
+def with_infinite(total: Floats, plus: Any, minus: Any) -> Floats:
     """`total` where infinities were counted: infinite, or NaN where both signs meet."""
-    high = np.where(plus > 0, np.inf, total[0])
-    high = np.where(minus > 0, np.where(plus > 0, np.nan, -np.inf), high)
-    return high, np.where((plus > 0) | (minus > 0), 0.0, total[1])
+    high = np.where(plus > 0, np.inf, total)
+    return np.where(minus > 0, np.where(plus > 0, np.nan, -np.inf), high)
 
 
 def squarable(values: Floats) -> Floats:

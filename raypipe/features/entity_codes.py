@@ -9,7 +9,7 @@ import polars as pl
 
 from raypipe.features.lives import Ints
 
-_DENSE = 2**40  # products of column codes above this are numbered anew
+_DENSE = 2**36  # where there are more codes than this, only those that occur are numbered
 
 
 def encode(events: pl.DataFrame, spine: pl.DataFrame, entity: Sequence[str]) -> tuple[Ints, Ints, int]:
@@ -20,14 +20,19 @@ def encode(events: pl.DataFrame, spine: pl.DataFrame, entity: Sequence[str]) -> 
     codes, count = _column(events[entity[0]], spine[entity[0]])
     for name in entity[1:]:
         more, size = _column(events[name], spine[name])
+        if count * size > _DENSE:
+            codes, count = _those_that_occur(codes)
         missing = (codes < 0) | (more < 0)
-        codes = np.where(missing, -1, codes * size + more)
-        count *= size
-        if count > _DENSE:
-            known, codes = np.unique(codes, return_inverse=True)
-            first = int(len(known) > 0 and known[0] < 0)
-            codes, count = codes - first, len(known) - first
+        codes, count = np.where(missing, -1, codes * size + more), count * size
+    if count > _DENSE:
+        codes, count = _those_that_occur(codes)
     return codes[: events.height], codes[events.height :], count
+
+
+def _those_that_occur(codes: Ints) -> tuple[Ints, int]:
+    known, numbered = np.unique(codes, return_inverse=True)
+    missing = int(len(known) > 0 and known[0] < 0)
+    return numbered - missing, len(known) - missing
 
 
 def _column(events: pl.Series, spine: pl.Series) -> tuple[Ints, int]:

@@ -94,17 +94,16 @@ def count_distinct(lives: Lives, keys: Ints) -> Ints:
 
 
 class Ranked:
-    """Rows' values by rank, for queries of the form "the k-th smallest of what I see"."""
+    """Values of rows (over all rows) by rank, for queries of the form "the k-th smallest of what I see".
 
-    def __init__(self, lives: Lives, values: Ints, entity_start: Ints) -> None:
-        """values: of all rows; entity_start: of each query, the position of its entity's first query."""
+    A query sees the rows that have begun by its position less those that have ended by it.
+    """
+
+    def __init__(self, lives: Lives, values: Ints) -> None:
         self._known, codes = np.unique(values[lives.rows], return_inverse=True)
-        bits = max(int(len(self._known) - 1).bit_length(), 1)
-        position = np.arange(lives.size)
-        # A row begins where its entity's queries start at the earliest, and ends after that at the earliest.
-        self._begun = _Wavelet(codes, lives.first, bits, (entity_start - 1, position))
-        self._ended = _Wavelet(codes, lives.end, bits, (entity_start, position))
-        self._bits = bits
+        self._bits = max(int(len(self._known) - 1).bit_length(), 1)
+        self._begun = _Wavelet(codes, lives.first, self._bits, lives.size)
+        self._ended = _Wavelet(codes, lives.end, self._bits, lives.size)
 
     def kth(self, k: Ints) -> Ints:
         """The k-th smallest value (from 1) that each query sees; undefined where it sees fewer than k."""
@@ -124,11 +123,10 @@ class Ranked:
 class _Wavelet:
     """A wavelet matrix (Claude, Navarro and Ordóñez 2015) over codes ordered by a position of the queries' line."""
 
-    def __init__(self, codes: Ints, at: Ints, bits: int, span: tuple[Ints, Ints]) -> None:
-        """Queries ask about codes whose position is above `span[0]` and at most `span[1]`."""
-        order = np.argsort(at, kind="stable")
-        codes, at = codes[order], at[order]
-        self._low, self._high = (np.searchsorted(at, edge, side="right") for edge in span)
+    def __init__(self, codes: Ints, at: Ints, bits: int, size: int) -> None:
+        """Each query of `size` asks about the codes at its position and before it."""
+        codes = codes[np.argsort(at, kind="stable")]
+        self._by = np.cumsum(np.bincount(at, minlength=size)[:size])
         self._zeros_before: list[Ints] = []
         for bit in range(bits - 1, -1, -1):
             one = (codes >> bit) & 1
@@ -136,7 +134,7 @@ class _Wavelet:
             codes = np.concatenate([codes[one == 0], codes[one == 1]])
 
     def ranges(self) -> tuple[Ints, Ints]:
-        return self._low, self._high
+        return np.zeros_like(self._by), self._by
 
     def zeros(self, level: int, ranges: tuple[Ints, Ints]) -> Ints:
         before = self._zeros_before[level]

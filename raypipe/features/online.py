@@ -2,89 +2,79 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import lmdb
 import numpy as np
-import orjson
 import polars as pl
 
-from raypipe.definitions.aggregations import Kind
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import BundleError, RequestError
-from raypipe.features.algebra import ALGEBRAS, Ints, State, reduce, take
-from raypipe.features.serving_spec import TYPES, LatestSpec, RequestSpec, ServingSpec, WindowSpec, request_columns
+from raypipe.features.lives import Ints
+from raypipe.features.online_cells import cells_of, encode
+from raypipe.features.online_latest import newest_values
+from raypipe.features.online_layout import EVENT_WORD, LatestLevel, Level, levels
+from raypipe.features.online_merge import Merged, WindowFeatures
+from raypipe.features.online_store import (
+    REBUILD,
+    cells_key,
+    damaged,
+    entity_keys,
+    environment,
+    read_meta,
+    read_watermark,
+    read_words,
+    rows_key,
+)
+from raypipe.features.serving_spec import (
+    TYPES,
+    DerivedSpec,
+    LatestSpec,
+    RequestSpec,
+    ServingSpec,
+    WindowSpec,
+    expression_columns,
+    views_digest,
+)
 
-STATE = "state.mdb"
-_LONGEST_KEY = 511  # LMDB's limit
-
-
-def entity_key(view: str, entity: Sequence[Any]) -> bytes:
-    """Where the state of an entity lies in the store."""
-    key = orjson.dumps([view, *entity])
-    return key if len(key) <= _LONGEST_KEY else b"#" + hashlib.sha256(key).digest()
-
-
-def pack(starts: Ints, states: Mapping[str, State]) -> bytes:
-    """Hop starts and states as bytes: a count, then 8 bytes an element, column after column."""
-    columns = [starts, *(column for state in states.values() for column in state.values())]
-    return np.int64(len(starts)).tobytes() + b"".join(np.ascontiguousarray(column).tobytes() for column in columns)
-
-
-def unpack(value: bytes, aggregations: Mapping[str, Kind]) -> tuple[Ints, dict[str, State]]:
-    """What `pack` packed, without copying."""
-    count = int(np.frombuffer(value, np.int64, 1)[0])
-    at, states = 8 + 8 * count, {}
-    for name, kind in aggregations.items():
-        state = {}
-        for column, empty in ALGEBRAS[kind].empty(0).items():
-            state[column] = np.frombuffer(value, empty.dtype, count, at)
-            at += 8 * count
-        states[name] = state
-    return np.frombuffer(value, np.int64, count, 8), states
-
-
-def pack_rows(rows: list[list[Any]]) -> bytes:
-    """Rows of a latest view, `[event time, values]`, as JSON with NaN and infinities, which a float may be."""
-    return json.dumps(rows, ensure_ascii=False).encode()
-
-
-_open: WeakValueDictionary[Path, lmdb.Environment] = WeakValueDictionary()
-
-
-def _environment(path: Path) -> lmdb.Environment:
-    """The opened store, once a process while somebody uses it: LMDB allows no second, and versions share a state.
-
-    Raises BundleError if it cannot be opened.
-    """
-    try:
-        found = _open.get(path)
-        if found is None:
-            found = _open[path] = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_readers=1024)
-        return found
-    except lmdb.Error as error:
-        raise BundleError(
-            "the online state cannot be opened", where=str(path), got=error, hint="raypipe serve rebuilds it"
-        ) from None
+EntityKeys = dict[tuple[str, ...], list[bytes | None]]  # by entity: a key a row, None where a part of it is null
 
 
 class OnlineState:
-    """An opened online state. Many processes read one file at once; nobody writes it."""
+    """An opened online state. Any number of processes read it while one writes."""
 
-    def __init__(self, path: Path, spec: ServingSpec, as_of_us: int) -> None:
-        self._environment = _environment(path)
-        self.spec, self.as_of_us = spec, as_of_us
-        self._prediction_time = spec.prediction_time_expression()
-        self._expressions = {v.name: request_columns(v) for v in spec.views if isinstance(v, RequestSpec)}
+    def __init__(self, folder: Path, spec: ServingSpec, identity: str) -> None:
+        """Raises BundleError if there is no state, or if it is not `identity`'s or of other views than `spec`'s."""
+        self.environment, self.spec = environment(folder), spec
+        with self.environment.begin() as transaction:
+            meta = read_meta(transaction)
+        got = None if meta is None else (meta["identity"], meta["views"])
+        if got != (identity, views_digest(spec)):
+            raise BundleError(
+                "the online state is not of these definitions",
+                where=str(folder),
+                got="a state that was never finished"
+                if got is None
+                else f"identity {got[0][:12]}, views {got[1][:12]}",
+                expected=f"identity {identity[:12]}, views {views_digest(spec)[:12]}",
+                hint=REBUILD,
+            )
+        plan = levels(spec.views)
+        self.windows = WindowFeatures([level for level in plan if isinstance(level, Level)])
+        self.latest = [level for level in plan if isinstance(level, LatestLevel)]
+        self.entities = sorted({v.entity for v in spec.views if isinstance(v, WindowSpec | LatestSpec)})
+        self.schema = _schema(spec)
+        self.prediction_time = spec.prediction_time_expression()
+        self.expressions = _expressions(spec)
+        self.window_types = [(name, self.schema[name] == pl.Int64) for name in self.windows.names]
+        self.names = [name for view in spec.views for name in _feature_names(view)]
 
     def prediction_times(self, rows: pl.DataFrame) -> Ints:
         """Each row's prediction time in microseconds. Raises RequestError for rows that have none."""
-        times = rows.select(self._prediction_time.dt.epoch("us").alias("time"))["time"]
+        times = rows.select(self.prediction_time.dt.epoch("us").alias("time"))["time"]
         if times.null_count():
             row = int(times.is_null().arg_true()[0])
             reason = "no prediction time follows from these fields"
@@ -95,75 +85,104 @@ class OnlineState:
         found: Ints = times.to_numpy()
         return found
 
-    def feature_times(self, rows: pl.DataFrame) -> Ints:
-        """The time (microseconds) at which each row's features are taken: its prediction time, or the state's
-        as-of time if that is later, since what is known cannot be un-known."""
-        later: Ints = np.maximum(self.prediction_times(rows), self.as_of_us)
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """The state as last committed. What is written meanwhile is not seen, so that all values fit together."""
+        with self.environment.begin() as transaction:
+            yield Snapshot(self, transaction)
+
+
+class Snapshot:
+    """One committed state. `as_of_us`: the time up to which it knows everything, in microseconds."""
+
+    def __init__(self, state: OnlineState, transaction: lmdb.Transaction) -> None:
+        self._state, self._transaction = state, transaction
+        self.as_of_us = read_watermark(transaction)
+
+    def feature_times(self, prediction_times: Ints) -> Ints:
+        """The time (microseconds) at which each row's features are taken: its prediction time, or the state's as-of
+        time if that is later, since what is known cannot be un-known."""
+        later: Ints = np.maximum(prediction_times, self.as_of_us)
         return later
 
     def features(self, rows: pl.DataFrame, times: Ints) -> pl.DataFrame:
-        """Feature columns, in the definitions' order, for request rows at `times` (from `feature_times`)."""
-        timed = rows.with_columns(self._prediction_time.alias(PREDICTION_TIME))
-        found: list[pl.Series] = []
-        with self._environment.begin(buffers=False) as store:
-            for view in self.spec.views:
-                if isinstance(view, WindowSpec):
-                    found += _window_features(view, store, rows, times)
-                elif isinstance(view, LatestSpec):
-                    found += _latest_features(view, store, rows, times)
-                else:
-                    found += timed.select(self._expressions[view.name]).get_columns()
-        return pl.DataFrame(found)
+        """Feature columns, in the definitions' order, for request rows at `times` (from `feature_times`).
+
+        Raises BundleError if a value that is needed is damaged.
+        """
+        state, moments = self._state, times.tolist()
+        keys = {entity: entity_keys(rows, entity) for entity in state.entities}
+        found = self._windows(keys, moments)
+        for level in state.latest:
+            self._add_latest(found, level, keys[level.view.entity], moments)
+        looked_up = pl.from_dicts(found, schema=state.schema) if state.schema else pl.DataFrame()
+        return _with_expressions(state, rows, looked_up) if state.expressions else looked_up
+
+    def _windows(self, keys: EntityKeys, moments: Sequence[int]) -> list[dict[str, Any]]:
+        """The window features of each row, None where a window holds too few rows."""
+        windows = self._state.windows
+        merged = Merged(windows, len(moments))
+        for queries in windows.queries:
+            for row, (entity, time) in enumerate(zip(keys[queries.level.view.entity], moments, strict=True)):
+                words = None if entity is None else self._words(cells_key(queries.level.number, entity))
+                if entity is not None and words is not None:
+                    hop = merged.add(row, queries, words, time)
+                    if hop is not None:
+                        part = self._part(queries.level, rows_key(queries.level.number, hop, entity), time)
+                        if part is not None:
+                            merged.add(row, queries, part, time)
+        return [
+            {name: _plain(v, whole=whole) for v, (name, whole) in zip(values, self._state.window_types, strict=True)}
+            for values in windows.values(merged).tolist()
+        ]
+
+    def _words(self, key: bytes) -> Ints | None:
+        return read_words(self._transaction, key)
+
+    def _part(self, level: Level, key: bytes, time: int) -> Ints | None:
+        """What of a cell happens by `time`, from its raw rows; None: nothing."""
+        words = self._words(key)
+        if words is None:
+            raise damaged(key)
+        raw = words.reshape(-1, level.row_words)
+        past = raw[raw[:, EVENT_WORD] <= time]
+        cells = encode(cells_of(level, past, np.zeros(1, np.int64))) if len(past) else None
+        return None if cells is None else np.frombuffer(cells, np.int64)
+
+    def _add_latest(
+        self, found: list[dict[str, Any]], level: LatestLevel, keys: Sequence[bytes | None], moments: Sequence[int]
+    ) -> None:
+        nothing = [None] * len(level.view.features)
+        for row, entity, time in zip(found, keys, moments, strict=True):
+            values = None if entity is None else newest_values(self._transaction, level, entity, time)
+            row.update(zip(level.view.features, values or nothing, strict=True))
 
 
-def _lookup(store: lmdb.Transaction, view: str, entity: tuple[Any, ...]) -> bytes | None:
-    if None in entity:
+def _plain(value: float, *, whole: bool) -> float | None:
+    if value != value:  # noqa: PLR0124 (NaN)
         return None
-    found = store.get(entity_key(view, entity))
-    return None if found is None else bytes(found)
+    return int(value) if whole else value
 
 
-def _window_features(view: WindowSpec, store: lmdb.Transaction, rows: pl.DataFrame, times: Ints) -> list[pl.Series]:
-    values: list[list[float]] = []
-    for entity, time in zip(rows.select(view.entity).iter_rows(), times, strict=True):
-        packed = _lookup(store, view.name, entity)
-        values.append(_merge(view, packed, int(time)))
-    columns = pl.from_numpy(np.array(values, dtype=np.float64), schema=list(view.features), orient="row")
-    typed = columns.select(pl.col(name).fill_nan(None).cast(TYPES[dtype]) for name, dtype in view.features.items())
-    return typed.get_columns()
+def _schema(spec: ServingSpec) -> dict[str, Any]:
+    """Types of the features that are looked up."""
+    looked_up = [view for view in spec.views if isinstance(view, WindowSpec | LatestSpec)]
+    return {name: TYPES[dtype].base_type() for view in looked_up for name, dtype in view.features.items()}
 
 
-def _merge(view: WindowSpec, packed: bytes | None, time: int) -> list[float]:
-    """All features of one entity at `time`, in the view's order."""
-    starts, states = unpack(packed, view.aggregations) if packed else (np.empty(0, np.int64), None)
-    end = int(np.searchsorted(starts, time, side="right"))
-    found = []
-    for window in view.windows:
-        inside = np.arange(int(np.searchsorted(starts, window.tail(time), side="left")), end)
-        for name, kind in view.aggregations.items():
-            algebra = ALGEBRAS[kind]
-            state = reduce(algebra, take(states[name], inside)) if states else algebra.empty(1)
-            found.append(float(algebra.finalize(state)[0]))
-    return found
+def _expressions(spec: ServingSpec) -> list[list[pl.Expr]]:
+    """The expressions to compute together, one list after the other: all of the request, then each derived view's."""
+    request = [e for view in spec.views if isinstance(view, RequestSpec) for e in expression_columns(view)]
+    derived = [expression_columns(view) for view in spec.views if isinstance(view, DerivedSpec)]
+    return [request, *derived] if request else derived
 
 
-def _latest_features(view: LatestSpec, store: lmdb.Transaction, rows: pl.DataFrame, times: Ints) -> list[pl.Series]:
-    nothing = [None] * len(view.features)
-    found = [
-        _newest(view, _lookup(store, view.name, entity), int(time)) or nothing
-        for entity, time in zip(rows.select(view.entity).iter_rows(), times, strict=True)
-    ]
-    return [
-        pl.Series(name, [values[i] for values in found], dtype=TYPES[dtype])
-        for i, (name, dtype) in enumerate(view.features.items())
-    ]
+def _with_expressions(state: OnlineState, rows: pl.DataFrame, looked_up: pl.DataFrame) -> pl.DataFrame:
+    frame = rows.with_columns(state.prediction_time.alias(PREDICTION_TIME)).hstack(looked_up)
+    for expressions in state.expressions:
+        frame = frame.with_columns(expressions)
+    return frame.select(state.names)
 
 
-def _newest(view: LatestSpec, stored: bytes | None, time: int) -> list[Any] | None:
-    candidates = json.loads(stored) if stored else []
-    if view.static:
-        return candidates[0][1] if candidates else None
-    past = [(event, values) for event, values in candidates if event <= time]
-    if not past or (view.max_age_us is not None and past[-1][0] < time - view.max_age_us):
-        return None
-    return list(past[-1][1])
+def _feature_names(view: WindowSpec | LatestSpec | RequestSpec | DerivedSpec) -> list[str]:
+    return list(view.features if isinstance(view, WindowSpec | LatestSpec) else view.expressions)

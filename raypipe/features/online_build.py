@@ -1,122 +1,222 @@
-"""Materialise the online state: per view and entity, what a request at or after its as-of time needs.
+"""Write the online state of a project: from its sources' files, from rows as they come, and as time passes.
 
-`<storage>/online/<digest>/`: an LMDB file `state.mdb`, read-only once published. A window view keeps one merged
-state per (entity, hop): since the tails of windows lie on hops and nothing after the as-of time is in a hop,
-merging whole hops gives exactly the offline value. Rows that were known by the as-of time and happen after it
-(a schedule, a forecast) are kept one by one, under their own event time.
+Each call is one transaction: readers see all of it or nothing, a second writer waits, and a writer that is killed has
+done nothing. The state only ever knows what was known by its watermark, which no call moves back.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import lmdb
-import numpy as np
 import polars as pl
 
-import raypipe
-from raypipe.data.digest import digest_of, digest_of_file
-from raypipe.data.publish import Output, publish
 from raypipe.data.sources import PreparedSource
-from raypipe.definitions import FeatureView, LatestView, RequestView
+from raypipe.definitions import Source
 from raypipe.definitions.source import EVENT_TIME, ROW
-from raypipe.features.algebra import ALGEBRAS, State, suffix_merge, take
-from raypipe.features.online import STATE, entity_key, pack, pack_rows
-from raypipe.features.point_in_time import event_columns, initial_states, value_column
-from raypipe.features.serving_spec import serving_spec
+from raypipe.errors import BundleError, ConfigurationError, DataError
+from raypipe.features.online_batch import check_batch, identified, keep_aside
+from raypipe.features.online_plan import SourcePlan, StatePlan, state_folder, state_plan
+from raypipe.features.online_store import (
+    environment,
+    read_meta,
+    read_watermark,
+    write_meta,
+    write_watermark,
+)
+from raypipe.features.online_writer import SourceWriter, forget
 from raypipe.project import Project
 
-_ENTITY = "__entity"
+QUARANTINE = "quarantine"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def build_online_state(project: Project, sources: Mapping[str, PreparedSource], as_of: datetime) -> Output:
-    """The online state of the project's sources as known at `as_of`; reused if nothing it depends on changed."""
-    named = {
-        "raypipe": raypipe.__version__,
-        "views": serving_spec(project.definitions).to_json()["views"],
-        "definitions": project.definitions.digest(),
-        "sources": {name: source.digest for name, source in sorted(sources.items())},
-        "as_of": as_of.isoformat(),
-    }
-    folder = project.storage / "online" / digest_of(named)
-    return publish(folder, lambda attempt: _build(project, sources, as_of, attempt))
+@dataclass(frozen=True)
+class StateFile:
+    """Where a project's online state lies, what it is of, and the time up to which it knows everything."""
+
+    folder: Path
+    identity: str
+    as_of_us: int
+
+    @property
+    def as_of(self) -> datetime:
+        return _EPOCH + timedelta(microseconds=self.as_of_us)
 
 
-def _build(project: Project, sources: Mapping[str, PreparedSource], as_of: datetime, attempt: Path) -> dict[str, Any]:
-    as_of_us = int(as_of.timestamp() * 1_000_000)
-    entities: dict[str, int] = {}
-    size = 64 * 1024**2 + 4 * sum(part.size_bytes for source in sources.values() for part in source.parts) * len(
-        project.definitions.views
-    )
-    with lmdb.open(str(attempt / STATE), subdir=False, map_size=size, lock=False, sync=False) as environment:
-        for view in project.definitions.views:
-            if isinstance(view, RequestView):
-                continue
-            rows = sources[view.source.name].scan(as_of=as_of)
-            items = (
-                window_items(view, rows, as_of_us)
-                if isinstance(view, FeatureView)
-                else latest_items(view, rows, as_of_us)
-            )
-            with environment.begin(write=True) as transaction:
-                entities[view.name] = sum(transaction.put(key, value) for key, value in items)
-        environment.sync(force=True)
-    return {
-        "as_of_us": as_of_us,
-        "as_of": as_of.isoformat(),
-        "entities": entities,
-        "definitions": project.definitions.digest(),
-        "sha256": digest_of_file(attempt / STATE),
-    }
+@dataclass(frozen=True)
+class IngestResult:
+    """What became of a batch's rows: applied, ignored because they came before, waiting until they are known, replaced
+    by a later-known row, too old for any view, or set aside because they break the contract. released: rows of earlier
+    batches that have become known meanwhile. as_of: the state's watermark."""
+
+    applied: int
+    duplicates: int
+    pending: int
+    replaced: int
+    expired: int
+    quarantined: int
+    released: int
+    as_of: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def _with_entity(view: FeatureView | LatestView, rows: pl.LazyFrame) -> tuple[pl.DataFrame, list[bytes]]:
-    """The view's event columns with an entity number, and each number's key in the store, without null entities."""
-    frame = rows.select(event_columns(view)).drop_nulls(view.entity).collect()
-    known = frame.select(view.entity).unique(maintain_order=True).with_row_index(_ENTITY)
-    keys = [entity_key(view.name, values) for values in known.drop(_ENTITY).iter_rows()]
-    return frame.join(known, on=list(view.entity), how="left", maintain_order="left"), keys
+# ---- the three ways to write -------------------------------------------------------------------
 
 
-def window_items(view: FeatureView, rows: pl.LazyFrame, as_of_us: int) -> Iterator[tuple[bytes, bytes]]:
-    """Key and value of each entity: hop starts and merged states, oldest first."""
-    grain = view.grain_us
-    oldest = min(window.tail(as_of_us) for window in view.spans())
-    frame, keys = _with_entity(view, rows.filter(pl.col(EVENT_TIME).dt.epoch("us") >= oldest))
-    event = pl.col(EVENT_TIME).dt.epoch("us")
-    hop = pl.when(event <= as_of_us).then(event // grain * grain).otherwise(event).alias("__start")
-    frame = frame.with_columns(hop).sort(_ENTITY, "__start", EVENT_TIME, ROW)
-    entity, start = frame[_ENTITY].to_numpy().astype(np.int64), frame["__start"].to_numpy()
-    group = np.concatenate([[0], np.cumsum((np.diff(entity) != 0) | (np.diff(start) != 0))]).astype(np.int64)[
-        : len(entity)
-    ]
-    first = np.flatnonzero(np.diff(group, prepend=-1))
-    states = initial_states(view, frame, frame[EVENT_TIME].dt.epoch("us").to_numpy(), frame[ROW].to_numpy())
-    merged: dict[str, State] = {}
-    for name, aggregation in view.aggregations.items():
-        merged[name] = take(suffix_merge(ALGEBRAS[aggregation.kind], states[name], group), first)
-    bounds = np.searchsorted(entity[first], np.arange(len(keys) + 1))
-    for number, key in enumerate(keys):
-        piece = slice(bounds[number], bounds[number + 1])
-        yield key, pack(start[first][piece], {n: {c: v[piece] for c, v in s.items()} for n, s in merged.items()})
+def build_online_state(project: Project, sources: Mapping[str, PreparedSource], as_of: datetime) -> StateFile:
+    """The state of the sources' files, and of what was ingested, as known at `as_of` (or at its watermark, if later).
+
+    A source whose files have changed is loaded anew. If rows of it were ingested, its files' rows are added instead, so
+    that none is lost; those that files no longer hold then stay, until the state's folder is removed. Memory is in
+    proportion to the rows of one source that its views can still see.
+    """
+    at = microseconds_of(as_of)
+    with _writing(project, at) as state:
+        if at < state.watermark and not state.ingested:
+            state.restart(at)
+        for name in state_plan(project).sources:
+            state.load(sources[name])
+        state.release()
+        return state.file()
 
 
-def latest_items(view: LatestView, rows: pl.LazyFrame, as_of_us: int) -> Iterator[tuple[bytes, bytes]]:
-    """Key and value of each entity: the newest row by `as_of_us` and any known ones after it, oldest first."""
-    columns = [value_column(c) for c in view.columns]
-    if view.source.static:
-        frame, keys = _with_entity(view, rows)
-        for number, *values in frame.select(_ENTITY, *columns).iter_rows():
-            yield keys[number], pack_rows([[0, values]])
-        return
-    frame, keys = _with_entity(view, rows)
-    frame = frame.sort(_ENTITY, EVENT_TIME, ROW).with_columns(pl.col(EVENT_TIME).dt.epoch("us").alias("__event"))
-    past = pl.col("__event") <= as_of_us
-    newest = frame.filter(past).group_by(_ENTITY, maintain_order=True).last()
-    kept = pl.concat([newest.select(frame.columns), frame.filter(~past)]).sort(_ENTITY, "__event", ROW)
-    for (number,), group in kept.group_by(_ENTITY, maintain_order=True):
-        rows_of_entity = [[event, list(values)] for event, *values in group.select("__event", *columns).iter_rows()]
-        yield keys[int(str(number))], pack_rows(rows_of_entity)
+def ingest(project: Project, source_name: str, rows: pl.DataFrame, as_of: datetime) -> IngestResult:
+    """Add a batch of a source's rows, with the columns of its contract, and move the watermark to `as_of`: the time up
+    to which all that is known has been ingested. Doing it again changes nothing.
+
+    Ties of event time go by `__row`: rows of the sources' files carry their own, ingested rows get numbers above all
+    there are, in the order in which they are ingested. Raises ConfigurationError for a source that no view looks at,
+    and DataContractError as the source's policy says, or if a row came before with other values.
+    """
+    known = state_plan(project).sources
+    if source_name not in known:
+        raise ConfigurationError("no view looks at this source", got=source_name, expected=f"one of {', '.join(known)}")
+    source = project.definitions.source(source_name)
+    good, aside = check_batch(project, source, rows)
+    with _writing(project, microseconds_of(as_of)) as state:
+        counts = state.ingest(source, identified(source, good))
+        released = state.release()
+        file = state.file()
+    keep_aside(file.folder / QUARANTINE, aside)
+    fields = {name: counts[name] for name in ("applied", "duplicates", "pending", "replaced", "expired")}
+    return IngestResult(**fields, quarantined=aside.height, released=released["applied"], as_of=file.as_of.isoformat())
+
+
+def advance(project: Project, as_of: datetime) -> StateFile:
+    """Move the watermark to `as_of`: rows that are known by then count, and what no view can see any more goes."""
+    with _writing(project, microseconds_of(as_of)) as state:
+        state.release()
+        return state.file()
+
+
+def microseconds_of(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+# ---- one transaction ---------------------------------------------------------------------------
+
+
+@contextmanager
+def _writing(project: Project, as_of_us: int) -> Iterator[_State]:
+    """The state in a write transaction, made if there is none. Raises BundleError if it cannot be written."""
+    folder = state_folder(project)
+    store = environment(folder, create=True)
+    try:
+        with store.begin(write=True) as transaction:
+            yield _State(state_plan(project), folder, transaction, as_of_us)
+    except lmdb.Error as error:
+        raise BundleError("the online state cannot be written", where=str(folder), got=error) from None
+
+
+class _State:
+    """The state of all sources inside of one write transaction."""
+
+    def __init__(self, plan: StatePlan, folder: Path, transaction: lmdb.Transaction, as_of_us: int) -> None:
+        self._plan, self._folder, self._transaction = plan, folder, transaction
+        found = read_meta(transaction)
+        self.meta: dict[str, Any] = found or {
+            "identity": plan.identity,
+            "views": plan.views,
+            "sources": {name: {"digest": None, "ingested": 0, "next_row": 0} for name in plan.sources},
+        }
+        self.watermark = max(as_of_us, read_watermark(transaction)) if found else as_of_us
+
+    @property
+    def ingested(self) -> bool:
+        """Whether rows came that were in no file when they came."""
+        return any(known["ingested"] for known in self.meta["sources"].values())
+
+    def restart(self, watermark: int) -> None:
+        """Forget everything, to load it again as of an earlier time."""
+        self.watermark = watermark
+        for name, known in self.meta["sources"].items():
+            self._writer(name).clear()
+            known |= {"digest": None, "next_row": 0}
+
+    def load(self, source: PreparedSource) -> None:
+        """Add a source's files, unless these were loaded already."""
+        known, plan, writer = (
+            self.meta["sources"][source.name],
+            self._plan.sources[source.name],
+            self._writer(source.name),
+        )
+        if known["digest"] == source.digest:
+            return
+        rows = self._visible(plan, source.scan()).collect()
+        if known["ingested"]:
+            rows = self._numbered(source.name, rows.sort(ROW))
+        else:
+            writer.clear()
+            known["next_row"] = rows.select(pl.col(ROW).max() + 1).item() or 0
+        writer.add(identified(plan.source, rows))
+        known["digest"] = source.digest
+
+    def ingest(self, source: Source, rows: pl.DataFrame) -> Counter[str]:
+        counts = self._writer(source.name).add(self._numbered(source.name, rows))
+        self.meta["sources"][source.name]["ingested"] += rows.height
+        return counts
+
+    def release(self) -> Counter[str]:
+        """Apply what is known by now in every source, and take out what expired."""
+        counts: Counter[str] = Counter()
+        for name in self._plan.sources:
+            writer = self._writer(name)
+            counts += writer.release()
+            writer.compact()
+        forget(self._transaction, self.watermark)
+        return counts
+
+    def file(self) -> StateFile:
+        """Seal what was written as the state at its watermark."""
+        write_meta(self._transaction, self.meta)
+        write_watermark(self._transaction, self.watermark)
+        return StateFile(self._folder, self._plan.identity, self.watermark)
+
+    def _visible(self, plan: SourcePlan, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Without rows that happened too long ago for every view, where all views have a bound."""
+        bounds = [fed.level.longest for fed in plan.fed]
+        windows = [window for window in bounds if window is not None]
+        if plan.source.static or plan.source.corrections or len(windows) < len(bounds):
+            return rows
+        oldest = min(window.tail(self.watermark) for window in windows)
+        return rows.filter(pl.col(EVENT_TIME).dt.epoch("us") >= oldest)
+
+    def _numbered(self, name: str, rows: pl.DataFrame) -> pl.DataFrame:
+        known = self.meta["sources"][name]
+        first = known["next_row"]
+        if first + rows.height >= 2**63:
+            raise DataError("the online state has no row numbers left", where=f"source '{name}'", got=first)
+        known["next_row"] = first + rows.height
+        return rows.with_columns(pl.int_range(first, first + rows.height, dtype=pl.Int64).alias(ROW))
+
+    def _writer(self, name: str) -> SourceWriter:
+        return SourceWriter(self._transaction, self._plan.sources[name], self.watermark)

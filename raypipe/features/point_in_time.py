@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from raypipe.definitions import FeatureView, LatestView
 from raypipe.definitions.label import PREDICTION_TIME
-from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, REPLACED_AT, ROW
+from raypipe.definitions.source import EVENT_TIME, KNOWN_TIME, REPLACED_AT, ROW, TIME
 from raypipe.definitions.views import Window
 from raypipe.features.algebra import value
 from raypipe.features.entity_codes import by_code, encode
@@ -29,6 +29,8 @@ from raypipe.features.window_inputs import inputs, needs_order, value_column
 
 BUCKET_ROWS = 512 * 1024  # rows that are worked on together: small enough for a processor's cache
 _LONGEST_LINE = 2**62  # positions of the queries' line are made of entity and time in one integer
+_FAR = 2**61  # microseconds, 73,000 years from 1970: what is farther is taken as this, so that sums of times fit
+_NEVER = pl.lit(_FAR).cast(TIME)
 
 
 def event_columns(view: FeatureView | LatestView) -> list[pl.Expr]:
@@ -86,7 +88,8 @@ def _buckets(view: FeatureView | LatestView, events: pl.DataFrame, spine: pl.Dat
 
 
 def _us(times: pl.Series) -> Ints:
-    return times.dt.epoch("us").to_numpy()
+    found: Ints = times.dt.epoch("us").to_numpy().clip(-_FAR, _FAR)
+    return found
 
 
 class Line:
@@ -103,14 +106,10 @@ class Line:
         order = np.argsort(key, kind="stable")
         self._key, self._base = key[order], code * (self._span + 1)
         self.places = spine[PLACE].to_numpy()[asked][order]
-        self.entity_start = np.searchsorted(spine_code, spine_code)
         self.event = _us(self.events[EVENT_TIME])
         self._first = self._at(np.maximum(self.event, _us(self.events[KNOWN_TIME])))
-        self._replaced = None
-        if REPLACED_AT in self.events.columns:
-            replaced = self.events[REPLACED_AT]
-            at = self._at(replaced.dt.epoch("us").fill_null(0).to_numpy())
-            self._replaced = np.where(replaced.is_null().to_numpy(), self._entity_end, at)
+        corrected = REPLACED_AT in self.events.columns
+        self._replaced = self._at(_us(self.events[REPLACED_AT].fill_null(_NEVER))) if corrected else None
 
     @property
     def size(self) -> int:
@@ -180,8 +179,8 @@ def _piece_windows(view: FeatureView, piece: Piece, found: dict[str, NDArray[Any
     columns = {name: Column(line.events[name], ranks) for name in wanted.names}
     for window in view.spans():
         lives = line.lives(window)
-        groups = {name: WindowGroup(lives, column, line.entity_start) for name, column in columns.items()}
-        everything = WindowGroup(lives, None, line.entity_start)
+        groups = {name: WindowGroup(lives, column) for name, column in columns.items()}
+        everything = WindowGroup(lives, None)
         for name, aggregation in view.aggregations.items():
             source = wanted.of[name]
             group = everything if source is None else groups[source]

@@ -13,11 +13,13 @@ from typing import Any
 import dataframely as dy
 import polars as pl
 
-from raypipe.definitions import Definitions, FeatureView, LatestView, RequestView
+from raypipe.data.digest import digest_of
+from raypipe.definitions import Definitions, DerivedView, FeatureView, LatestView, RequestView, View
 from raypipe.definitions.aggregations import Kind
 from raypipe.definitions.expressions import from_json, to_json
 from raypipe.definitions.source import TIME
 from raypipe.definitions.views import Window, is_category
+from raypipe.features.window_inputs import inputs
 
 TYPES: dict[str, pl.DataType] = {
     str(dtype): dtype
@@ -40,13 +42,24 @@ class Field:
 
 
 @dataclass(frozen=True)
+class AggregationSpec:
+    """An aggregation of the view's input of that number (None: of whole rows); `q` is a quantile's share."""
+
+    kind: Kind
+    input: int | None
+    q: float | None
+
+
+@dataclass(frozen=True)
 class WindowSpec:
-    """A window view: aggregation kinds by name, merged from partial aggregates of `grain_us`."""
+    """A window view: aggregations by name, over `inputs`, Polars expressions over the source in their JSON form."""
 
     name: str
+    source: str
     entity: tuple[str, ...]
     windows: tuple[Window, ...]
-    aggregations: Mapping[str, Kind]
+    inputs: tuple[Any, ...]
+    aggregations: Mapping[str, AggregationSpec]
     features: Mapping[str, str]
 
 
@@ -55,6 +68,7 @@ class LatestSpec:
     """A latest view: the newest row not older than `max_age_us` (None: no bound); static ones have no clock."""
 
     name: str
+    source: str
     entity: tuple[str, ...]
     static: bool
     max_age_us: int | None
@@ -69,8 +83,21 @@ class RequestSpec:
     expressions: Mapping[str, Any]
 
 
-ViewSpec = WindowSpec | LatestSpec | RequestSpec
-KINDS: dict[str, type[ViewSpec]] = {"window": WindowSpec, "latest": LatestSpec, "request": RequestSpec}
+@dataclass(frozen=True)
+class DerivedSpec:
+    """Features computed from the request and from the features of the views before it, as in a RequestSpec."""
+
+    name: str
+    expressions: Mapping[str, Any]
+
+
+ViewSpec = WindowSpec | LatestSpec | RequestSpec | DerivedSpec
+KINDS: dict[str, type[ViewSpec]] = {
+    "window": WindowSpec,
+    "latest": LatestSpec,
+    "request": RequestSpec,
+    "derived": DerivedSpec,
+}
 
 
 @dataclass(frozen=True)
@@ -105,10 +132,17 @@ class ServingSpec:
         )
 
 
+def views_digest(spec: ServingSpec) -> str:
+    """What an online state and a bundle that reads it must have in common."""
+    return digest_of(spec.to_json()["views"])
+
+
 def _view_from_json(view: dict[str, Any]) -> ViewSpec:
     kind = KINDS[view.pop("kind")]
     if "windows" in view:
         view["windows"] = tuple(Window(**window) for window in view["windows"])
+        view["inputs"] = tuple(view["inputs"])
+        view["aggregations"] = {name: AggregationSpec(**a) for name, a in view["aggregations"].items()}
     if "entity" in view:
         view["entity"] = tuple(view["entity"])
     return kind(**view)
@@ -129,18 +163,27 @@ def serving_spec(definitions: Definitions) -> ServingSpec:
     )
 
 
-def view_spec(view: FeatureView | LatestView | RequestView) -> ViewSpec:
+def view_spec(view: View) -> ViewSpec:
     """The spec of one view."""
-    if isinstance(view, RequestView):
-        where = f"RequestView('{view.name}')"
-        return RequestSpec(
-            view.name, {f"{view.name}_{n}": to_json(e, where=where) for n, e in view.expressions.items()}
-        )
+    if isinstance(view, RequestView | DerivedView):
+        kind, where = (RequestSpec if isinstance(view, RequestView) else DerivedSpec), f"view '{view.name}'"
+        return kind(view.name, {c.meta.output_name(): to_json(c, where=where) for c in view.columns()})
     features = {name: _plain(dtype) for name, dtype in view.features().items()}
     if isinstance(view, LatestView):
-        return LatestSpec(view.name, tuple(view.entity), view.source.static, view.max_age_us, features)
-    kinds = {name: aggregation.kind for name, aggregation in view.aggregations.items()}
-    return WindowSpec(view.name, tuple(view.entity), tuple(view.spans()), kinds, features)
+        source, entity = view.source, tuple(view.entity)
+        return LatestSpec(view.name, source.name, entity, source.static, view.max_age_us, features)
+    return _window_spec(view, features)
+
+
+def _window_spec(view: FeatureView, features: Mapping[str, str]) -> WindowSpec:
+    wanted, where = inputs(view), f"FeatureView('{view.name}')"
+    number = {name: at for at, name in enumerate(wanted.names)}
+    aggregations = {
+        name: AggregationSpec(a.kind, number.get(str(wanted.of[name])), a.q) for name, a in view.aggregations.items()
+    }
+    columns = tuple(to_json(column, where=where) for column in wanted.columns)
+    entity, spans = tuple(view.entity), tuple(view.spans())
+    return WindowSpec(view.name, view.source.name, entity, spans, columns, aggregations, features)
 
 
 def _plain(dtype: pl.DataType) -> str:
@@ -160,8 +203,8 @@ def _derived_field(name: str, dtype: pl.DataType) -> Field:
     return Field(name, str(dtype), nullable=False)
 
 
-def request_columns(view: RequestSpec) -> list[pl.Expr]:
-    """The expressions of a request view under their feature names."""
+def expression_columns(view: RequestSpec | DerivedSpec) -> list[pl.Expr]:
+    """The expressions of a view under their feature names."""
     return [
         from_json(document, where=f"serving.json: {name}").alias(name) for name, document in view.expressions.items()
     ]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from raypipe.definitions.aggregations import Kind
 from raypipe.features import lives as seen
 from raypipe.features.algebra import as_floats, bucket, split_infinite, squarable, with_infinite
-from raypipe.features.exact import Digits, DoubleDouble, Floats, digits, round_once, squares
-from raypipe.features.lives import Ints, Lives, Ranked
+from raypipe.features.exact import Digits, Floats, Ints, digits, round_once, squares, variance
+from raypipe.features.lives import Lives, Ranked
 
 
 class Column:
@@ -46,7 +46,7 @@ class Column:
 
     @cached_property
     def squared_parts(self) -> tuple[list[tuple[int, Ints]], Ints | None]:
-        """Digits of the finite values' squares, and where the square is infinite."""
+        """Digits of the squares that are within a double, and 1 where one is not (None: nowhere)."""
         finite, plus, minus = split_infinite(squarable(self.floats))
         both = [part for piece in squares(finite) for part in digits(piece)]
         return both, None if plus is None or minus is None else plus + minus
@@ -55,8 +55,8 @@ class Column:
 class WindowGroup:
     """The rows with a value in one window, as each query sees them."""
 
-    def __init__(self, lives: Lives, column: Column | None, entity_start: Ints) -> None:
-        self._column, self._entity_start = column, entity_start
+    def __init__(self, lives: Lives, column: Column | None) -> None:
+        self._column = column
         self._lives = lives if column is None or column.present is None else lives.among(column.present)
 
     @property
@@ -72,24 +72,35 @@ class WindowGroup:
         return self._count
 
     @cached_property
-    def _total(self) -> DoubleDouble:
-        parts, plus, minus = self.column.parts
-        total = round_once(self._sum(parts), self._lives.size)
-        if plus is None or minus is None:
-            return total
-        return with_infinite(total, seen.total(self._lives, plus), seen.total(self._lives, minus))
+    def _digits(self) -> Digits:
+        return self._sum(self.column.parts[0])
 
-    def total(self) -> DoubleDouble:
+    @cached_property
+    def _infinite(self) -> tuple[Ints, Ints] | None:
+        """How many values of plus and of minus infinity each query sees."""
+        _, plus, minus = self.column.parts
+        if plus is None or minus is None:
+            return None
+        return seen.total(self._lives, plus), seen.total(self._lives, minus)
+
+    @cached_property
+    def _total(self) -> Floats:
+        total = round_once(self._digits, self._lives.size)
+        return with_infinite(total, *self._infinite) if self._infinite else total
+
+    def total(self) -> Floats:
         return self._total
 
     @cached_property
-    def _squares(self) -> DoubleDouble:
-        parts, infinite = self.column.squared_parts
-        total = round_once(self._sum(parts), self._lives.size)
-        return total if infinite is None else with_infinite(total, seen.total(self._lives, infinite), 0)
+    def _variance(self) -> Floats:
+        parts, large = self.column.squared_parts
+        spread = variance(self._digits, self._sum(parts), self._count)
+        if large is None:
+            return spread
+        return with_infinite(spread, seen.total(self._lives, large), np.add(*self._infinite) if self._infinite else 0)
 
-    def squares(self) -> DoubleDouble:
-        return self._squares
+    def variance(self) -> Floats:
+        return self._variance
 
     def _sum(self, parts: list[tuple[int, Ints]]) -> Digits:
         found: dict[int, Ints] = {}
@@ -118,4 +129,4 @@ class WindowGroup:
 
     @cached_property
     def _ranked(self) -> Ranked:
-        return Ranked(self._lives, self.column.buckets, self._entity_start)
+        return Ranked(self._lives, self.column.buckets)

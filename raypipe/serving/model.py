@@ -12,8 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from raypipe.data.digest import digest_of_file
-from raypipe.errors import BundleError, RequestError
+from raypipe.errors import RequestError
 from raypipe.features.online import OnlineState
 from raypipe.registry.bundle import Bundle, read_bundle
 
@@ -31,7 +30,8 @@ class Predictions:
 class LoadedModel:
     """One version, ready to answer.
 
-    Raises BundleError on loading if a byte of the bundle or of the online state is not what its digest promises.
+    Raises BundleError on loading if a byte of the bundle is not what its digest promises, or if the online state is not
+    of the bundle's definitions.
     """
 
     def __init__(self, version: str, pointer: Mapping[str, Any], max_past_us: int) -> None:
@@ -39,31 +39,27 @@ class LoadedModel:
         self.bundle: Bundle = read_bundle(pointer["bundle"], pointer["digest"])
         self.bundle.model.set_param({"nthread": 1})
         self._max_past_us = max_past_us
-        state = Path(pointer["online"])
-        if not state.is_file() or digest_of_file(state) != pointer["online_sha256"]:
-            raise BundleError(
-                "the online state is missing or was changed", where=str(state), hint="raypipe serve rebuilds it"
-            )
-        self.online = OnlineState(state, self.bundle.serving, pointer["as_of_us"])
+        self.online = OnlineState(Path(pointer["online"]), self.bundle.serving, pointer["online_identity"])
 
     def predict(self, rows: pl.DataFrame) -> Predictions:
         """Predictions for rows of the request contract. Raises RequestError for rows too far in the past."""
         try:
-            times = self.online.feature_times(rows)
-            self._refuse_the_past(rows, times)
-            matrix = self.bundle.transforms.matrix(self.online.features(rows, times))
+            wanted = self.online.prediction_times(rows)
+            with self.online.snapshot() as known:
+                times = known.feature_times(wanted)
+                self._refuse_the_past(wanted, times, known.as_of_us)
+                features = known.features(rows, times)
+            matrix = self.bundle.transforms.matrix(features)
         except pl.exceptions.PolarsError as error:
             raise RequestError("no features can be computed of these values", got=str(error).splitlines()[0]) from None
         return Predictions(np.asarray(self.bundle.model.inplace_predict(matrix), np.float32), times)
 
-    def _refuse_the_past(self, rows: pl.DataFrame, times: NDArray[np.int64]) -> None:
+    def _refuse_the_past(self, wanted: NDArray[np.int64], times: NDArray[np.int64], as_of_us: int) -> None:
         """The state holds what was known at its as-of time; older rows would be answered with their own future."""
-        wanted = self.online.prediction_times(rows)
         late = np.flatnonzero(times - wanted > self._max_past_us)
         if len(late):
-            as_of = moment(self.online.as_of_us)
             at = moment(int(wanted[late[0]]))
-            reason = f"the prediction time {at} lies too far before {as_of}, when the features were taken"
+            reason = f"the prediction time {at} lies too far before {moment(as_of_us)}, when the features were taken"
             raise RequestError(
                 f"{len(late)} rows lie too far in the past",
                 fields=[{"row": int(late[0]), "field": None, "reason": reason}],

@@ -10,8 +10,7 @@ from typing import Any
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.definitions.durations import microseconds
 from raypipe.errors import RegistryError
-from raypipe.features.online import STATE
-from raypipe.features.online_build import build_online_state
+from raypipe.features.online_build import StateFile, build_online_state
 from raypipe.project import Project
 from raypipe.registry.tracking import Registry, Version
 
@@ -26,7 +25,8 @@ class Target:
 
 
 def resolve(project: Project, number: int | None = None, sources: Mapping[str, PreparedSource] | None = None) -> Target:
-    """The champion (or version `number`) with an online state of what is known now, or at `serving.as_of`.
+    """The champion (or version `number`) with an online state of what is known now, at `serving.as_of`, or as far as
+    rows were ingested, if that is later.
 
     Raises RegistryError if there is no champion, or if features.py has changed since the version was trained: online
     values are computed by today's definitions, which then would not be the model's.
@@ -47,20 +47,17 @@ def resolve(project: Project, number: int | None = None, sources: Mapping[str, P
         )
     prepared = sources or {s.name: prepare_source(project, s.name) for s in project.definitions.sources}
     state = build_online_state(project, prepared, project.settings.serving.as_of or datetime.now(UTC))
-    return Target(
-        version, user_config(project, version, state.path(STATE).as_posix(), state.manifest), state.manifest["as_of"]
-    )
+    return Target(version, user_config(project, version, state), state.as_of.isoformat())
 
 
-def user_config(project: Project, version: Version, online: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def user_config(project: Project, version: Version, state: StateFile) -> dict[str, Any]:
     """The document that Serve hands to `Replica.reconfigure`."""
     serving = project.settings.serving
     pointer = {
         "bundle": version.bundle_uri,
         "digest": version.bundle_digest,
-        "online": online,
-        "online_sha256": manifest["sha256"],
-        "as_of_us": manifest["as_of_us"],
+        "online": state.folder.as_posix(),
+        "online_identity": state.identity,
     }
     return {
         "model": project.settings.name,

@@ -256,6 +256,17 @@ def test_a_key_in_two_files_is_set_aside_in_both(spread, visits_of, tables):
     assert visits.scan(as_of=known - timedelta(microseconds=1)).filter(number == KEY).collect().is_empty()
 
 
+def test_a_late_duplicate_changes_nothing_of_what_was_known(spread, visits_of, tables):
+    visits, quarantine = tables["visits"], {"sources.visits.contract": {"on_violation": "quarantine"}}
+    as_of = visits["known"].max()
+    late = visits.slice(7, 1).with_columns(pl.col("known") + timedelta(days=90))
+    before = visits_of(spread({"0": visits}, settings=quarantine)).scan(as_of=as_of).collect()
+    after = visits_of(spread({"0": visits, "late": late}, settings=quarantine))
+    assert after.scan(as_of=as_of).collect().equals(before)
+    assert (after.rows, after.scan().collect().height) == (599, 599)
+    assert after.scan(as_of=late["known"][0]).collect().height == 599
+
+
 def test_a_row_number_counts_rows_set_aside_before_it(spread, visits_of, tables):
     files = twice(tables)
     files["0"] = (

@@ -54,6 +54,15 @@ def test_partition_columns_are_typed_as_the_contract_says(shop, visits_of, table
     assert isinstance(found["day"][0], date)
 
 
+def test_a_partition_value_may_hold_anything(shop, visits_of, tables, tmp_path):
+    edits = [(DAY[0][0], DAY[0][1].replace("dy.Date()", "dy.String(nullable=True)"))]
+    folder = shop(tmp_path, edits=edits, settings={"sources.visits.path": "table", "sources.visits.format": "delta"})
+    days = ["a b", "a/b=c", "100%", "é", None]
+    written(tmp_path, tables["visits"].head(5).with_columns(day=pl.Series(days)), **PARTITIONED)
+    found = visits_of(folder).scan().select("visit", "day").collect()
+    assert dict(found.iter_rows()) == dict(zip(tables["visits"].head(5)["visit"], days, strict=True))
+
+
 def test_a_column_added_later_is_null_before(shop, visits_of, tables, tmp_path):
     edits = [("bought = dy.Bool(nullable=True)", "bought = dy.Bool(nullable=True)\n    n = dy.Int64(nullable=True)")]
     folder = shop(tmp_path, edits=edits, settings={"sources.visits.path": "table", "sources.visits.format": "delta"})

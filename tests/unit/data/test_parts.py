@@ -152,6 +152,17 @@ def test_a_set_is_checked_on_strings(spread, visits_of, tables, nullable):
     assert pl.read_parquet(visits.quarantine)["day"].to_list() == (["z", "z"] if nullable else ["z", None, "z"])
 
 
+def test_rows_that_were_set_aside_can_come_back_mended(spread, visits_of, tables):
+    """What raypipe wrote beside the contract's columns is in no one's way."""
+    wrong = tables["visits"].with_columns(amount=pl.when(pl.col("visit") < 3).then(-1.0).otherwise("amount"))
+    settings = {"sources.visits.contract": {"on_violation": "quarantine"}}
+    aside = pl.read_parquet(visits_of(spread({"0": wrong}, settings=settings)).quarantine)
+    mended = aside.with_columns(amount=pl.lit(1.0))
+    visits = visits_of(spread({"0": wrong, "mended": mended}, settings=settings))
+    assert (visits.rows, visits.violations) == (600, {"amount|min": 3})
+    assert sorted(visits.scan().collect()["visit"]) == list(range(600))
+
+
 # ---- files that go wrong -----------------------------------------------------------------------
 
 

@@ -77,6 +77,7 @@ def test_feature_view_refuses(changes, message):
     ("changes", "message"),
     [
         ({"columns": []}, "at least one column"),
+        ({"columns": ["x", "x"]}, "each once"),
         ({"max_age": "0s"}, "not a duration"),
         ({"source": STATIC, "max_age": "1h"}, "a static source has no age"),
         ({"entity": ()}, "one or more different columns"),
