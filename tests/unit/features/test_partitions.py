@@ -154,7 +154,7 @@ SEEDS = st.integers(0, 2**32)
 
 
 @given(SEEDS, st.sampled_from(["day", "week"]))
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_what_does_not_reach_a_partition_changes_no_value_in_it(rides, seed, every):
     """Each partition's rows are those that one join over all rows of all files finds."""
     with a_folder() as folder:
@@ -182,10 +182,10 @@ def bytes_by_name(rides, made: SimpleNamespace) -> dict[str, dict[str, str]]:
 
 
 @given(SEEDS, st.booleans())
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_one_name_has_one_content(rides, seed, corrected):
     """Over what the files were before and after one of them came, and over what was known when."""
-    files, dice = rides.history(seed, rows=80, days=14), random.Random(seed)
+    files, dice = rides.history(seed, rows=60, days=14), random.Random(seed)
     late = dice.choice([name for name in files if name.startswith("rides")])
     known: dict[str, dict[str, str]] = {}
     states = [{name: rows for name, rows in files.items() if name != late}, files]
