@@ -108,7 +108,6 @@ def _manifest(
     return {
         "from": build.partition.start.isoformat(),
         "to": build.partition.end.isoformat(),
-        "part": build.partition.part,
         "rows": written,
         "files": sorted((file for chunk in chunks for file in chunk["files"]), key=lambda file: str(file["name"])),
         "features": {

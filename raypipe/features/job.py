@@ -90,7 +90,7 @@ class Job:
             oldest, event = oldest_event(view, us(self.start)), pl.col(EVENT_TIME)
             rows = rows.filter(event < pl.lit(self.end))
             rows = rows if oldest is None else rows.filter(event >= pl.lit(moment(oldest)))
-        return rows.select(event_columns(view))
+        return rows.select(event_columns(view)).drop_nulls(view.entity)
 
     def spine(self, project: Project, files: Collection[int] | None = None) -> pl.LazyFrame:
         """The spine rows of the job's partitions; of some files only, by `row_base`."""

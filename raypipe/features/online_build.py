@@ -95,8 +95,10 @@ def ingest(project: Project, source_name: str, rows: pl.DataFrame, as_of: dateti
 
     Ties of event time go by `__row`: rows of the sources' files carry their own, ingested rows get numbers above all
     there are, in the order in which they are ingested. A change of the views makes a new state, of the sources' files
-    alone: rows that shall outlive it belong into these too. Raises ConfigurationError for a source that no view looks
-    at, and DataContractError as the source's policy says, or if a row came before with other values.
+    alone: rows that shall outlive it belong into these too.
+
+    Raises ConfigurationError for a source that no view looks at, and DataContractError as the source's policy says, or
+    if a row came before with other values.
     """
     known = state_plan(project).sources
     if source_name not in known:
