@@ -124,7 +124,7 @@ def bucket(values: Floats) -> Ints:
 def middle(buckets: Ints) -> Floats:
     """The value that stands for a bucket: its middle."""
     size = np.abs(buckets)
-    half = np.where((size == 0) | (size == _INFINITE), np.int64(0), np.int64(1) << (_SHIFT - 1))
+    half = np.where(size == _INFINITE, np.int64(0), np.int64(1) << (_SHIFT - 1))
     return np.sign(buckets) * ((size << _SHIFT) + half).view(np.float64)
 
 
