@@ -121,8 +121,8 @@ class Snapshot:
     def _windows(self, keys: EntityKeys, moments: Sequence[int]) -> list[dict[str, Any]]:
         """The window features of each row, None where a window holds too few rows."""
         windows = self._state.windows
-        merged = Merged(windows, len(moments))
-        for queries in windows.queries:
+        merged = Merged(windows.plan, len(moments))
+        for queries in windows.plan.queries:
             for row, (entity, time) in enumerate(zip(keys[queries.level.view.entity], moments, strict=True)):
                 words = None if entity is None else self._words(cells_key(queries.level.number, entity))
                 if entity is not None and words is not None:

@@ -1,15 +1,13 @@
 """Merge cells into windows, and windows into feature values, for all window views of some request rows at once.
 
-What the algebra asks of a merged state is answered for one line of queries: of each request row, each level's windows
-and in each of these the whole rows and each input. So a request costs a few numpy calls however many views there are.
+What the algebra asks of a merged state is answered for a line of queries (see online_queries) of each request row, so
+that a request costs a few numpy calls however many views there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +17,6 @@ from raypipe.features.algebra import value, with_infinite
 from raypipe.features.exact import round_once, variance
 from raypipe.features.lives import Floats, Ints
 from raypipe.features.online_cells import (
-    COUNT,
     DIGIT,
     DISTINCT,
     FIRST,
@@ -32,47 +29,16 @@ from raypipe.features.online_cells import (
     NEWEST,
     PLUS,
     RAGGED,
-    ROWS,
     SQUARE,
     column,
     parts,
 )
 from raypipe.features.online_layout import Level
+from raypipe.features.online_queries import Chosen, LevelQueries, QueryPlan, Reading
 
-Queries = slice  # places in the line of one request row's queries
 _NOTHING = {LOW: np.inf, HIGH: -np.inf, FIRST: 0.0, LAST: 0.0}
 _CHOSEN: dict[Kind, int] = {"min": LOW, "max": HIGH, "first": FIRST, "last": LAST}
-_COUNTS = column(COUNT)
 _WHOLE = 2**53  # whole numbers up to here are doubles: nothing to round
-
-
-class _Chosen(NamedTuple):
-    """A column of chosen values: where it stands, what it holds, its queries, and where its counts stand."""
-
-    at: int
-    code: int
-    queries: Queries
-    counts: int
-
-
-class _Ragged(NamedTuple):
-    """The lengths of something ragged: where they stand, what it is, and its queries."""
-
-    at: int
-    code: int
-    queries: Queries
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """How to merge cells with certain columns. sums: those that add up; table, queries: where the sums go, shape
-    (windows, columns)."""
-
-    sums: slice
-    table: Ints
-    queries: Ints
-    chosen: list[_Chosen]
-    ragged: list[_Ragged]
 
 
 class _Span(NamedTuple):
@@ -84,31 +50,13 @@ class _Span(NamedTuple):
     end: int
 
 
-class LevelQueries:
-    """A level's queries: the whole rows' windows at `base`, then each input's."""
-
-    def __init__(self, level: Level, base: int) -> None:
-        self.level, self.base, self.width = level, base, len(level.windows)
-        self.tails = [(window.length_us, window.hop_us) for window in level.windows]
-        self.readings: dict[bytes, _Reading] = {}
-
-    @property
-    def end(self) -> int:
-        return self.base + self.width * (len(self.level.inputs) + 1)
-
-    def of(self, number: int | None) -> Queries:
-        """The windows of an input; None: of whole rows."""
-        first = self.base + (0 if number is None else number + 1) * self.width
-        return slice(first, first + self.width)
-
-
 class Merged:
     """The windows of some request rows, as they are filled with cells, oldest cells first."""
 
-    def __init__(self, features: WindowFeatures, rows: int) -> None:
-        self._features, self.rows = features, rows
-        self._shape = (rows, features.width)
-        self._tables = np.zeros((len(features.tables), *self._shape), np.int64)
+    def __init__(self, plan: QueryPlan, rows: int) -> None:
+        self._plan, self.rows = plan, rows
+        self._shape = (rows, plan.width)
+        self._tables = np.zeros((len(plan.tables), *self._shape), np.int64)
         self._chosen: dict[int, Floats] = {}
         self._ragged: dict[tuple[int, int, int], list[Ints]] = {}
 
@@ -126,7 +74,7 @@ class Merged:
         end -= split
         past = starts[:end]
         first = [int(past.searchsorted((time - length) // hop * hop)) for length, hop in queries.tails]
-        reading, span = self._features.reading(queries, words[2:body]), _Span(row, cells, first, end)
+        reading, span = self._plan.reading(queries, words[2:body]), _Span(row, cells, first, end)
         for chosen in reading.chosen:
             self._choose(chosen, span)
         self._sum(reading, span)
@@ -134,15 +82,15 @@ class Merged:
             self._collect(reading, span, words[body + wide * count :])
         return int(starts[end]) if split else None
 
-    def _sum(self, reading: _Reading, span: _Span) -> None:
-        if len(self._features.tables) > len(self._tables):
-            more = np.zeros((len(self._features.tables) - len(self._tables), *self._shape), np.int64)
+    def _sum(self, reading: Reading, span: _Span) -> None:
+        if len(self._plan.tables) > len(self._tables):
+            more = np.zeros((len(self._plan.tables) - len(self._tables), *self._shape), np.int64)
             self._tables = np.concatenate([self._tables, more])
         block = span.cells[reading.sums, : span.end]
         sums = [np.add.reduce(block[:, start:], axis=1) for start in span.first]
         self._tables[reading.table, span.row, reading.queries] += sums
 
-    def _choose(self, chosen: _Chosen, span: _Span) -> None:
+    def _choose(self, chosen: Chosen, span: _Span) -> None:
         code = chosen.code
         if code not in self._chosen:
             self._chosen[code] = np.full(self._shape, _NOTHING[code])
@@ -158,7 +106,7 @@ class Merged:
                 if len(filled):
                     table[window] = values[start + filled[-1 if code == LAST else 0]]
 
-    def _collect(self, reading: _Reading, span: _Span, data: Ints) -> None:
+    def _collect(self, reading: Reading, span: _Span, data: Ints) -> None:
         for at, code, queries in reading.ragged:
             bounds = np.concatenate([[0], np.cumsum(span.cells[at])])
             size = RAGGED[code] * int(bounds[-1])
@@ -189,7 +137,7 @@ class Merged:
         return with_infinite(spread, large, _or_zero(self._table(PLUS)) + _or_zero(self._table(MINUS)))
 
     def _table(self, code: int) -> Ints | None:
-        at = self._features.tables.get(column(code), len(self._tables))
+        at = self._plan.tables.get(column(code), len(self._tables))
         return self._tables[at] if at < len(self._tables) else None
 
     def _rounded(self) -> Floats:
@@ -200,7 +148,7 @@ class Merged:
 
     def _places(self, code: int) -> dict[int, Ints]:
         """Digits of the sums of all queries in one line, by place."""
-        known = list(self._features.tables.items())[: len(self._tables)]
+        known = list(self._plan.tables.items())[: len(self._tables)]
         return {parts(key)[2]: self._tables[at].ravel() for key, at in known if parts(key)[0] == code}
 
     def chosen(self, kind: Kind) -> Floats:
@@ -270,14 +218,11 @@ class WindowFeatures:
     """All features of all window views, and which queries each is made from. Threads may share it."""
 
     def __init__(self, levels: Sequence[Level]) -> None:
-        self.queries: list[LevelQueries] = []
+        self.plan = QueryPlan(levels)
         self.names: list[str] = []
-        self.tables = {_COUNTS: 0}  # which table holds the sums of the columns with a key
-        self._lock = Lock()
         found: dict[tuple[Kind, float | None], list[tuple[int, int]]] = {}
-        for level in levels:
-            queries = LevelQueries(level, self.width)
-            self.queries.append(queries)
+        for queries in self.plan.queries:
+            level = queries.level
             for at, window in enumerate(level.windows):
                 for name, aggregation in level.view.aggregations.items():
                     place = queries.of(aggregation.input).start + at
@@ -287,11 +232,6 @@ class WindowFeatures:
             _Wanted(Aggregation(kind, q=q), *np.array(places, np.int64).T) for (kind, q), places in found.items()
         ]
 
-    @property
-    def width(self) -> int:
-        """Queries of one request row."""
-        return self.queries[-1].end if self.queries else 0
-
     def values(self, merged: Merged) -> Floats:
         """Shape (rows, features), in the order of `names`; NaN where a window holds too few rows."""
         found = np.empty((merged.rows, len(self.names)))
@@ -299,33 +239,3 @@ class WindowFeatures:
             values = value(wanted.aggregation, _Asked(merged, wanted.queries))
             found[:, wanted.features] = values.reshape(merged.rows, -1)
         return found
-
-    def reading(self, queries: LevelQueries, keys: Ints) -> _Reading:
-        """How to merge cells with these columns into the level's queries."""
-        described = keys.tobytes()
-        found = queries.readings.get(described)
-        if found is None:
-            with self._lock:
-                found = queries.readings[described] = self._read(queries, keys.tolist())
-        return found
-
-    def _read(self, queries: LevelQueries, keys: list[int]) -> _Reading:
-        split = [parts(key) for key in keys]
-        added = [at for at, (code, _, _) in enumerate(split) if ROWS <= code <= INFINITE]
-        tables, places = [], []
-        for code, number, place in split[added[0] : added[-1] + 1]:
-            key = _COUNTS if code in (ROWS, COUNT) else column(code, 0, place)
-            tables.append(self.tables.setdefault(key, len(self.tables)))
-            whole = queries.of(None if code == ROWS else number)
-            places.append(np.arange(whole.start, whole.stop))
-        return _Reading(
-            slice(added[0], added[-1] + 1),
-            np.tile(tables, (queries.width, 1)),
-            np.stack(places, axis=1),
-            [
-                _Chosen(at, code, queries.of(number), keys.index(column(COUNT, number)))
-                for at, (code, number, _) in enumerate(split)
-                if code in _NOTHING
-            ],
-            [_Ragged(at, code, queries.of(number)) for at, (code, number, _) in enumerate(split) if code in RAGGED],
-        )
