@@ -60,7 +60,7 @@ def check(events, spine):
 
 
 @given(frames())
-@settings(max_examples=250 * MORE)
+@settings(max_examples=150 * MORE)
 def test_codes_are_the_entities(both):
     check(*both)
 

@@ -21,7 +21,7 @@ HOPS = {1: [1, 2, 5], 7: [7, 15, 3], 300_000_000: [300_000_000, 900_000_000, 3_0
 
 @pytest.mark.parametrize("entity", [["user"], ["shop"], ["user", "shop"]], ids="-".join)
 @given(seed=SEEDS, hop=st.sampled_from(list(HOPS)))
-@settings(max_examples=15 * MORE)
+@settings(max_examples=10 * MORE)
 def test_windows_are_plain_loops(pit, entity, seed, hop):
     events, spine = pit.world(seed, hop=hop)
     windows = [f"{length}us" for length in HOPS[hop]]
@@ -30,7 +30,7 @@ def test_windows_are_plain_loops(pit, entity, seed, hop):
 
 
 @given(seed=SEEDS)
-@settings(max_examples=15 * MORE)
+@settings(max_examples=10 * MORE)
 def test_windows_of_the_default_hops_are_plain_loops(pit, seed):
     events, spine = pit.world(seed, hop=pit.HOUR)
     view = rp.FeatureView("v", pit.source(), "shop", ["10m", "5h", "13h", "13d"], pit.AGGREGATIONS)

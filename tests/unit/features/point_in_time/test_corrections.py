@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**32)
 
 
 @given(seed=SEEDS, entity=st.sampled_from([["shop"], ["user", "shop"]]), hop=st.sampled_from([1, 300_000_000]))
-@settings(max_examples=25 * MORE)
+@settings(max_examples=15 * MORE)
 def test_windows_see_the_table_as_it_was_known(pit, seed, entity, hop):
     events, spine = pit.world(seed, hop=hop, corrected=True)
     windows = [f"{hop}us", f"{6 * hop}us", f"{40 * hop}us"]

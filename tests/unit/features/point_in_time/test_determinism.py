@@ -14,7 +14,7 @@ from raypipe.features import entity_codes, point_in_time
 
 MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 EACH = settings(
-    max_examples=6 * MORE, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=5 * MORE, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 SEEDS = st.integers(0, 2**32)
 
