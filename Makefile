@@ -25,11 +25,11 @@ demo: setup ## from five real tables to a served model and a prediction over HTT
 	$(BIN)/raypipe run --project examples/flights --predict examples/flights/request.json
 
 test: setup ## all tests: unit, then those on a local Ray cluster, then the quality of models
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n auto tests/unit
 	$(BIN)/python -m pytest tests/cluster tests/model
 
-unit: setup ## the tests that need no Ray: under a minute
-	$(BIN)/python -m pytest tests/unit
+unit: setup ## the tests that need no Ray, without the slow ones: about a minute
+	$(BIN)/python -m pytest -n auto -m "not slow" tests/unit
 
 lint: setup ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -196,6 +196,7 @@ def published(folder: Path) -> dict[str, SimpleNamespace]:
     }
 
 
+@pytest.mark.slow
 def test_a_build_killed_over_and_over_is_finished_by_the_next(rides, tmp_path):
     files, dice = rides.history(4, rows=120, days=45), random.Random(6)
     killed, whole = (rides.make(tmp_path / name, files, batch_rows=1) for name in ("killed", "whole"))

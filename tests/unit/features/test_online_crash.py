@@ -26,6 +26,8 @@ from raypipe.features.online_store import environment
 from raypipe.features.serving_spec import serving_spec
 from raypipe.project import Project, load_project
 
+pytestmark = pytest.mark.slow
+
 FEATURES = """\
 import dataframely as dy
 import polars as pl

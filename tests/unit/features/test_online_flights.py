@@ -18,6 +18,8 @@ from raypipe.features.serving_spec import ServingSpec, serving_spec
 from raypipe.features.spine import spine
 from raypipe.project import Project, load_project
 
+pytestmark = pytest.mark.slow
+
 MOMENTS, OTHERS = 12, 100
 WINDOWS = ["at_origin", "by_carrier", "of_plane", "by_carrier_at_origin", "on_route"]
 

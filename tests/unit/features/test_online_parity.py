@@ -29,6 +29,8 @@ from raypipe.features.point_in_time import event_columns, view_features
 from raypipe.features.serving_spec import ServingSpec, serving_spec
 from raypipe.project import Project, Settings
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, Any]
 
 TIME = pl.Datetime("us", "UTC")
@@ -238,14 +240,14 @@ def check(data: st.DataObject, kind: str, moments: st.SearchStrategy[int], hop: 
 
 @pytest.mark.parametrize("kind", SOURCES)
 @given(st.sampled_from([1, 1_000, 5 * MINUTE, HOUR]), st.data())
-@settings(max_examples=8)
+@settings(max_examples=15)
 def test_one_hop(kind, hop, data):
     check(data, kind, near(hop), f"{hop}us", *(f"{n}us" for n in (2 * hop, 5 * hop, 3 * hop + 1)))
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 @given(st.data())
-@settings(max_examples=8)
+@settings(max_examples=15)
 def test_default_hops(kind, data):
     step = st.sampled_from([5 * MINUTE, HOUR, 12 * HOUR, DAY, 13 * DAY])
     check(data, kind, step.flatmap(near), None, "1h", "13h", "13d")

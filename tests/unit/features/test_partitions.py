@@ -153,6 +153,7 @@ def test_the_oldest_event_is_on_the_hop_of_the_longest_window(three):
 SEEDS = st.integers(0, 2**32)
 
 
+@pytest.mark.slow
 @given(SEEDS, st.sampled_from(["day", "week"]))
 @settings(max_examples=4)
 def test_what_does_not_reach_a_partition_changes_no_value_in_it(rides, seed, every):
@@ -181,6 +182,7 @@ def bytes_by_name(rides, made: SimpleNamespace) -> dict[str, dict[str, str]]:
     }
 
 
+@pytest.mark.slow
 @given(SEEDS, st.booleans())
 @settings(max_examples=4)
 def test_one_name_has_one_content(rides, seed, corrected):

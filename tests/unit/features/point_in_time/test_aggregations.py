@@ -97,7 +97,7 @@ INF, HUGE = math.inf, 1e308
         (rp.n_unique("x"), [0.0, -0.0, math.nan, None, 1.0], 2),
         (rp.n_unique("x"), [INF, -INF, math.nan], 2),
     ],
-    ids=str,
+    ids=lambda given: getattr(given, "kind", None) or str(given)[:40],
 )
 def test_values_by_hand(pit, aggregation, values, expected):
     assert of_window(pit, aggregation, values) == expected
