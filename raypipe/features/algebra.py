@@ -21,6 +21,7 @@ from raypipe.features.exact import Floats, Ints
 SUMS: frozenset[Kind] = frozenset({"sum", "mean", "var", "std"})
 SQUARES: frozenset[Kind] = frozenset({"var", "std"})
 ORDERED: frozenset[Kind] = frozenset({"first", "last"})
+WHOLE: frozenset[Kind] = ORDERED | {"n_unique", "quantile"}  # offline these need all rows of an entity at once
 
 _MANTISSA_BITS = 6  # 64 buckets a power of two: a bucket's middle is within 1/128 of every value in it
 _SHIFT = np.int64(52 - _MANTISSA_BITS)

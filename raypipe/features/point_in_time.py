@@ -9,7 +9,7 @@ O((rows + spine) log spine), whatever the order of events, knowledge and correct
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -93,31 +93,43 @@ def _us(times: pl.Series) -> Ints:
 
 
 class Line:
-    """A bucket's queries by entity and time, and the range of them that sees a row. Null entities match nothing."""
+    """A bucket's queries by entity and time. Null entities are in no line."""
 
     def __init__(self, view: FeatureView | LatestView, piece: Piece) -> None:
         events, spine = piece
         codes, spine_codes, count = encode(events, spine, view.entity)
-        rows, asked = by_code(codes, count), by_code(spine_codes, count)
-        self.events, code = events[rows], codes[rows]
+        asked = by_code(spine_codes, count)
         spine_code, time = spine_codes[asked], _us(spine[PREDICTION_TIME])[asked]
         self._moments, self._span = _moments(time, count)
         key = spine_code * (self._span + 1) + self._moment(time)
         order = np.argsort(key, kind="stable")
-        self._key, self._base = key[order], code * (self._span + 1)
+        self._key = key[order]
         self.places = spine[PLACE].to_numpy()[asked][order]
-        self.event = _us(self.events[EVENT_TIME])
-        self._first = self._at(np.maximum(self.event, _us(self.events[KNOWN_TIME])))
-        corrected = REPLACED_AT in self.events.columns
-        self._replaced = self._at(_us(self.events[REPLACED_AT].fill_null(_NEVER))) if corrected else None
+        self._events, self._codes, self._rows = events, codes, by_code(codes, count)
 
     @property
     def size(self) -> int:
         return len(self._key)
 
-    def _at(self, times: Ints) -> Ints:
-        """For each row the first query of its entity at or after a time."""
-        return np.searchsorted(self._key, self._base + self._moment(times))
+    @property
+    def empty(self) -> bool:
+        """Whether there is no query, or nothing to see."""
+        return not self.size or not len(self._rows)
+
+    def blocks(self, rows: int | None) -> Iterator[Rows]:
+        """The events in blocks of so many rows (None: all in one), sorted by entity."""
+        step = rows or max(len(self._rows), 1)
+        for start in range(0, len(self._rows), step):
+            taken = self._rows[start : start + step]
+            yield Rows(self, self._events[taken], self._codes[taken] * (self._span + 1))
+
+    def at(self, base: Ints, times: Ints) -> Ints:
+        """For each row (`base`: where its entity begins) the first query of its entity at or after a time."""
+        return np.searchsorted(self._key, base + self._moment(times))
+
+    def end(self, base: Ints) -> Ints:
+        """For each row the first query after all of its entity's."""
+        return np.searchsorted(self._key, base + self._span)
 
     def _moment(self, times: Ints) -> Ints:
         """A time as a number from 0 to span: the queries' own keep their order, what is after them all is span."""
@@ -125,16 +137,23 @@ class Line:
             return np.clip(times - self._moments, 0, self._span)
         return np.searchsorted(self._moments, times)
 
+
+class Rows:
+    """A block of events, and the range of a line's queries that sees each."""
+
+    def __init__(self, line: Line, events: pl.DataFrame, base: Ints) -> None:
+        self._line, self.events, self._base = line, events, base
+        self.event = _us(events[EVENT_TIME])
+        self._first = line.at(base, np.maximum(self.event, _us(events[KNOWN_TIME])))
+        corrected = REPLACED_AT in events.columns
+        self._replaced = line.at(base, _us(events[REPLACED_AT].fill_null(_NEVER))) if corrected else None
+
     def lives(self, window: Window | None) -> Lives:
         """Which queries see each row within `window` (None: however old it is)."""
-        end = self._at(window.expiry(self.event)) if window else self._entity_end
+        end = self._line.at(self._base, window.expiry(self.event)) if window else self._line.end(self._base)
         if self._replaced is not None:
             end = np.minimum(end, self._replaced)
-        return Lives.of(self.size, self._first, end)
-
-    @property
-    def _entity_end(self) -> Ints:
-        return np.searchsorted(self._key, self._base + self._span)
+        return Lives.of(self._line.size, self._first, end)
 
     def ranks(self) -> tuple[Ints, Ints]:
         """Each row's place in order of event time, ties by `__row`; and the rows in that order."""
@@ -171,19 +190,28 @@ def _windows(view: FeatureView, pieces: Sequence[Piece], spine: pl.DataFrame, po
 
 
 def _piece_windows(view: FeatureView, piece: Piece, found: dict[str, NDArray[Any]]) -> None:
-    """Write the values of one bucket's spine rows into the columns of `found`."""
-    line, wanted = Line(view, piece), inputs(view)
-    if not line.size or line.events.is_empty():
+    """Write the values of one bucket's spine rows into the columns of `found`.
+
+    A hot entity may have any number of rows: where the aggregations allow it they are merged block by block.
+    """
+    line, wanted, spans = Line(view, piece), inputs(view), view.spans()
+    if line.empty:
         return
-    ranks = line.ranks() if needs_order(view) else None
-    columns = {name: Column(line.events[name], ranks) for name in wanted.names}
-    for window in view.spans():
-        lives = line.lives(window)
-        groups = {name: WindowGroup(lives, column) for name, column in columns.items()}
-        everything = WindowGroup(lives, None)
+    groups = {
+        (window.name, source): WindowGroup(line.size, kinds)
+        for window in spans
+        for source, kinds in wanted.kinds.items()
+    }
+    for rows in line.blocks(None if wanted.whole else 2 * BUCKET_ROWS):
+        ranks = rows.ranks() if needs_order(view) else None
+        columns = {name: Column(rows.events[name], ranks) for name in wanted.names}
+        for window in spans:
+            lives = rows.lives(window)
+            for source in wanted.kinds:
+                groups[window.name, source].add(lives, None if source is None else columns[source])
+    for window in spans:
         for name, aggregation in view.aggregations.items():
-            source = wanted.of[name]
-            group = everything if source is None else groups[source]
+            group = groups[window.name, wanted.of[name]]
             found[f"{view.name}_{window.name}_{name}"][line.places] = value(aggregation, group)
 
 
@@ -202,10 +230,13 @@ def _latest(view: LatestView, pieces: Sequence[Piece], spine: pl.DataFrame, pool
 def _piece_latest(view: LatestView, piece: Piece) -> pl.DataFrame:
     """The newest row that each of the bucket's spine rows sees, with its place; those that see none are left out."""
     line, age = Line(view, piece), view.max_age_us
-    rank, order = line.ranks()
-    newest = largest(line.lives(None if age is None else Window("", age, 1)), rank, -1)
+    if line.empty:
+        return piece[0].clear().with_columns(pl.lit(0, pl.Int64).alias(PLACE))
+    [rows] = line.blocks(None)
+    rank, order = rows.ranks()
+    newest = largest(rows.lives(None if age is None else Window("", age, 1)), rank, -1)
     seen = np.flatnonzero(newest >= 0)
-    found: pl.DataFrame = line.events[order[newest[seen]]]
+    found: pl.DataFrame = rows.events[order[newest[seen]]]
     return found.with_columns(pl.Series(PLACE, line.places[seen]))
 
 

@@ -10,7 +10,8 @@ import orjson
 import polars as pl
 
 from raypipe.definitions import FeatureView
-from raypipe.features.algebra import ORDERED, input_column
+from raypipe.definitions.aggregations import Kind
+from raypipe.features.algebra import ORDERED, WHOLE, input_column
 
 
 def value_column(name: str) -> str:
@@ -25,6 +26,12 @@ class Inputs:
     columns: list[pl.Expr]
     names: list[str]
     of: Mapping[str, str | None]
+    kinds: Mapping[str | None, frozenset[Kind]]
+
+    @property
+    def whole(self) -> bool:
+        """Whether an aggregation needs all rows of an entity at once."""
+        return any(kinds & WHOLE for kinds in self.kinds.values())
 
 
 def inputs(view: FeatureView) -> Inputs:
@@ -45,7 +52,8 @@ def inputs(view: FeatureView) -> Inputs:
             known[key] = value_column(str(len(known)))
             columns.append(column.alias(known[key]))
         of[name] = known[key]
-    return Inputs(columns, list(known.values()), of)
+    kinds = {used: frozenset(a.kind for n, a in view.aggregations.items() if of[n] == used) for used in of.values()}
+    return Inputs(columns, list(known.values()), of, kinds)
 
 
 def needs_order(view: FeatureView) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import raypipe as rp
 from raypipe.features import entity_codes, point_in_time
+from raypipe.features.algebra import WHOLE
 
 MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 EACH = settings(
@@ -20,6 +21,7 @@ SEEDS = st.integers(0, 2**32)
 
 VIEWS = {
     "windows": lambda pit: rp.FeatureView("v", pit.source(corrections=True), ["user", "shop"], ["5m", "1h"], pit.AGGREGATIONS),
+    "windows by blocks": lambda pit: rp.FeatureView("v", pit.source(corrections=True), "user", ["5m", "1h"], {n: a for n, a in pit.AGGREGATIONS.items() if a.kind not in WHOLE}),
     "latest": lambda pit: rp.LatestView("v", pit.source(corrections=True), ["user", "shop"], ["x", "f", "word"]),
 }  # fmt: skip
 each_view = pytest.mark.parametrize("kind", VIEWS)
