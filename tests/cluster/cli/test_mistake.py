@@ -84,7 +84,7 @@ PROJECTS = [
     (wrong_path, 1, ["no Parquet file", "data/orders.parquet", "project.yaml: sources.deliveries.path"]),
     (wrong_column, 2, ["no column 'minuets'", "did you mean 'minutes'?"]),
     (typo_in_code, 2, ["AttributeError", "features.py:", "cuont"]),
-    (wrong_type, 4, ["column 'distance_km' has the wrong type", "String", "Float64", TABLE]),
+    (wrong_type, 4, ["column 'distance_km' has the wrong type", "String", "Float64", "deliveries.parquet"]),
     (missing_column, 4, ["missing: distance_km", "km"]),
     (
         bad_row,

@@ -52,7 +52,17 @@ def test_nothing_is_left_running(newcomer, ray_folder):
 
 def test_everything_lies_in_the_project(newcomer):
     made = {path.name for path in (newcomer.folder / ".raypipe").iterdir()}
-    assert made == {"bundles", "checkpoints", "evaluations", "mlflow", "online", "runs", "sources", "training_sets"}
+    assert made == {
+        "bundles",
+        "checkpoints",
+        "evaluations",
+        "features",
+        "mlflow",
+        "online",
+        "runs",
+        "sources",
+        "training_sets",
+    }
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,9 @@ def test_a_hot_entity_is_divided_by_time(messy, build, hashes, local, watched, t
     assert hot.select(pl.len()).collect().item() > 500
     of_users = [task for task in watched.tasks if task["view"] == "by_user"]
     assert len(of_users) > 5
-    assert max(rows_of(task, kind) for task in of_users for kind in ("spine", "events")) <= 500
+    assert (
+        max(rows_of(task, kind) for task in of_users for kind in ("spine", "events")) < 1000
+    )  # half of the hot user's
     assert hashes(distributed) == hashes(local)
 
 
