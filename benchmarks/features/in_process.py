@@ -22,7 +22,11 @@ def compute(workload: Workload, folder: Path) -> pl.DataFrame:
     events, found = _as_prepared(workload, pl.scan_parquet(events_glob(folder))), [spine.select(pl.col(ROW).alias(ID))]
     for view in load_project(folder / "project").definitions.views:
         assert isinstance(view, FeatureView)
-        found.append(view_features(view, events.select(event_columns(view)).collect(), spine).drop(ROW))
+        found.append(
+            view_features(
+                view, events.select(event_columns(view)).collect(), spine, threads=pl.thread_pool_size()
+            ).drop(ROW)
+        )
     return pl.concat(found, how="horizontal")
 
 
