@@ -146,8 +146,10 @@ def serve(
 
 @app.command()
 def ingest(
-    file: Annotated[Path, typer.Argument(help="A Parquet file with rows of the source.")],
-    source: Annotated[str, typer.Option("--source", help="The source whose rows they are.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="A Parquet file with rows of the source; none: only time has passed.")
+    ] = None,
+    source: Annotated[str | None, typer.Option("--source", help="The source whose rows they are.")] = None,
     project: ProjectOption = HERE,
     as_of: Annotated[
         str | None,

@@ -150,13 +150,19 @@ def serve(folder: Path, number: int | None, port: int | None, print_config: bool
     return _serve_until_interrupted(project, resolve(project, number))
 
 
-def ingest(folder: Path, source: str, file: Path, as_of: str | None) -> Result:
+def ingest(folder: Path, source: str | None, file: Path | None, as_of: str | None) -> Result:
     import polars as pl
 
+    from raypipe.features.online_build import advance
     from raypipe.features.online_build import ingest as add
 
+    if (source is None) != (file is None):
+        raise ConfigurationError("a file goes with its source", where="FILE, --source", hint="name both, or neither")
     project = load_project(folder)
     known_at = _moment(as_of, "--as-of") or project.settings.serving.as_of or datetime.now(UTC)
+    if source is None or file is None:
+        moved = advance(project, known_at).as_of.isoformat()
+        return {"as_of": moved}, f"as of {moved}"
     try:
         rows = pl.read_parquet(file, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:

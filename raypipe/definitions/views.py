@@ -105,11 +105,6 @@ class FeatureView:
         lengths = {name: microseconds(name, where=f"{where}.windows") for name in self.windows}
         return [Window(name, length, hop or default_hop(length)) for name, length in lengths.items()]
 
-    @property
-    def grain_us(self) -> int:
-        """The smallest hop: the grain of this view's online partial aggregates."""
-        return min(window.hop_us for window in self.spans())
-
     def features(self) -> dict[str, pl.DataType]:
         """Feature names and types in column order."""
         return {

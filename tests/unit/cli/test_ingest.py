@@ -36,6 +36,15 @@ def test_a_file_comes_twice(project):
     assert words.startswith(f"600 rows of visits: 600 here before; {more} that waited have become known")
 
 
+def test_time_passes_without_a_file(project):
+    file = project / "visits.parquet"
+    before, _ = commands.ingest(project, "visits", file, None)
+    moved, words = commands.ingest(project, None, None, "2024-01-04")
+    assert (moved, words) == ({"as_of": "2024-01-04T00:00:00+00:00"}, "as of 2024-01-04T00:00:00+00:00")
+    again, _ = commands.ingest(project, "visits", file, "2024-01-04")
+    assert (again["released"], again["duplicates"], before["pending"] > 0) == (0, 600, True)
+
+
 def test_the_job_says_the_same(project):
     command = [sys.executable, JOB, "--project", project, "--source", "stock", project / "stock.parquet", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -50,6 +59,7 @@ def test_the_job_says_the_same(project):
         ("visits", "features.py", None, DataError),
         ("visit", "visits.parquet", None, ConfigurationError),
         ("visits", "visits.parquet", "soon", ConfigurationError),
+        (None, "visits.parquet", None, ConfigurationError),
     ],
 )
 def test_what_cannot_be_right(project, source, file, as_of, error):
