@@ -119,6 +119,10 @@ class TrainingError(RaypipeError):
     """A training run ended without a model."""
 
 
+class StorageError(RaypipeError):
+    """The storage root is full or cannot be reached. What was published before stands; run again to continue."""
+
+
 # ---- the caller's fault, over HTTP ------------------------------------------------------------
 
 

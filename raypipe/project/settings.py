@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from raypipe.definitions.durations import microseconds
 from raypipe.errors import DefinitionError
+from raypipe.project.section import Section
+from raypipe.project.training_settings import Training
 
 
 def _utc(value: Any) -> Any:
@@ -35,10 +37,6 @@ _FLOAT32_MAX = 3.4028234663852886e38
 Moment = Annotated[datetime, BeforeValidator(_utc)]
 Duration = Annotated[str, BeforeValidator(_duration)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 OnViolation = Literal["refuse", "quarantine", "warn"]
@@ -182,31 +180,6 @@ class TransformSettings(Section):
     """Categories that fewer training rows have share one code, "rare"; 1: none is rare."""
     features: dict[str, FeatureTransform] = Field(default_factory=dict)
     """By name of a feature; one that is not named here goes into the matrix as it is."""
-
-
-class Training(Section):
-    """Distributed XGBoost on Ray Train."""
-
-    workers: int = Field(2, ge=1)
-    """Ray Train workers; each reads its own files of the training set."""
-    cpus_per_worker: float = Field(1, gt=0)
-    """CPUs and XGBoost threads of a worker."""
-    rounds: int = Field(200, ge=1)
-    """Most boosting rounds."""
-    early_stopping_rounds: int = Field(20, ge=1)
-    """Stop when the log loss on validation has not improved for so many rounds; the best round is kept."""
-    checkpoint_every: int = Field(25, ge=1)
-    """Rounds between checkpoints; each is also a progress report."""
-    seed: int = 7
-    params: dict[str, Any] = Field(default_factory=dict)
-    """XGBoost's own parameters (eta, max_depth, ...); objective and metric are set by raypipe."""
-
-    @model_validator(mode="after")
-    def _no_reserved(self) -> Training:
-        reserved = sorted({"objective", "eval_metric", "nthread", "seed", "tree_method"} & set(self.params))
-        if reserved:
-            raise ValueError(f"params may not set {', '.join(reserved)}: raypipe does")
-        return self
 
 
 class Evaluation(Section):
