@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import polars as pl
 
 from raypipe.definitions.aggregations import Aggregation
 from raypipe.definitions.expressions import check_row_by_row, roots, to_json
-from raypipe.definitions.label import Label
+from raypipe.definitions.label import Label, Task, as_expression
 from raypipe.definitions.source import TIME, Source
 from raypipe.definitions.views import DerivedView, LatestView, RequestView, View
 from raypipe.errors import DefinitionError, LeakError, nearest
@@ -68,19 +69,66 @@ def check_label(label: Label) -> None:
                 got=dtype,
                 expected="an integer, float, boolean, string, date or UTC time in microseconds",
             )
-    frame = pl.DataFrame(schema=schema).lazy()
-    for role, expression, expected, scope in (
-        ("prediction_time", label.prediction_time, TIME, label.request_schema()),
-        ("target", label.target, pl.Boolean(), schema),
-    ):
+    for role, expression, scope, wanted in _roles(label, schema):
         check_row_by_row(expression, where=f"{where}.{role}")
         late = [name for name in roots(expression) if name in schema and name not in scope]
         if late:
             raise LeakError(f"{role} reads '{late[0]}', which is not known ahead", where=f"{where}.{role}")
         _check_columns(roots(expression), scope, where=f"{where}.{role}")
-        got = _type_of(frame, expression, f"{where}.{role}")
-        if got != expected:
-            raise DefinitionError(f"{role} has the wrong type", where=where, got=got, expected=expected)
+        got = _type_of(pl.DataFrame(schema=scope).lazy(), expression, f"{where}.{role}")
+        if got not in wanted.types:
+            raise DefinitionError(
+                f"{role} has the wrong type", where=where, got=got, expected=wanted.words, hint=wanted.hint
+            )
+    for name in {**label.row_columns(), **label.request_columns()}:
+        if name in label.request:
+            raise DefinitionError(
+                f"request column '{name}' has the name of the label's {name} in the training set",
+                where=f"{where}.request",
+                hint=f"request it under another name: Source(derive={{'request_{name}': pl.col('{name}')}})",
+            )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The types that an expression of a label may have, and what to do about another."""
+
+    types: tuple[type[pl.DataType] | pl.DataType, ...]
+    words: str
+    hint: str = ""
+
+
+_INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+_NUMBERS = (*_INTEGERS, pl.Float32, pl.Float64, pl.Decimal)
+_NAMES = (pl.String, pl.Categorical, pl.Enum)
+_TARGETS: dict[Task, _Wanted] = {
+    "binary": _Wanted(
+        (pl.Boolean,),
+        "Boolean",
+        "compare it, as in pl.col('delay') > 15, or state task='multiclass', 'regression' or 'ranking'",
+    ),
+    "multiclass": _Wanted(
+        (*_NAMES, *_INTEGERS),
+        "a string, categorical or integer",
+        "cast it, as in .cast(pl.String); of true or false state task='binary', of a measured number task='regression'",
+    ),
+    "regression": _Wanted(_NUMBERS, "a number", "cast it, as in .cast(pl.Float64), or state another task"),
+    "ranking": _Wanted(_INTEGERS, "an integer relevance", "grade it, as in .cast(pl.Int32): 0 is not relevant"),
+}
+
+
+def _roles(label: Label, schema: pl.Schema) -> Iterator[tuple[str, pl.Expr, pl.Schema, _Wanted]]:
+    """What a label computes: its name, expression, the columns it may read, and the types it may have."""
+    number = _Wanted(_NUMBERS, "a number", "cast it, as in .cast(pl.Float64)")
+    yield "prediction_time", label.prediction_time, label.request_schema(), _Wanted((TIME,), str(TIME))
+    yield "target", label.target, schema, _TARGETS[label.task]
+    if label.weight is not None:
+        yield "weight", as_expression(label.weight), schema, number
+    if label.base_margin is not None:
+        yield "base_margin", as_expression(label.base_margin), label.request_scope(), number
+    if label.group is not None:
+        wanted = _Wanted((*_NAMES, *_INTEGERS, pl.Date, TIME), "a string, categorical, integer, date or time")
+        yield "group", as_expression(label.group), label.request_scope(), wanted
 
 
 def _type_of(frame: pl.LazyFrame, expression: pl.Expr, where: str) -> pl.DataType:

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import polars as pl
 
 from raypipe.definitions.names import checked_name
 from raypipe.definitions.source import TIME, Source
-from raypipe.errors import DefinitionError, LeakError
+from raypipe.errors import DefinitionError, LeakError, nearest
 
 PREDICTION_TIME, LABEL, LABEL_KNOWN_TIME = "prediction_time", "label", "label_known_time"
+WEIGHT, BASE_MARGIN, GROUP = "weight", "base_margin", "group"  # beside a label that declares them
+
+Task = Literal["binary", "multiclass", "regression", "ranking"]
 
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """A binary label of a source's rows: the spine.
+    """What is predicted of a source's rows: the spine.
 
     spine: the source whose rows are predicted for.
     prediction_time: when the prediction is made (Datetime, UTC), an expression over request columns.
-    target: true or false (null: the outcome never came, the row is not trained or tested on).
+    target: the outcome (null: it never came, the row is not trained or tested on). binary: true or false; multiclass: a
+        string, categorical or integer, one of the classes that the training split has; regression: a number (NaN is
+        null, infinite ones are refused); ranking: an integer relevance from 0 (none) to 31.
     request: the columns a client sends; by default all that the source knows ahead.
+    weight: how much a row counts in training and in the metrics, finite and not negative, over any columns of the row.
+        ranking: that of a group, the same in all its rows.
+    base_margin: what the model's margin starts from, finite, over request columns: the log of an exposure, an earlier
+        model's margin. Not with multiclass.
+    group: ranking only, and needed there: rows of equal values, over request columns, are ordered among themselves.
+
+    A column may be named instead of an expression that reads it alone. Raises DefinitionError or LeakError.
     """
 
     name: str
     spine: Source
     prediction_time: pl.Expr
     target: pl.Expr
+    task: Task = "binary"
     request: Sequence[str] = ()
+    weight: pl.Expr | str | None = None
+    base_margin: pl.Expr | str | None = None
+    group: pl.Expr | str | None = None
 
     def __post_init__(self) -> None:
         where = f"Label('{checked_name(self.name, what='a label')}')"
@@ -40,6 +57,7 @@ class Label:
                 where=where,
                 hint=f"list the columns fixed before the event in Source('{self.spine.name}', known_ahead=[...])",
             )
+        self._check_task(where)
         object.__setattr__(self, "request", tuple(self.request or self.spine.known_ahead))
         late = sorted(set(self.request) - set(self.spine.known_ahead))
         if late:
@@ -50,6 +68,41 @@ class Label:
                 + ", ".join(sorted(self.spine.known_ahead)),
             )
 
+    def _check_task(self, where: str) -> None:
+        if self.task not in get_args(Task):
+            hint = nearest(str(self.task), list(get_args(Task)))
+            raise DefinitionError("unknown task", where=where, got=repr(self.task), hint=hint)
+        if (self.task == "ranking") != (self.group is not None):
+            raise DefinitionError(
+                "a ranking, and nothing else, needs a group",
+                where=f"{where}.group",
+                got=f"task='{self.task}' {'without' if self.group is None else 'with'} a group",
+                hint="name the request column whose equal values are ordered among themselves, or another task",
+            )
+        if self.task == "multiclass" and self.base_margin is not None:
+            raise DefinitionError(
+                "a multiclass label has no base margin",
+                where=f"{where}.base_margin",
+                hint="drop it: each class would need one of its own",
+            )
+
+    def outcome(self) -> pl.Expr:
+        """`target` as the training set holds it: a number's NaN is null."""
+        return self.target.cast(pl.Float64).fill_nan(None) if self.task == "regression" else self.target
+
+    def row_columns(self) -> dict[str, pl.Expr]:
+        """The declared columns beside the label that are computed of the spine's row: the weight."""
+        return {} if self.weight is None else {WEIGHT: as_expression(self.weight).cast(pl.Float64)}
+
+    def request_columns(self) -> dict[str, pl.Expr]:
+        """The declared columns beside the label that are computed of `request_scope`: base margin and group."""
+        found = {}
+        if self.base_margin is not None:
+            found[BASE_MARGIN] = as_expression(self.base_margin).cast(pl.Float64)
+        if self.group is not None:
+            found[GROUP] = as_expression(self.group)
+        return found
+
     def request_schema(self) -> pl.Schema:
         """Names and types of the columns a client sends."""
         schema = self.spine.schema()
@@ -58,3 +111,13 @@ class Label:
     def request_scope(self) -> pl.Schema:
         """What a request expression may read: the request's columns and the prediction time."""
         return pl.Schema({**self.request_schema(), PREDICTION_TIME: TIME})
+
+
+def as_expression(column: pl.Expr | str) -> pl.Expr:
+    """An expression, or the column of that name."""
+    return pl.col(column) if isinstance(column, str) else column
+
+
+def class_of(dtype: pl.DataType) -> pl.Expr:
+    """The class of a row whose label column has that type: an integer, else a string."""
+    return pl.col(LABEL) if dtype.is_integer() else pl.col(LABEL).cast(pl.String)

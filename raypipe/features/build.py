@@ -2,8 +2,8 @@
 
 `<storage>/features/<digest>/`: a partition's rows with a label in `rows-*.parquet`, the others in
 `unlabelled-*.parquet`, a file a chunk (columns `__row`, request columns, `prediction_time`, `label_known_time`,
-features, `label`). A partition is published once and whole; a killed build leaves what it had published, and running
-it again builds the rest.
+features, `label`, and of `weight`, `base_margin` and `group` what the label declares). A partition is published once
+and whole; a killed build leaves what it had published, and running it again builds the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ Written = Iterator[tuple[Build, list[dict[str, Any]], dict[str, float]]]  # what
 def survey_spine(project: Project, sources: Sources, as_of: datetime | None) -> Survey:
     """The spine's partitions and counts."""
     label = project.definitions.label
-    return survey(spine(label, sources[label.spine.name].scan(as_of=as_of), project.settings), project.settings)
+    rows = spine(label, sources[label.spine.name].scan(as_of=as_of), project.settings)
+    return survey(rows, project.settings, label.task)
 
 
 def folder_of(project: Project, partition: Partition, sources: Sources, as_of: datetime | None) -> Path:

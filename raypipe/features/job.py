@@ -125,7 +125,8 @@ def put_together(project: Project, rows: pl.DataFrame, computed: Mapping[str, pl
             with computing(f"view '{view.name}'"):
                 frame = frame.with_columns(view.columns())
     names, label = list(project.definitions.features()), project.definitions.label
-    return frame.select(ROW, *label.request, PREDICTION_TIME, LABEL_KNOWN_TIME, *names, LABEL)
+    beside = [*label.row_columns(), *label.request_columns()]
+    return frame.select(ROW, *label.request, PREDICTION_TIME, LABEL_KNOWN_TIME, *names, LABEL, *beside)
 
 
 def write_chunk(frame: pl.DataFrame, chunk: int, attempt: Path) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any
 import polars as pl
 
 from raypipe.data.parts import ROW_BITS
-from raypipe.data.split import EMBARGO, OUTSIDE, PARTS, embargo_us, part_of
+from raypipe.data.split import EMBARGO, OUTSIDE, PARTS, TRAIN, embargo_us, part_of
 from raypipe.definitions import Label
-from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME
+from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME, Task
 from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW
 from raypipe.errors import ConfigurationError, NotEnoughDataError
+from raypipe.features.label_counts import check_labels, class_counts, described, distribution, tallies
 from raypipe.features.partitions import Grid, Partition
 from raypipe.project.settings import Settings, Split
 
@@ -24,21 +25,29 @@ FILE_ROWS = 1 << ROW_BITS  # the numbers that `__row` has for each file
 
 def spine(label: Label, rows: pl.LazyFrame, settings: Settings) -> pl.LazyFrame:
     """Each row of the spine's prepared source with request columns, prediction time, label (null: unknown), the
-    label's known time, the start of its time partition, and its chunk: a file's worth of rows of one input file.
+    label's known time and what it declares beside (weight, base margin, group), the start of its time partition, and
+    its chunk: a file's worth of rows of one input file.
 
     A row that a correction replaced is not predicted for; the correction is.
     """
     if label.spine.corrections:
         rows = rows.filter(pl.col(REPLACED_AT).is_null())
-    return rows.select(
-        ROW,
-        *label.request,
-        label.prediction_time.alias(PREDICTION_TIME),
-        label.target.alias(LABEL),
-        pl.col(KNOWN_TIME).alias(LABEL_KNOWN_TIME),
-    ).with_columns(
-        Grid.of(settings).start(pl.col(PREDICTION_TIME)).alias(PARTITION),
-        chunk_of(pl.col(ROW), settings.features.chunk_rows).alias(CHUNK),
+    return (
+        rows.select(
+            ROW,
+            *label.request,
+            label.prediction_time.alias(PREDICTION_TIME),
+            label.outcome().alias(LABEL),
+            pl.col(KNOWN_TIME).alias(LABEL_KNOWN_TIME),
+            **label.row_columns(),
+        )
+        .with_columns(
+            **label.request_columns(),
+        )
+        .with_columns(
+            Grid.of(settings).start(pl.col(PREDICTION_TIME)).alias(PARTITION),
+            chunk_of(pl.col(ROW), settings.features.chunk_rows).alias(CHUNK),
+        )
     )
 
 
@@ -64,20 +73,21 @@ class Survey:
 
     partitions: list[Partition]
     chunks: dict[datetime, dict[int, int]]
-    counts: dict[str, dict[str, Any]]  # of each part of the split: rows (labelled), unlabelled, positives, horizon_us
+    counts: dict[str, dict[str, Any]]  # of each part of the split: rows (labelled), unlabelled, horizon_us, the task's
 
 
-def survey(frame: pl.LazyFrame, settings: Settings) -> Survey:
-    """Count the spine's rows in one streaming pass. A row without a prediction time is in no partition; it counts as
-    outside the split."""
+def survey(frame: pl.LazyFrame, settings: Settings, task: Task = "binary") -> Survey:
+    """Count the spine's rows in one streaming pass, classes and groups in a second one. A row without a prediction time
+    is in no partition; it counts as outside the split."""
     split = part_of(pl.col(PARTITION), settings.split)
+    tallied = tallies(task, frame.collect_schema().names())
     found = (
         frame.group_by(PARTITION, CHUNK)
         .agg(
             pl.len().alias("all"),
             pl.col(LABEL).is_not_null().sum().alias("rows"),
             pl.col(LABEL).is_null().sum().alias("unlabelled"),
-            pl.col(LABEL).sum().alias("positives"),
+            *(tally.rows.alias(name) for name, tally in tallied.items()),
             (pl.col(LABEL_KNOWN_TIME) - pl.col(PREDICTION_TIME))
             .filter(pl.col(LABEL).is_not_null())
             .max()
@@ -96,17 +106,25 @@ def survey(frame: pl.LazyFrame, settings: Settings) -> Survey:
         files = sorted({file_of(chunk) for chunk in group[CHUNK]})
         partitions.append(Partition(start, grid.end(start), str(part), int(group["all"].sum()), tuple(files)))
         chunks[start] = dict(group.select(CHUNK, "all").iter_rows())
-    counts = found.group_by("part").agg(pl.col("rows", "unlabelled", "positives").sum(), pl.col("horizon_us").max())
-    return Survey(partitions, chunks, counts.rows_by_key("part", named=True, unique=True))
+    counts = found.group_by("part").agg(
+        pl.col("rows", "unlabelled").sum(),
+        pl.col("horizon_us").max(),
+        *(tally.together(pl.col(name)) for name, tally in tallied.items()),
+    )
+    by_part = counts.rows_by_key("part", named=True, unique=True)
+    for name, more in distribution(frame.with_columns(split.alias("part")), task).items():
+        by_part[name] |= more
+    return Survey(partitions, chunks, by_part)
 
 
-def check_split(counts: dict[str, dict[str, Any]], settings: Settings) -> dict[str, Any]:
-    """Rows a part and what was left out; every part has both labels, and the embargo is long enough.
+def check_split(counts: dict[str, dict[str, Any]], settings: Settings, task: Task = "binary") -> dict[str, Any]:
+    """Rows and labels of each part and what was left out; labels differ, and the embargo is long enough.
 
-    Raises NotEnoughDataError or ConfigurationError.
+    Raises NotEnoughDataError, DataError or ConfigurationError.
     """
     for part in PARTS:
         _check_part(part, counts.get(part), settings.split)
+    check_labels({part: counts[part] for part in PARTS}, task)
     longest = max(counts[part]["horizon_us"] for part in PARTS)
     if longest > embargo_us(settings.split):
         hours = longest / 3.6e9
@@ -117,10 +135,8 @@ def check_split(counts: dict[str, dict[str, Any]], settings: Settings) -> dict[s
             expected=f"at least {hours:.1f} h: the longest time from a prediction to its known outcome",
         )
     return {
-        "parts": {
-            part: {"rows": counts[part]["rows"], "positive_share": counts[part]["positives"] / counts[part]["rows"]}
-            for part in PARTS
-        },
+        "parts": {part: {"rows": counts[part]["rows"], **described(counts[part], task)} for part in PARTS},
+        "class_counts": class_counts(counts[TRAIN], task),
         "left_out": {
             "embargo": _all_rows(counts.get(EMBARGO)),
             "outside the split": _all_rows(counts.get(OUTSIDE)),
@@ -141,10 +157,6 @@ def _check_part(part: str, count: dict[str, Any] | None, split: Split) -> None:
             where="project.yaml: split",
             got=f"validation_from {split.validation_from:%Y-%m-%d}, test_from {split.test_from:%Y-%m-%d}",
             hint="move the boundaries into the time that the data covers",
-        )
-    if count and count["positives"] in (0, rows):
-        raise NotEnoughDataError(
-            f"all {rows} labels of {part} are the same", where="project.yaml: split", got=bool(count["positives"])
         )
 
 

@@ -71,10 +71,11 @@ class Plan:
 def plan_training_set(project: Project, sources: Sources, as_of: datetime | None = None) -> Plan:
     """The training set's partitions and name. Reads the spine once; nothing is built.
 
-    Raises NotEnoughDataError or ConfigurationError when the split does not fit the data.
+    Raises NotEnoughDataError or ConfigurationError when the split does not fit the data, DataError when a label's
+    weight, base margin or group does not.
     """
     found = survey_spine(project, sources, as_of)
-    check_split(found.counts, project.settings)
+    check_split(found.counts, project.settings, project.definitions.label.task)
     partitions = [p for p in found.partitions if p.part in PARTS]
     named = {
         "raypipe": raypipe.__version__,
@@ -166,7 +167,8 @@ def _require(files: list[Path], folder: Path) -> None:
 
 def _finish(project: Project, attempt: Path, plan: Plan, sources: Sources, as_of: datetime | None) -> dict[str, Any]:
     """Check the row counts, learn the transforms, and say what the manifest shall say."""
-    counts, files = check_split(plan.survey.counts, project.settings), []
+    task = project.definitions.label.task
+    counts, files = check_split(plan.survey.counts, project.settings, task), []
     for partition in plan.partitions:
         output = find(folder_of(project, partition, sources, as_of))
         assert output is not None, f"partition {partition.name} was not built"
@@ -182,6 +184,6 @@ def _finish(project: Project, attempt: Path, plan: Plan, sources: Sources, as_of
     _require([project.storage / FOLDER / file["name"] for file in files], attempt.parent)
     features = project.definitions.features()
     train = pl.scan_parquet([project.storage / FOLDER / f["name"] for f in files if f["part"] == TRAIN], glob=False)
-    transforms = fit(features, train, project.settings.transforms)
+    transforms = fit(features, train, project.settings.transforms, task)
     (attempt / TRANSFORMS).write_bytes(orjson.dumps(transforms.to_json()))
     return {"files": files, **counts, "features": {name: str(dtype) for name, dtype in features.items()}}

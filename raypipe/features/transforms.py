@@ -4,7 +4,8 @@ What they know is learned on the training split only (`transforms_fit`), stored 
 bundle as JSON, and applied by `matrix` everywhere: in training, evaluation, batch scoring and serving. A number is
 clipped, then imputed. A category is imputed, then becomes a code: known ones are numbered in alphabetical order, rare
 ones share the next code, an unseen one has a code of its own, one past all others; a target-encoded category is
-replaced by its code's smoothed share of positive labels. What is missing and not imputed is NaN.
+replaced by its code's smoothed share of positive labels (regression: by its smoothed mean). What is missing and not
+imputed is NaN. Labels become numbers by `labels`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from raypipe.definitions.label import PREDICTION_TIME
+from raypipe.definitions.label import LABEL, PREDICTION_TIME
 
 Floats = NDArray[np.float32]
 
@@ -34,7 +35,8 @@ class Number:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Target encoding: a category's code to its smoothed share of positive labels, the last one for unseen ones.
+    """Target encoding: a category's code to its labels' smoothed mean (the share of positive ones), the last one for
+    unseen ones.
 
     starts: of the blocks of the training split, microseconds since 1970, ascending.
     blocks: for each of them the encoding of its training rows; None: no label was known at the block's start.
@@ -105,9 +107,10 @@ _KINDS: dict[str, type[Transform]] = {"number": Number, "category": Category}
 
 @dataclass(frozen=True)
 class Transforms:
-    """One transform a feature, in column order."""
+    """One transform a feature, in column order; of a multiclass label the training split's classes, ascending."""
 
     features: Mapping[str, Transform]
+    classes: tuple[str | int, ...] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -140,6 +143,15 @@ class Transforms:
             matrix[:, changed] = np.where(np.isnan(clipped), missing, clipped)
         return matrix
 
+    def labels(self, frame: pl.DataFrame) -> Floats:
+        """What the model learns of `frame`'s labels, shape (rows,): 0 or 1 of a binary one, the place of a multiclass
+        one in `classes`, the number of the others. Raises polars' InvalidOperationError for a class that is none."""
+        label = frame.get_column(LABEL)
+        if self.classes is not None:
+            label = label if label.dtype.is_integer() else label.cast(pl.String)
+            label = label.replace_strict(list(self.classes), range(len(self.classes)))
+        return label.cast(pl.Float32).to_numpy()
+
     @cached_property
     def _categories(self) -> list[tuple[int, Category]]:
         return [(at, t) for at, t in enumerate(self.features.values()) if isinstance(t, Category)]
@@ -166,12 +178,14 @@ class Transforms:
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data: only finite numbers, strings and null."""
         kinds = {cls: kind for kind, cls in _KINDS.items()}
-        return {"features": {name: {"kind": kinds[type(t)], **asdict(t)} for name, t in self.features.items()}}
+        features = {name: {"kind": kinds[type(t)], **asdict(t)} for name, t in self.features.items()}
+        return {"features": features, "classes": self.classes and list(self.classes)}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Transforms:
         """The inverse of `to_json`. Raises KeyError or TypeError for what is none of its documents."""
-        return cls({name: _from_json(**transform) for name, transform in document["features"].items()})
+        features = {name: _from_json(**transform) for name, transform in document["features"].items()}
+        return cls(features, document["classes"] and tuple(document["classes"]))
 
 
 def _from_json(kind: str, **state: Any) -> Transform:

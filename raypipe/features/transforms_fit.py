@@ -15,13 +15,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME
+from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME, Task, class_of
 from raypipe.definitions.views import is_category
+from raypipe.features.exact import BITS, Digits, round_once
 from raypipe.features.transforms import Category, Encoding, Number, Transforms
 from raypipe.project.settings import FeatureTransform, TargetEncode, TransformSettings
 
+_PLACES = 3  # digits of base 2**32 of a label's sum, from the largest label's first one
+_LAST_PLACE = -33  # 2**(32 * -33) is a double, the next one is not
 
-def fit(features: Mapping[str, pl.DataType], train: pl.LazyFrame, settings: TransformSettings) -> Transforms:
+
+def fit(
+    features: Mapping[str, pl.DataType], train: pl.LazyFrame, settings: TransformSettings, task: Task = "binary"
+) -> Transforms:
     """Learn from the training split: `train` has the features, `prediction_time`, `label_known_time` and `label`.
 
     Streams over `train`; what it holds is one feature's distinct values with their counts.
@@ -33,7 +39,12 @@ def fit(features: Mapping[str, pl.DataType], train: pl.LazyFrame, settings: Tran
             fitted[name] = _fit_category(pl.col(name).cast(pl.String), train, chosen, settings.rare_below)
         else:
             fitted[name] = _fit_number(pl.col(name).cast(pl.Float32), train, chosen)
-    return Transforms(fitted)
+    return Transforms(fitted, _classes(train) if task == "multiclass" else None)
+
+
+def _classes(train: pl.LazyFrame) -> tuple[str | int, ...]:
+    counted = _counts(train, class_of(train.collect_schema()[LABEL]))
+    return tuple(counted["value"].drop_nulls().to_list())
 
 
 def _counts(train: pl.LazyFrame, value: pl.Expr) -> pl.DataFrame:
@@ -133,14 +144,23 @@ def _encode(value: pl.Expr, codes: Mapping[str, int], train: pl.LazyFrame, chose
     nothing to be encoded from and is missing (NaN): a number in its place would be a leak, if it is the whole split's
     prior, or a belief that nobody held, and a tree learns by itself what to do with missing values.
     """
-    starts = _block_starts(train, chosen.blocks)
+    starts, places = _block_starts(train, chosen.blocks), _label_places(train)
     unseen = len(set(codes.values()))
-    rows, positive = np.zeros((2, len(starts) + 1, unseen + 2), np.int64)  # the last column is of null, for the prior
-    counted = _label_counts(value, codes, train, starts).fill_null(unseen + 1)
+    counted = _label_counts(value, codes, train, starts, places).fill_null(unseen + 1)
     at = counted["known_at"].to_numpy(), counted["code"].to_numpy()
-    rows[at], positive[at] = counted["rows"].to_numpy(), counted["positive"].to_numpy()
-    known = zip(positive.cumsum(axis=0), rows.cumsum(axis=0), strict=True)
-    tables = [_smoothed_shares(p, n, chosen.smoothing)[: unseen + 1] for p, n in known]
+
+    def known(column: str) -> NDArray[np.int64]:
+        """Sums by block, of what is known when it begins, and code; the last code is of null, for the prior."""
+        found = np.zeros((len(starts) + 1, unseen + 2), np.int64)
+        found[at] = counted[column].to_numpy()
+        return found.cumsum(axis=0)
+
+    rows, sums = known("rows"), {place: known(str(place)) for place in places}
+    tables = [
+        _smoothed_means({place: digit[block] for place, digit in sums.items()}, rows[block], chosen.smoothing)
+        for block in range(len(starts) + 1)
+    ]
+    tables = [table[: unseen + 1] for table in tables]
     return Encoding(starts, tables[:-1], tables[-1])
 
 
@@ -153,30 +173,53 @@ def _block_starts(train: pl.LazyFrame, blocks: int) -> list[int]:
     return sorted({int(times[np.searchsorted(ends, first, side="right")]) for first in firsts})
 
 
-def _label_counts(value: pl.Expr, codes: Mapping[str, int], train: pl.LazyFrame, starts: Sequence[int]) -> pl.DataFrame:
-    """Columns `rows` and `positive` by `code` (null: no category) and `known_at`, the first block that may learn from
-    them (`len(starts)`: no block, the whole split only)."""
+def _label_places(train: pl.LazyFrame) -> list[int]:
+    """The places of the digits that labels are added by (see raypipe.features.exact): that of 0 and 1 for a binary one,
+    the first ones for a number, which bound its error by 2**-64 of the largest."""
+    if train.collect_schema()[LABEL] == pl.Boolean:
+        return [0]
+    top = train.select(pl.col(LABEL).abs().max()).collect(engine="streaming").item() or 1.0
+    first = (math.frexp(top)[1] - 1) // BITS
+    return list(range(first, max(first - _PLACES, _LAST_PLACE - 1), -1))
+
+
+def _digits(places: Sequence[int]) -> dict[str, pl.Expr]:
+    """A label's digits by place, as integers: their sums do not depend on the order of the rows."""
+    rest, found = pl.col(LABEL).cast(pl.Float64), {}
+    for place in places:
+        scale = 2.0 ** (BITS * place)
+        found[str(place)] = digit = (rest / scale).cast(pl.Int64)
+        rest = rest - digit.cast(pl.Float64) * scale
+    return found
+
+
+def _label_counts(
+    value: pl.Expr, codes: Mapping[str, int], train: pl.LazyFrame, starts: Sequence[int], places: Sequence[int]
+) -> pl.DataFrame:
+    """Columns `rows` and, by place, the sum of the labels' digits, by `code` (null: no category) and `known_at`, the
+    first block that may learn from them (`len(starts)`: no block, the whole split only)."""
     coded = pl.LazyFrame(list(codes.items()), {"value": pl.String, "code": pl.Int64}, orient="row")
     time, known = (pl.col(name).dt.epoch("us") for name in (PREDICTION_TIME, LABEL_KNOWN_TIME))
     too_late = [((time >= start) | (known > start)).fill_null(value=True) for start in starts]
     labelled = train.select(
         value.alias("value"),
-        pl.col(LABEL).cast(pl.Int64),
         pl.sum_horizontal(pl.lit(0), *too_late).alias("known_at"),
+        **_digits(places),
     )
     counted = labelled.join(coded, on="value", how="left").group_by("code", "known_at")
-    return counted.agg(pl.len().alias("rows"), pl.col(LABEL).sum().alias("positive")).collect(engine="streaming")
+    return counted.agg(pl.len().alias("rows"), pl.col(*map(str, places)).sum()).collect(engine="streaming")
 
 
-def _smoothed_shares(positive: NDArray[np.int64], rows: NDArray[np.int64], smoothing: float) -> list[float | None]:
-    """The m-estimate of each code's share of positive labels: (positive + smoothing * prior) / (rows + smoothing).
+def _smoothed_means(digits: Digits, rows: NDArray[np.int64], smoothing: float) -> list[float | None]:
+    """The m-estimate of each code's mean label: (sum + smoothing * prior) / (rows + smoothing).
 
-    The prior is the share of all the rows, and the value of a code without rows; None where there are no rows at all.
+    The prior is the mean of all the rows, and the value of a code without rows; None where there are no rows at all.
     Micci-Barreca: A Preprocessing Scheme for High-Cardinality Categorical Attributes, SIGKDD Explorations 3, 2001.
     """
     if not rows.sum():
         return [None] * len(rows)
-    prior = positive.sum() / rows.sum()
+    total = round_once(digits, len(rows))
+    prior = total.sum() / rows.sum()
     found = np.full(len(rows), prior)
-    np.divide(positive + smoothing * prior, rows + smoothing, out=found, where=rows > 0)
+    np.divide(total + smoothing * prior, rows + smoothing, out=found, where=rows > 0)
     return list(found.tolist())

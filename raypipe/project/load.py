@@ -211,6 +211,13 @@ def _check_transforms(settings: Settings, definitions: Definitions) -> None:
                 f"features.py declares no feature '{name}'", where=where, hint=nearest(name, list(features))
             )
         _check_transform(transform, category=is_category(features[name]), where=where)
+        if transform.target_encode and definitions.label.task in ("multiclass", "ranking"):
+            raise ConfigurationError(
+                "a category is target-encoded by the mean of a label, which this task has none of",
+                where=f"{where}.target_encode",
+                got=f"task='{definitions.label.task}'",
+                hint="drop target_encode: the category then goes into the matrix by its code",
+            )
 
 
 def _check_transform(transform: FeatureTransform, *, category: bool, where: str) -> None:

@@ -137,13 +137,14 @@ class Features(Section):
 
 
 class TargetEncode(Section):
-    """A category becomes the smoothed share of positive labels among the rows that have it, as far as was known."""
+    """A category becomes the smoothed share of positive labels (regression: their mean) among the rows that have it, as
+    far as was known. Not with multiclass and ranking."""
 
     blocks: int = Field(5, ge=2, le=50)
     """Blocks of equal row counts, by prediction time, that the training split is cut into. A row is encoded by labels
     known when its block began; rows of the first block have none and are missing. More blocks: more is known."""
     smoothing: float = Field(20, ge=0, allow_inf_nan=False)
-    """So many rows of the overall share are added to each category: one of few rows stays near that share."""
+    """So many rows of the overall share (mean) are added to each category: one of few rows stays near that share."""
 
 
 def _stand_in(value: Any) -> Any:
