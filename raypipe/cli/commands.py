@@ -34,11 +34,13 @@ def init(folder: Path) -> Result:
 
 def check(folder: Path) -> Result:
     from raypipe.evaluation.gate import parse
+    from raypipe.training.objective import check_training
 
     project = load_project(folder)
     for rule in project.settings.evaluation.gate:
         parse(rule)
     definitions = project.definitions
+    check_training(project.settings.training, definitions.label.task, definitions.features())
     features = definitions.features()
     document = {
         "model": project.settings.name,
@@ -83,11 +85,15 @@ def features(
 def train(folder: Path, plan: str | None, as_of: str | None) -> Result:
     with _pipeline(folder, plan, as_of) as pipeline:
         made = pipeline.train(pipeline.features(pipeline.contracts()))
-        kept = {name: made.manifest[name] for name in ("best_round", "rows", "workers", "training_set", "params")}
+        kept = {
+            name: made.manifest[name]
+            for name in ("best_round", "rows", "workers", "threads", "matrix", "cost", "training_set", "params")
+        }
         document = {
             "run": made.digest,
             "reused": made.reused,
-            "validation_log_loss": min(made.manifest["history"]),
+            "metric": made.manifest["metric"],
+            "validation": made.manifest["history"][made.manifest["best_round"]],
             **kept,
         }
         return document | _seconds(pipeline), f"run {made.digest}\n{made.model_path}"

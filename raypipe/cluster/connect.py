@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from raypipe.cluster import settings
+from raypipe.cluster.machine import usable_cpus
 from raypipe.errors import ClusterError, RaypipeError
 
 JOIN_TIMEOUT_S = 10.0
+BUSY_TIMEOUT_S = 60.0
 
 
 @contextmanager
@@ -78,7 +82,7 @@ def _require_answer(address: str) -> None:
 def _start() -> str:
     import ray
 
-    count = max(os.cpu_count() or 1, 2)  # two logical CPUs even on one core: training has two workers by default
+    count = local_cpus()
     try:
         ray.init(
             address="local",
@@ -118,21 +122,37 @@ def ray_errors(what: str) -> Iterator[None]:
         raise ClusterError(f"{what} failed", got=str(error).strip().splitlines()[-1]) from error
 
 
-def cpus() -> float:
-    """CPUs of the cluster in use."""
+def local_cpus() -> int:
+    """CPUs of a local cluster: this machine's, and two even on one core, so that two workers can be tried."""
+    return max(usable_cpus(), 2)
+
+
+def node_cpus() -> list[int]:
+    """CPUs of each machine of the cluster in use, or of the local one that would be started."""
     import ray
 
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources.get("CPU", 0.0)
+    if not ray.is_initialized():
+        return [local_cpus()]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
 
 
-def require_cpus(needed: float, *, what: str) -> None:
-    """Raise ClusterError if the cluster in use has fewer CPUs than `needed`: Ray would wait for ever."""
-    available = cpus()
-    if needed > available:
-        raise ClusterError(
-            f"{what} needs more CPUs than the cluster has",
-            got=f"{available:g} CPUs",
-            expected=f"{needed:g} CPUs",
-            hint="lower training.workers or training.cpus_per_worker in project.yaml, or join a larger cluster",
-        )
+def joins_a_cluster() -> bool:
+    """Whether `ray_cluster` would join a cluster that runs already."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def require_free_cpus(needed: float, *, what: str) -> None:
+    """Wait until so many CPUs of the cluster in use are free. Raises ClusterError if others keep them busy."""
+    import ray
+
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while (free := ray.available_resources().get("CPU", 0.0)) < needed:  # type: ignore[no-untyped-call]
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"{what} needs CPUs that others keep busy",
+                got=f"{free:g} of {sum(node_cpus())} CPUs are free after {BUSY_TIMEOUT_S:g} s",
+                expected=f"{needed:g} CPUs",
+                hint="wait for what else runs there (`ray status` names it), or lower training.workers",
+            )
+        time.sleep(0.2)

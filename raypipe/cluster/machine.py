@@ -25,7 +25,9 @@ def free_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int:
     free = int(lines["MemAvailable"].split()[0]) * 1024
     limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
     if limit and limit.isdecimal() and used:
-        cached = next((x for x in (_read(cgroup / "memory.stat") or "").splitlines() if x.startswith("inactive_file")), "")
+        cached = next(
+            (x for x in (_read(cgroup / "memory.stat") or "").splitlines() if x.startswith("inactive_file")), ""
+        )
         free = min(free, int(limit) - int(used) + int(cached.split()[1] if cached else 0))
     return free
 

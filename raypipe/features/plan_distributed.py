@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from raypipe.cluster.connect import cpus, prepare_ray_data, ray_errors
+from raypipe.cluster.connect import node_cpus, prepare_ray_data, ray_errors
 from raypipe.definitions import LatestView
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import ROW
@@ -40,7 +40,7 @@ def run(project: Project, job: Job, say: Say) -> Iterator[tuple[Build, list[dict
     on a Ray cluster."""
     prepare_ray_data()
     with ray_errors("building features"), Scratch.make(project.storage) as scratch:
-        exchange = Exchange.of(project, job, scratch.folder, int(cpus()))
+        exchange = Exchange.of(project, job, scratch.folder, sum(node_cpus()))
         computed, seconds = _compute(job, exchange, project, say)
         yield from _assembled(job, computed, seconds, exchange)
 

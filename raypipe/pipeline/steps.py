@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from raypipe.cluster.connect import joins_a_cluster
 from raypipe.data.digest import short
 from raypipe.data.publish import Output, find
 from raypipe.data.sources import PreparedSource, prepare_source
@@ -24,7 +25,8 @@ from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
 from raypipe.registry.package import package
 from raypipe.registry.tracking import Registry, Version
-from raypipe.training.train import Run, find_run, train
+from raypipe.training.objective import check_training
+from raypipe.training.train import Run, find_run, layout_of, require_possible, train
 
 Sources = dict[str, PreparedSource]
 Span = tuple[datetime | None, datetime | None]
@@ -44,6 +46,8 @@ class Pipeline:
         """Check every source. Raises DataError or DataContractError."""
         for rule in self.project.settings.evaluation.gate:
             parse(rule)  # before time is spent on data
+        definitions = self.project.definitions
+        check_training(self.project.settings.training, definitions.label.task, definitions.features())
         with self.progress.step("contracts") as step:
             sources = {s.name: prepare_source(self.project, s.name) for s in self.project.definitions.sources}
             rows = sum(source.rows for source in sources.values())
@@ -123,16 +127,22 @@ class Pipeline:
 
     def train(self, training_set: TrainingSet) -> Run:
         """The run of the project's training settings on the training set."""
-        found = find_run(self.project, training_set)
+        if joins_a_cluster():
+            self.cluster.connect()  # how many workers it holds is part of the run's identity
+        layout = layout_of(self.project, training_set)
+        found = find_run(self.project, training_set, layout.workers)
         if found is None:
-            self.cluster.connect()
+            require_possible(self.project, training_set, layout)
+            if layout.distributed:
+                self.cluster.connect()
         with self.progress.step("training") as step:
-            run = found or train(self.project, training_set)
+            run = found or train(self.project, training_set, layout, lambda pace: step.at(pace.words()))
             m = run.manifest
             resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and found is None else ""
             step.say(
                 f"run {short(run.digest)}: {m['best_round'] + 1} rounds kept of {len(m['history'])}, "
-                f"{m['workers']} workers, {m['rows']:,} rows, validation log loss {min(m['history']):.4f}{resumed}",
+                f"{layout.words()}, {m['rows']:,} rows {m['matrix']}, "
+                f"validation {m['metric']} {m['history'][m['best_round']]:.4f}{resumed}",
                 reused=run.reused,
             )
         return run

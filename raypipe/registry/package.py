@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -48,22 +46,7 @@ def lineage(project: Project, training_set: TrainingSet, run: Run) -> dict[str, 
         "definitions": {"digest": project.definitions.digest(), "document": identity["definitions"]},
         "as_of": identity["as_of"],
         "configuration": project.settings.model_dump(mode="json"),
-        "code": code_identity(project.folder),
+        "code": run.manifest["code"],
         "libraries": {"raypipe": raypipe.__version__, "python": platform.python_version()}
         | {n: version(n) for n in LIBRARIES},
     }
-
-
-def code_identity(folder: Path) -> dict[str, Any]:
-    """The git commit of the project's folder and whether it has changes; `commit` is None outside of git."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--", ".") if commit else None
-    return {"commit": commit, "dirty": bool(changes) if commit else None}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603, S607
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

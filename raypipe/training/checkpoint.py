@@ -42,9 +42,9 @@ def pack(state: State) -> bytes:
 
 
 def unpack(content: bytes) -> State:
-    """The inverse of `pack`. Raises XGBoostError for bytes that are no booster, KeyError or ValueError for another's."""
+    """The inverse of `pack`. Raises XGBoostError for bytes that are no booster, else KeyError or ValueError."""
     booster = xgb.Booster(model_file=bytearray(content))
-    told = orjson.loads(booster.attributes()[_STATE])
+    told = orjson.loads(str(booster.attributes()[_STATE]))
     booster.set_attr(**{_STATE: None})
     return State(booster, told["history"], [(done, value) for done, value in told["curve"]])
 

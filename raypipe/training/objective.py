@@ -6,15 +6,18 @@ over groups for ranking. XGBoost's `auc` and `aucpr` are not: it averages each w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import xgboost as xgb
+import polars as pl
 
+from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, nearest
 from raypipe.project.training_settings import Training
+
+if TYPE_CHECKING:  # `raypipe check` has no time for it
+    import xgboost as xgb
 
 # The objectives of each task, the default first, with the metric that each is stopped by.
 # https://xgboost.readthedocs.io/en/release_3.2.0/parameter.html#learning-task-parameters
@@ -54,7 +57,7 @@ METRICS: dict[str, tuple[str, ...]] = {
 APPROXIMATE = ("auc", "aucpr")
 TWEEDIE_POWER = 1.5  # XGBoost's default of tweedie_variance_power, which its metric needs in its name
 
-Gradient = Callable[[Any, xgb.DMatrix], tuple[Any, Any]]
+Gradient = Callable[[Any, Any], tuple[Any, Any]]
 Loss = Callable[[Any, Any, Any], tuple[float, float]]
 
 
@@ -75,6 +78,9 @@ class Metric:
         if self.loss is None:
             told = booster.eval_set([(matrix, "rows")], round_)
             return float(told.rpartition(":")[2])
+        import numpy as np
+        import xgboost as xgb
+
         weight = matrix.get_weight()
         weights = weight if weight.size else np.ones(matrix.num_row(), np.float32)
         parts = np.array(self.loss(booster.predict(matrix), matrix.get_label(), weights), np.float64)
@@ -140,6 +146,25 @@ def _is_cut(name: str, cut: str) -> bool:
         return False
 
 
+def check_training(settings: Training, task: str, features: Mapping[str, pl.DataType]) -> None:
+    """Raise ConfigurationError for an objective, metric, class weight or constraint that does not suit the label and
+    the features."""
+    objective_of(task, settings)
+    if not is_import_path(settings.metric or "", OBJECTIVES):
+        metric_of(task, settings)
+    if settings.class_weight and task not in ("binary", "multiclass"):
+        raise ConfigurationError(f"a {task} label has no classes", where="project.yaml: training.class_weight")
+    constrained = dict.fromkeys(settings.monotone, "monotone")
+    constrained |= {name: "interactions" for group in settings.interactions for name in group}
+    for name, key in constrained.items():
+        where = f"project.yaml: training.{key}"
+        if name not in features:
+            hint = nearest(name, list(features))
+            raise ConfigurationError(f"features.py declares no feature '{name}'", where=where, hint=hint)
+        if name in settings.monotone and is_category(features[name]):
+            raise ConfigurationError(f"feature '{name}' is a category and has no order", where=where)
+
+
 def is_import_path(text: str, known: dict[str, dict[str, str]]) -> bool:
     """Whether `text` names code of the project ("losses:focal"), not an objective of XGBoost ("reg:gamma")."""
     of_xgboost = {name.partition(":")[0] for names in known.values() for name in names}
@@ -174,9 +199,14 @@ def parameters(task: str, settings: Training, classes: int, metric: Metric) -> d
 
 def check_parameters(params: dict[str, Any]) -> None:
     """Raise ConfigurationError if XGBoost does not take a value, before any worker starts."""
+    import xgboost as xgb
+
+    feature = xgb.DMatrix([[0.0], [1.0]], label=[1.0, 1.0])
     try:
-        xgb.Booster({k: v for k, v in params.items() if not k.endswith("_constraints")}).save_config()
+        xgb.Booster({k: v for k, v in params.items() if not k.endswith("_constraints")}, [feature]).save_config()
     except (xgb.core.XGBoostError, TypeError, ValueError) as error:
         lines = [line for line in str(error).splitlines() if line.strip() and "Stack trace" not in line]
         said = next((line for line in lines if "expect" in line or "Invalid" in line), lines[0] if lines else error)
-        raise ConfigurationError("XGBoost refuses a parameter", where="project.yaml: training.params", got=said) from None
+        raise ConfigurationError(
+            "XGBoost refuses a parameter", where="project.yaml: training.params", got=said
+        ) from None

@@ -1,30 +1,46 @@
-"""Train a model on a training set with Ray Train.
+"""Train a model on a training set.
 
-`<storage>/runs/<digest>/`: `model.ubj` (cut to the best round) and the run's figures in the manifest. Ray Train keeps
-its checkpoints in `<storage>/checkpoints/<digest>/`; a run that was killed continues from there, and since the name is
-the digest of everything that goes in, no run is ever continued with another configuration.
+`<storage>/runs/<digest>/`: `model.ubj` (cut to the best round) and the run's figures in the manifest. Checkpoints lie
+in `<storage>/checkpoints/<digest>/` until then; a run that was killed continues from there, and since the name is the
+digest of everything that decides the trees, no run is ever continued with another configuration.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import xgboost as xgb
 
 import raypipe
-from raypipe.cluster.connect import require_cpus
+from raypipe.cluster.connect import joins_a_cluster, node_cpus
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, find, publish
 from raypipe.data.split import TRAIN, VALIDATION
-from raypipe.errors import NotEnoughDataError, TrainingError
+from raypipe.errors import ConfigurationError, NotEnoughDataError, TrainingError
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
-from raypipe.project.settings import Training
-from raypipe.training.loop import MODEL, Plan, train_on_rank
-from raypipe.training.matrix import assign_files
+from raypipe.project.code_identity import code_identity
+from raypipe.project.user_code import UserFunction, load_function
+from raypipe.training.boosting import Recipe
+from raypipe.training.checkpoint import storage_errors
+from raypipe.training.layout import Layout, choose_layout
+from raypipe.training.objective import (
+    OBJECTIVES,
+    check_parameters,
+    class_weights,
+    is_import_path,
+    metric_of,
+    parameters,
+)
+from raypipe.training.worker import Files, Job, Pace, Place, train_share
+
+MODEL = "model.ubj"
 
 
 @dataclass(frozen=True)
@@ -47,126 +63,188 @@ class Run:
         return self.output.path(MODEL)
 
 
-def run_folder(project: Project, training_set: TrainingSet) -> Path:
-    """Where the run of this project's settings on this training set lies; its name is the identity."""
+@dataclass(frozen=True)
+class OwnCode:
+    """The project's own objective and metric, where the settings name some."""
+
+    objective: UserFunction | None
+    metric: UserFunction | None
+
+    @classmethod
+    def of(cls, project: Project) -> OwnCode:
+        """Raises ConfigurationError if one cannot be imported."""
+        settings = project.settings.training
+        named = {"objective": settings.objective, "metric": settings.metric}
+        return cls(
+            **{
+                key: load_function(project.folder, path, where=f"project.yaml: training.{key}")
+                if path and is_import_path(path, OBJECTIVES)
+                else None
+                for key, path in named.items()
+            }
+        )
+
+    def digests(self) -> dict[str, str | None]:
+        return {key: code.digest if code else None for key, code in vars(self).items()}
+
+    def modules(self) -> list[ModuleType]:
+        return [code.module for code in (self.objective, self.metric) if code]
+
+
+def layout_of(project: Project, training_set: TrainingSet) -> Layout:
+    """How the run would be laid out. With a cluster to join, call it once connected.
+
+    Raises ClusterError for an impossible request.
+    """
+    cells = training_set.rows(TRAIN) * len(training_set.manifest["features"])
+    return choose_layout(project.settings.training, cells, node_cpus(), joined=joins_a_cluster())
+
+
+def run_folder(project: Project, training_set: TrainingSet, workers: int) -> Path:
+    """Where the run of this project's settings on this training set lies; its name is the identity.
+
+    The number of workers is part of it: they add up their histograms, so another number may round otherwise.
+    """
     named = {
         "raypipe": raypipe.__version__,
         "xgboost": xgb.__version__,
         "training_set": training_set.digest,
-        "training": project.settings.training.model_dump(mode="json"),
+        "training": project.settings.training.identity(),
+        "own_code": OwnCode.of(project).digests(),
+        "workers": workers,
     }
     return project.storage / "runs" / digest_of(named)
 
 
-def find_run(project: Project, training_set: TrainingSet) -> Run | None:
-    """The finished run, if there is one. Needs no cluster."""
-    folder = run_folder(project, training_set)
+def require_possible(project: Project, training_set: TrainingSet, layout: Layout) -> None:
+    """Refuse what would fail, before Ray is started.
+
+    Raises ConfigurationError for a parameter that XGBoost does not take, code that cannot be imported, or changes in
+    the project's folder where the policy refuses them; NotEnoughDataError when a worker would have no row.
+    """
+    _require_clean(code_identity(project.folder), project.settings.training.dirty_tree)
+    _require_rows(training_set, layout.workers)
+    check_parameters(job_of(project, training_set, layout.threads, Path()).recipe.params)
+
+
+def find_run(project: Project, training_set: TrainingSet, workers: int) -> Run | None:
+    """The finished run, if there is one."""
+    folder = run_folder(project, training_set, workers)
     output = find(folder)
     return Run(folder.name, output) if output else None
 
 
-def train(project: Project, training_set: TrainingSet) -> Run:
-    """Train, or return the finished run. Needs a connection to a Ray cluster.
+def train(
+    project: Project, training_set: TrainingSet, layout: Layout, said: Callable[[Pace], None] = lambda pace: None
+) -> Run:
+    """Train, or return the finished run. A distributed layout needs a connection to a Ray cluster.
 
-    Raises ClusterError for an impossible request, NotEnoughDataError when a worker would have no file, and
-    TrainingError when Ray Train gives up.
+    Raises what `require_possible` does, ClusterError when CPUs stay busy, StorageError for a storage root that fails,
+    and TrainingError when the workers give up.
     """
-    folder = run_folder(project, training_set)
-    output = publish(folder, lambda attempt: _train(project, training_set, folder.name, attempt))
+    require_possible(project, training_set, layout)
+    folder = run_folder(project, training_set, layout.workers)
+    output = publish(folder, lambda attempt: _train(project, training_set, layout, attempt, said))
     return Run(folder.name, output)
 
 
-def parameters(settings: Training) -> dict[str, Any]:
-    """XGBoost's parameters, as every worker gets them."""
-    return {
-        **settings.params,
-        "objective": "binary:logistic",
-        "eval_metric": "logloss",
-        "tree_method": "hist",
-        "seed": settings.seed,
-    }
-
-
-def _plan(project: Project, training_set: TrainingSet) -> Plan:
-    settings = project.settings.training
-    shares: dict[str, list[list[str]]] = {}
-    for part in (TRAIN, VALIDATION):
-        files = [f for f in training_set.manifest["files"] if f["part"] == part]
-        paths = [str(path) for path in training_set.files(part)]
-        if len(files) < settings.workers:
-            raise NotEnoughDataError(
-                f"{part} has {len(files)} files for {settings.workers} workers",
-                where="project.yaml: training.workers",
-                hint="train with fewer workers, or set a smaller features.chunk_rows",
-            )
-        shares[part] = [
-            [paths[i] for i in share] for share in assign_files([f["rows"] for f in files], settings.workers)
-        ]
-    return Plan(
-        train_files=shares[TRAIN],
-        validation_files=shares[VALIDATION],
-        transforms=training_set.transforms(),
-        params=parameters(settings),
-        rounds=settings.rounds,
-        early_stopping_rounds=settings.early_stopping_rounds,
+def job_of(project: Project, training_set: TrainingSet, threads: int, checkpoints: Path) -> Job:
+    """What the workers are told. Raises ConfigurationError."""
+    settings, task, own = project.settings.training, project.definitions.label.task, OwnCode.of(project)
+    transforms, counts = training_set.transforms(), training_set.manifest["class_counts"]
+    metric = metric_of(task, settings, own.metric.function if own.metric else None)
+    params = parameters(task, settings, len(transforms.classes or ()), metric) | {"nthread": threads}
+    return Job(
+        train=_files(training_set, TRAIN),
+        validation=_files(training_set, VALIDATION),
+        transforms=transforms,
+        recipe=Recipe(
+            params,
+            settings.rounds,
+            settings.early_stopping_rounds,
+            metric,
+            own.objective.function if own.objective else None,
+        ),
+        ranking=task == "ranking",
+        class_weights=class_weights(list(counts.values())) if settings.class_weight else None,
+        external_memory=settings.external_memory,
+        checkpoints=str(checkpoints),
         checkpoint_every=settings.checkpoint_every,
-        threads=max(int(settings.cpus_per_worker), 1),
+        checkpoint_seconds=settings.checkpoint_seconds,
     )
 
 
-def _train(project: Project, training_set: TrainingSet, digest: str, attempt: Path) -> dict[str, Any]:
-    settings = project.settings.training
-    require_cpus(settings.workers * settings.cpus_per_worker, what=f"training with {settings.workers} workers")
-    checkpoints = project.storage / "checkpoints"
-    figures = _fit(_plan(project, training_set), settings, checkpoints, digest)
+def _files(training_set: TrainingSet, part: str) -> Files:
+    rows = [file["rows"] for file in training_set.manifest["files"] if file["part"] == part]
+    return [(str(path), count) for path, count in zip(training_set.files(part), rows, strict=True)]
+
+
+def _train(
+    project: Project, training_set: TrainingSet, layout: Layout, attempt: Path, said: Callable[[Pace], None]
+) -> dict[str, Any]:
+    settings, began = project.settings.training, datetime.now(UTC)
+    code = code_identity(project.folder)
+    checkpoints = project.storage / "checkpoints" / attempt.parent.name
+    job = job_of(project, training_set, layout.threads, checkpoints)
+    figures = _figures(project, job, layout, said)
     expected = {"rows": training_set.rows(TRAIN), "validation_rows": training_set.rows(VALIDATION)}
     seen = {name: figures[name] for name in expected}
     if seen != expected:
         raise TrainingError("the workers did not see every row once", got=seen, expected=expected)
-    (attempt / MODEL).write_bytes(figures.pop("model"))
-    shutil.rmtree(checkpoints / digest, ignore_errors=True)
+    with storage_errors(attempt):
+        (attempt / MODEL).write_bytes(figures.pop("model"))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    wall_s = (datetime.now(UTC) - began).total_seconds()
     return figures | {
+        "task": project.definitions.label.task,
         "training_set": training_set.digest,
-        "params": parameters(settings),
-        "workers": settings.workers,
+        "settings": settings.model_dump(mode="json"),
+        "own_code": OwnCode.of(project).digests(),
+        "params": job.recipe.params,
+        "metric": job.recipe.metric.name,
+        **asdict(layout),
+        "started_at": began.isoformat(),
+        "wall_s": wall_s,
+        "cost": _cost(settings.price_per_core_hour, wall_s, layout),
+        "code": code,
         "raypipe": raypipe.__version__,
         "xgboost": xgb.__version__,
     }
 
 
-def _fit(plan: Plan, settings: Training, checkpoints: Path, digest: str) -> dict[str, Any]:
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.v2.api.exceptions import TrainingFailedError
-    from ray.train.xgboost import XGBoostTrainer
+def _figures(project: Project, job: Job, layout: Layout, said: Callable[[Pace], None]) -> dict[str, Any]:
+    """What rank 0 returns, by the layout."""
+    if not layout.distributed:
+        return train_share(job, Place(threads=layout.threads), said)
+    from raypipe.training.distributed import train_on_workers
 
-    trainer = XGBoostTrainer(
-        train_on_rank,  # type: ignore[arg-type]  # what it returns is Result.return_value
-        train_loop_config={"plan": plan},
-        scaling_config=ScalingConfig(
-            num_workers=settings.workers, resources_per_worker={"CPU": settings.cpus_per_worker}
-        ),
-        run_config=RunConfig(
-            name=digest,
-            storage_path=str(checkpoints),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=3),
-        ),
-    )
-    try:
-        result = trainer.fit()
-    except TrainingFailedError as error:
-        raise TrainingError(
-            "training failed",
-            got=_first_cause(error),
-            hint=f"checkpoints are kept under {checkpoints.name}/; run again to continue",
-        ) from None
-    figures: dict[str, Any] = dict(result.return_value)  # type: ignore[attr-defined]
-    return figures
+    failures, modules = project.settings.training.max_failures, OwnCode.of(project).modules()
+    return train_on_workers(job, layout, said, max_failures=failures, modules=modules)
 
 
-def _first_cause(error: Exception) -> str:
-    """The last line of the first worker's traceback: what went wrong, without the way there."""
-    failures = getattr(error, "worker_failures", None)
-    cause = next(iter(failures.values())) if failures else error
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return lines[-1] if lines else type(cause).__name__
+def _cost(price: float | None, wall_s: float, layout: Layout) -> float | None:
+    """Of the cores that the run held while it ran."""
+    return None if price is None else price * wall_s / 3600 * layout.workers * layout.threads
+
+
+def _require_clean(code: dict[str, Any], policy: str) -> None:
+    if policy == "refuse" and code["dirty"] is not False:
+        raise ConfigurationError(
+            "the project's folder has changes that no commit holds" if code["commit"] else "the project is not in git",
+            where="project.yaml: training.dirty_tree",
+            got=", ".join(code["changes"][:5]) or None,
+            hint="commit them, or set dirty_tree: mark",
+        )
+
+
+def _require_rows(training_set: TrainingSet, workers: int) -> None:
+    """Raise NotEnoughDataError if a worker would have no row of a part."""
+    for part in (TRAIN, VALIDATION):
+        told = training_set.manifest["parts"][part]
+        kind = "groups" if "groups" in told else "rows"
+        if told[kind] < workers:
+            raise NotEnoughDataError(
+                f"{part} has {told[kind]} {kind} for {workers} workers",
+                where="project.yaml: training.workers",
+                hint="train with fewer workers, or workers: auto",
+            )
