@@ -1,7 +1,7 @@
 """Evaluate a model on the whole of the test part, in one process, a file at a time.
 
 `<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html` and `scores.parquet` (`__row`, prediction time,
-label, score, slice columns).
+label, weight, base margin and group where the label declares them, score, slice columns).
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, publish
 from raypipe.data.split import TEST, TRAIN
-from raypipe.definitions.label import LABEL, PREDICTION_TIME
+from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.evaluation import baselines
 from raypipe.evaluation.gate import Verdict, judge, parse
-from raypipe.evaluation.metrics import by_slice, calibration, curve, measure
+from raypipe.evaluation.metrics import Scored, by_slice, calibration, curve, measure
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
+from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
 from raypipe.project import Project
@@ -70,57 +71,71 @@ def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict
 
 def verdict_of(project: Project, result: dict[str, Any]) -> Verdict:
     """The project's gate over the figures of `result`."""
-    figures = dict(result["model"])
-    for baseline in BASELINES:
+    figures, task = dict(result["model"]), project.definitions.label.task
+    for baseline in BASELINES[task]:
         figures |= {f"{baseline}.{metric}": value for metric, value in result["baselines"][baseline].items()}
-    return judge([parse(rule) for rule in project.settings.evaluation.gate], figures)
-
-
-def score(booster: xgb.Booster, transforms: Transforms, frame: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Probabilities for rows of feature values, shape (rows,)."""
-    return np.asarray(booster.inplace_predict(transforms.matrix(frame)), dtype=np.float32)
+    return judge([parse(rule, task) for rule in project.settings.evaluation.gate], figures)
 
 
 def _evaluate(
     project: Project, training_set: TrainingSet, model: Path, run: dict[str, Any], attempt: Path
 ) -> dict[str, Any]:
     settings, transforms = project.settings.evaluation, training_set.transforms()
-    booster = xgb.Booster(model_file=str(model))
-    train = training_set.files(TRAIN)
-    simpler = baselines.logistic_regression(train, transforms, project.settings.training.seed)
-    parts = []
-    for file in training_set.files(TEST):
-        frame = pl.read_parquet(file)
-        parts.append(
-            frame.select(ROW, PREDICTION_TIME, pl.col(LABEL).alias("label"), *settings.slices).with_columns(
-                pl.Series("score", score(booster, transforms, frame)),
-                pl.Series("simpler", baselines.predict(simpler, transforms.matrix(frame))),
-            )
-        )
-    scored = pl.concat(parts)
-    label, scores = scored["label"].to_numpy().astype(np.float64), scored["score"].to_numpy()
-    bins = settings.calibration_bins
-    rate = baselines.base_rate(train)
-    result = {
-        "model": measure(label, scores, bins),
-        "baselines": {
-            "base_rate": measure(label, np.full(len(label), rate), bins),
-            "logistic_regression": measure(label, scored["simpler"].to_numpy(), bins),
+    booster, task = xgb.Booster(model_file=str(model)), project.definitions.label.task
+    rows = _scored(project, training_set, transforms, booster)
+    found, bins = _numbers(rows, "score", transforms), settings.calibration_bins
+    result: dict[str, Any] = {
+        "task": task,
+        "model": measure(task, found, bins),
+        "baselines": {name: measure(task, _numbers(rows, name, transforms), bins) for name in BASELINES[task]},
+        "slices": {
+            column: by_slice(task, found, rows[column], bins, settings.slice_min_rows) for column in settings.slices
         },
-        "slices": {column: by_slice(scored, column, bins, settings.slice_min_rows) for column in settings.slices},
-        "period": scored.select(
+        "period": rows.select(
             first=pl.col(PREDICTION_TIME).min().dt.to_string("iso"),
             last=pl.col(PREDICTION_TIME).max().dt.to_string("iso"),
         ).row(0),
-        "calibration": curve(calibration(label, scores, bins)),
         "importance": importance(booster),
         "run": run,
         "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out")} | {"digest": training_set.digest},
     }
-    scored.drop("simpler").write_parquet(attempt / SCORES)
+    if task == "binary":
+        result["calibration"] = curve(calibration(found, bins))
+    rows.drop(BASELINES[task]).write_parquet(attempt / SCORES)
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     write_report(attempt / REPORT, project.settings.name, result, verdict_of(project, result))
-    return {"rows": scored.height}
+    return {"rows": rows.height}
+
+
+def _scored(project: Project, training_set: TrainingSet, transforms: Transforms, booster: xgb.Booster) -> pl.DataFrame:
+    """The test rows with the score of the model and of each baseline, a file at a time."""
+    label, train = project.definitions.label, training_set.files(TRAIN)
+    simple, linear = BASELINES[label.task]
+    classes = None if transforms.classes is None else len(transforms.classes)
+    model = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
+    kept = [ROW, PREDICTION_TIME, LABEL, *label.row_columns(), *label.request_columns()]
+    kept += project.settings.evaluation.slices
+    parts = []
+    for file in training_set.files(TEST):
+        frame = pl.read_parquet(file)
+        fitted = baselines.predict(model, transforms.matrix(frame), classes)
+        parts.append(
+            frame.select(kept).with_columns(
+                pl.Series("score", score(booster, transforms, frame)), pl.Series(linear, fitted)
+            )
+        )
+    rows = pl.concat(parts)
+    return rows.with_columns(pl.Series(simple, baselines.constant(label.task, train, transforms, rows.height)))
+
+
+def _numbers(rows: pl.DataFrame, score: str, transforms: Transforms) -> Scored:
+    """The scores in column `score` with what they are measured by."""
+    return Scored(
+        transforms.labels(rows).astype(np.float64),
+        rows[score].to_numpy(),
+        rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None,
+        np.unique(rows[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in rows.columns else None,
+    )
 
 
 def importance(booster: xgb.Booster) -> dict[str, float]:
