@@ -1,4 +1,4 @@
-"""What a model says, by its label's task: as JSON rows for people and as tensors of the Open Inference Protocol. Pure."""
+"""What a model says, by its label's task: JSON rows for people, and tensors of the Open Inference Protocol. Pure."""
 
 from __future__ import annotations
 
