@@ -23,7 +23,7 @@ from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.evaluation import baselines
 from raypipe.evaluation.gate import Verdict, judge, parse
-from raypipe.evaluation.metrics import Scored, by_slice, calibration, curve, measure
+from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measure
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
 from raypipe.features.score import score
@@ -31,6 +31,7 @@ from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
 from raypipe.project import Project
 
+MODEL = "model"
 RESULT, SCORES, REPORT = "evaluation.json", "scores.parquet", "report.html"
 
 
@@ -82,12 +83,12 @@ def _evaluate(
 ) -> dict[str, Any]:
     settings, transforms = project.settings.evaluation, training_set.transforms()
     booster, task = xgb.Booster(model_file=str(model)), project.definitions.label.task
-    rows = _scored(project, training_set, transforms, booster)
-    found, bins = _numbers(rows, "score", transforms), settings.calibration_bins
+    rows, said = _scored(project, training_set, transforms, booster)
+    found, bins = said[MODEL], settings.calibration_bins
     result: dict[str, Any] = {
         "task": task,
-        "model": measure(task, found, bins),
-        "baselines": {name: measure(task, _numbers(rows, name, transforms), bins) for name in BASELINES[task]},
+        MODEL: measure(task, found, bins),
+        "baselines": {name: measure(task, said[name], bins) for name in BASELINES[task]},
         "slices": {
             column: by_slice(task, found, rows[column], bins, settings.slice_min_rows) for column in settings.slices
         },
@@ -101,38 +102,40 @@ def _evaluate(
     }
     if task == "binary":
         result["calibration"] = curve(calibration(found, bins))
-    rows.drop(BASELINES[task]).write_parquet(attempt / SCORES)
+    rows.with_columns(pl.Series("score", found.score)).write_parquet(attempt / SCORES)
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     write_report(attempt / REPORT, project.settings.name, result, verdict_of(project, result))
     return {"rows": rows.height}
 
 
-def _scored(project: Project, training_set: TrainingSet, transforms: Transforms, booster: xgb.Booster) -> pl.DataFrame:
-    """The test rows with the score of the model and of each baseline, a file at a time."""
+def _scored(
+    project: Project, training_set: TrainingSet, transforms: Transforms, booster: xgb.Booster
+) -> tuple[pl.DataFrame, dict[str, Scored]]:
+    """The test rows, and what the model (by `MODEL`) and each baseline say of them. Reads a file at a time."""
     label, train = project.definitions.label, training_set.files(TRAIN)
     simple, linear = BASELINES[label.task]
     classes = None if transforms.classes is None else len(transforms.classes)
-    model = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
+    fitted = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
     kept = [ROW, PREDICTION_TIME, LABEL, *label.row_columns(), *label.request_columns()]
     kept += project.settings.evaluation.slices
-    parts = []
+    parts: list[pl.DataFrame] = []
+    scores: dict[str, list[Floats]] = {MODEL: [], linear: []}
     for file in training_set.files(TEST):
         frame = pl.read_parquet(file)
-        fitted = baselines.predict(model, transforms.matrix(frame), classes)
-        parts.append(
-            frame.select(kept).with_columns(
-                pl.Series("score", score(booster, transforms, frame)), pl.Series(linear, fitted)
-            )
-        )
+        parts.append(frame.select(kept))
+        scores[MODEL].append(score(booster, transforms, frame))
+        scores[linear].append(baselines.predict(fitted, transforms.matrix(frame), classes))
     rows = pl.concat(parts)
-    return rows.with_columns(pl.Series(simple, baselines.constant(label.task, train, transforms, rows.height)))
+    by_name = {name: np.concatenate(found) for name, found in scores.items()}
+    by_name[simple] = baselines.constant(label.task, train, transforms, rows.height)
+    return rows, {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
 
 
-def _numbers(rows: pl.DataFrame, score: str, transforms: Transforms) -> Scored:
-    """The scores in column `score` with what they are measured by."""
+def _numbers(rows: pl.DataFrame, scores: Floats, transforms: Transforms) -> Scored:
+    """The scores of some rows with what they are measured by."""
     return Scored(
         transforms.labels(rows).astype(np.float64),
-        rows[score].to_numpy(),
+        scores,
         rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None,
         np.unique(rows[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in rows.columns else None,
     )
