@@ -15,7 +15,7 @@ def test_a_slice_may_have_the_name_of_a_figure(shop, prepared, tmp_path):
     """A request column is not mixed up with the scores and the baselines."""
     names = ["score", "model", "base_rate", "logistic_regression"]
     derive = "".join(f', "{name}": pl.col("shop")' for name in names)
-    asked = ', "'.join(["shop", *names])
+    asked = '", "'.join(["shop", *names])
     edits = [
         ('"big": pl.col("amount") > 50}', f'"big": pl.col("amount") > 50{derive}}}'),
         ('known_ahead=["at", "user", "shop"]', f'known_ahead=["at", "user", "{asked}"]'),
