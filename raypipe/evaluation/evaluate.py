@@ -21,9 +21,10 @@ from raypipe.data.publish import Output, publish
 from raypipe.data.split import TEST, TRAIN
 from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
+from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation import baselines
 from raypipe.evaluation.gate import Verdict, judge, parse
-from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measure
+from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measurable, measure
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
 from raypipe.features.score import score
@@ -60,6 +61,8 @@ class Evaluation:
 def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict[str, Any]) -> Evaluation:
     """Measure `model` and the baselines, judge by the project's rules, and write the report.
 
+    Raises NotEnoughDataError if the test rows that count do not differ in their label.
+
     `run` says which run made the model: `digest`, `rounds`, `workers` and the validation `history`.
     """
     settings = project.settings.evaluation
@@ -85,6 +88,10 @@ def _evaluate(
     booster, task = xgb.Booster(model_file=str(model)), project.definitions.label.task
     rows, said = _scored(project, training_set, transforms, booster)
     found, bins = said[MODEL], settings.calibration_bins
+    if not measurable(task, found):
+        raise NotEnoughDataError(
+            "the test rows that have a weight above 0 have one label only", where="features.py: Label, weight"
+        )
     result: dict[str, Any] = {
         "task": task,
         MODEL: measure(task, found, bins),
