@@ -111,14 +111,14 @@ def test_rows_are_not_mixed(role):
         collected(**{role: "nn"})
 
 
-@pytest.mark.parametrize(("task", "name"), [("binary", "weight"), ("ranking", "group")])
-def test_a_request_column_of_the_same_name(task, name):
-    """It may be requested under its name where the label declares nothing of that name."""
-    request = ["key", "at", "n", name]
-    with pytest.raises(DefinitionError, match=f"request column '{name}' has the name of the label's {name}"):
-        collected(task, request=request, **{name: name})
-    other = "binary" if task == "ranking" else task
-    assert name in collected(other, request=request).label.request
+@pytest.mark.parametrize("name", ["weight", "group"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_request_column_of_the_same_name(name, declared):
+    """Declared or not: who reads a training set takes such a column for the label's."""
+    task = "ranking" if name == "group" and declared else "binary"
+    with pytest.raises(DefinitionError, match=f"request column '{name}' has the name of a label's {name}") as caught:
+        collected(task, request=["key", "at", "n", name], **({name: name} if declared else {}))
+    assert f"derive={{'request_{name}': pl.col('{name}')}}" in caught.value.hint
 
 
 def test_each_is_part_of_the_identity():
