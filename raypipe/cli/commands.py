@@ -38,12 +38,13 @@ def check(folder: Path) -> Result:
 
     project = load_project(folder)
     for rule in project.settings.evaluation.gate:
-        parse(rule)
+        parse(rule, project.definitions.label.task)
     definitions = project.definitions
     check_training(project.settings.training, definitions.label.task, definitions.features())
     features = definitions.features()
     document = {
         "model": project.settings.name,
+        "task": definitions.label.task,
         "sources": [source.name for source in definitions.sources],
         "views": [view.name for view in definitions.views],
         "features": {name: str(dtype) for name, dtype in features.items()},
@@ -124,8 +125,9 @@ def run(folder: Path, plan: str | None, as_of: str | None, request: Path | None,
 def models(folder: Path) -> Result:
     from raypipe.registry.tracking import Registry
 
-    versions = Registry(load_project(folder)).versions()
-    return {"versions": [vars(v) for v in versions]}, words.versions(versions)
+    project = load_project(folder)
+    versions = Registry(project).versions()
+    return {"versions": [vars(v) for v in versions]}, words.versions(versions, project.definitions.label.task)
 
 
 def promote(folder: Path, number: int) -> Result:

@@ -13,7 +13,7 @@ import polars as pl
 
 from raypipe.definitions import checks
 from raypipe.definitions.expressions import to_json
-from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, Label, as_expression
+from raypipe.definitions.label import BESIDE, LABEL, LABEL_KNOWN_TIME, Label, as_expression
 from raypipe.definitions.source import Source
 from raypipe.definitions.views import DerivedView, FeatureView, LatestView, RequestView, View
 from raypipe.errors import DefinitionError
@@ -56,8 +56,7 @@ class Definitions:
             checks.check_source(source)
         checks.check_label(self.label)
         known: dict[str, pl.DataType] = {}
-        names = [*self.label.request_scope(), LABEL, LABEL_KNOWN_TIME]
-        names += [*self.label.row_columns(), *self.label.request_columns()]
+        names = [*self.label.request_scope(), LABEL, LABEL_KNOWN_TIME, *BESIDE]
         for view in self.views:
             checks.check_view(view, self.label, known)
             found = features_of(view, self.label, known)

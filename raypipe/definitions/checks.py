@@ -9,7 +9,7 @@ import polars as pl
 
 from raypipe.definitions.aggregations import Aggregation
 from raypipe.definitions.expressions import check_row_by_row, roots, to_json
-from raypipe.definitions.label import Label, Task, as_expression
+from raypipe.definitions.label import BESIDE, Label, Task, as_expression
 from raypipe.definitions.source import TIME, Source
 from raypipe.definitions.views import DerivedView, LatestView, RequestView, View
 from raypipe.errors import DefinitionError, LeakError, nearest
@@ -80,10 +80,10 @@ def check_label(label: Label) -> None:
             raise DefinitionError(
                 f"{role} has the wrong type", where=where, got=got, expected=wanted.words, hint=wanted.hint
             )
-    for name in {**label.row_columns(), **label.request_columns()}:
+    for name in BESIDE:  # declared or not: in a training set such a column is the label's
         if name in label.request:
             raise DefinitionError(
-                f"request column '{name}' has the name of the label's {name} in the training set",
+                f"request column '{name}' has the name of a label's {name} in the training set",
                 where=f"{where}.request",
                 hint=f"request it under another name: Source(derive={{'request_{name}': pl.col('{name}')}})",
             )

@@ -13,7 +13,7 @@ from raypipe.definitions.source import TIME, Source
 from raypipe.errors import DefinitionError, LeakError, nearest
 
 PREDICTION_TIME, LABEL, LABEL_KNOWN_TIME = "prediction_time", "label", "label_known_time"
-WEIGHT, BASE_MARGIN, GROUP = "weight", "base_margin", "group"  # beside a label that declares them
+WEIGHT, BASE_MARGIN, GROUP = BESIDE = "weight", "base_margin", "group"  # of a label that declares them
 
 Task = Literal["binary", "multiclass", "regression", "ranking"]
 

@@ -191,9 +191,10 @@ class Evaluation(Section):
     slice_min_rows: int = Field(200, ge=1)
     """Slices smaller than this are listed with their row count and no metrics."""
     calibration_bins: int = Field(10, ge=2, le=100)
-    """Equal-width bins of the expected calibration error."""
+    """binary: equal-width bins of the expected calibration error."""
     gate: list[str] = Field(min_length=1)
-    """Rules `<metric> <op> <figure>`: "roc_auc > logistic_regression.roc_auc", "calibration_error <= 0.05"."""
+    """Rules `<metric> <op> <figure>`: "roc_auc > logistic_regression.roc_auc", "calibration_error <= 0.05". Metrics and
+    baselines are those of the label's task: raypipe.evaluation.names."""
 
 
 class Registry(Section):
