@@ -19,7 +19,8 @@ def checked(document: dict[str, Any]) -> str:
     """What `raypipe check` found."""
     request = ", ".join(f"{name} ({dtype})" for name, dtype in document["request"].items())
     counts = ", ".join(f"{len(document[what])} {what}" for what in ("sources", "views", "features"))
-    return f"{document['model']}: {counts}\nrequest fields: {request}\ngate: {len(document['gate'])} rules\nok"
+    told = [f"request fields: {request}", document["split"], f"gate: {len(document['gate'])} rules"]
+    return "\n".join([f"{document['model']}: {counts}", *told, "ok"])
 
 
 def explained(told: dict[str, Any]) -> str:
@@ -76,7 +77,8 @@ def versions(found: list[Version]) -> str:
 def summary(version: Version, evaluation: Evaluation) -> list[str]:
     """What was built, how good it is on which days, and where the report lies."""
     figures = evaluation.metrics
-    first, last = (moment[:10] for moment in evaluation.result["period"])
+    period = evaluation.result["period"]
+    when = f" from {period[0][:10]} to {period[1][:10]}" if period else ""
     measured = {"ROC AUC": "roc_auc", "log loss": "log_loss", "calibration error": "calibration_error"}
     quality = ", ".join(f"{name} {figures[metric]:.4f}" for name, metric in measured.items())
     compared = evaluation.result["baselines"].items()
@@ -84,7 +86,7 @@ def summary(version: Version, evaluation: Evaluation) -> list[str]:
     return [
         "",
         f"built        {version.model} version {version.version}, champion; bundle {version.bundle_uri}",
-        f"quality      {quality} on {figures['rows']:,} rows from {first} to {last}",
+        f"quality      {quality} on {figures['rows']:,} rows{when}",
         f"baselines    {baselines}",
         f"report       {evaluation.report}",
     ]

@@ -108,19 +108,26 @@ def _evaluate(
             "logistic_regression": measure(label, scored["simpler"].to_numpy(), bins),
         },
         "slices": {column: by_slice(scored, column, bins, settings.slice_min_rows) for column in settings.slices},
-        "period": scored.select(
-            first=pl.col(PREDICTION_TIME).min().dt.to_string("iso"),
-            last=pl.col(PREDICTION_TIME).max().dt.to_string("iso"),
-        ).row(0),
+        "period": _period(scored),
         "calibration": curve(calibration(label, scores, bins)),
         "importance": importance(booster),
         "run": run,
-        "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out")} | {"digest": training_set.digest},
+        "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out", "split")}
+        | {"digest": training_set.digest},
     }
     scored.drop("simpler").write_parquet(attempt / SCORES)
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     write_report(attempt / REPORT, project.settings.name, result, verdict_of(project, result))
     return {"rows": scored.height}
+
+
+def _period(scored: pl.DataFrame) -> tuple[str, str] | None:
+    """The first and last prediction time (ISO 8601); None where there is no time."""
+    time = pl.col(PREDICTION_TIME)
+    first, last = scored.select(f.dt.to_string("iso").alias(n) for n, f in (("0", time.min()), ("1", time.max()))).row(
+        0
+    )
+    return (first, last) if first else None
 
 
 def importance(booster: xgb.Booster) -> dict[str, float]:

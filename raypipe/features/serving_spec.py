@@ -102,7 +102,7 @@ KINDS: dict[str, type[ViewSpec]] = {
 
 @dataclass(frozen=True)
 class ServingSpec:
-    """All a replica knows of the definitions."""
+    """All a replica knows of the definitions. prediction_time: None where there is no time."""
 
     fields: tuple[Field, ...]
     prediction_time: Any
@@ -112,7 +112,9 @@ class ServingSpec:
         """Types of the request's columns."""
         return pl.Schema({f.name: TYPES[f.type] for f in self.fields})
 
-    def prediction_time_expression(self) -> pl.Expr:
+    def prediction_time_expression(self) -> pl.Expr | None:
+        if self.prediction_time is None:
+            return None
         return from_json(self.prediction_time, where="serving.json: prediction_time")
 
     def to_json(self) -> dict[str, Any]:
@@ -157,10 +159,9 @@ def serving_spec(definitions: Definitions) -> ServingSpec:
         _derived_field(name, dtype) if name in derived else _field(name, dtype, columns[name])
         for name, dtype in label.request_schema().items()
     )
-    where = f"Label('{label.name}').prediction_time"
-    return ServingSpec(
-        fields, to_json(label.prediction_time, where=where), tuple(view_spec(v) for v in definitions.views)
-    )
+    time, where = label.prediction_time, f"Label('{label.name}').prediction_time"
+    asked = None if time is None else to_json(time, where=where)
+    return ServingSpec(fields, asked, tuple(view_spec(v) for v in definitions.views))
 
 
 def view_spec(view: View) -> ViewSpec:

@@ -10,21 +10,23 @@ from typing import Any
 import polars as pl
 
 from raypipe.data.parts import ROW_BITS
-from raypipe.data.split import EMBARGO, OUTSIDE, PARTS, embargo_us, part_of
+from raypipe.data.split import EMBARGO, OUTSIDE, PARTS, embargo_us, in_words
 from raypipe.definitions import Label
 from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME
-from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW
+from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW, TIME
 from raypipe.errors import ConfigurationError, NotEnoughDataError
-from raypipe.features.partitions import Grid, Partition
-from raypipe.project.settings import Settings, Split
+from raypipe.features.partitions import Grid, Partition, part_at, start_of
+from raypipe.project.settings import AnySplit, Settings, TimeSplit
 
 PARTITION, CHUNK = "__partition", "__chunk"
+NO_TIME = pl.lit(None, TIME)
 FILE_ROWS = 1 << ROW_BITS  # the numbers that `__row` has for each file
 
 
 def spine(label: Label, rows: pl.LazyFrame, settings: Settings) -> pl.LazyFrame:
     """Each row of the spine's prepared source with request columns, prediction time, label (null: unknown), the
-    label's known time, the start of its time partition, and its chunk: a file's worth of rows of one input file.
+    label's known time, the start of its partition, and its chunk: a file's worth of rows of one input file. Both times
+    are null where there is no time.
 
     A row that a correction replaced is not predicted for; the correction is.
     """
@@ -33,11 +35,10 @@ def spine(label: Label, rows: pl.LazyFrame, settings: Settings) -> pl.LazyFrame:
     return rows.select(
         ROW,
         *label.request,
-        label.prediction_time.alias(PREDICTION_TIME),
+        (NO_TIME if label.prediction_time is None else label.prediction_time).alias(PREDICTION_TIME),
         label.target.alias(LABEL),
-        pl.col(KNOWN_TIME).alias(LABEL_KNOWN_TIME),
-    ).with_columns(
-        Grid.of(settings).start(pl.col(PREDICTION_TIME)).alias(PARTITION),
+        (NO_TIME if label.spine.static else pl.col(KNOWN_TIME)).alias(LABEL_KNOWN_TIME),
+        start_of(label, settings).alias(PARTITION),
         chunk_of(pl.col(ROW), settings.features.chunk_rows).alias(CHUNK),
     )
 
@@ -70,7 +71,7 @@ class Survey:
 def survey(frame: pl.LazyFrame, settings: Settings) -> Survey:
     """Count the spine's rows in one streaming pass. A row without a prediction time is in no partition; it counts as
     outside the split."""
-    split = part_of(pl.col(PARTITION), settings.split)
+    split, timed = part_at(pl.col(PARTITION), settings), isinstance(settings.split, TimeSplit)
     found = (
         frame.group_by(PARTITION, CHUNK)
         .agg(
@@ -90,11 +91,12 @@ def survey(frame: pl.LazyFrame, settings: Settings) -> Survey:
     )
     grid, chunks = Grid.of(settings), {}
     partitions = []
-    timed = found.filter(pl.col(PARTITION).is_not_null())
-    for (start, part), group in timed.group_by(PARTITION, "part", maintain_order=True):
+    placed = found.filter(pl.col(PARTITION).is_not_null())
+    for (start, part), group in placed.group_by(PARTITION, "part", maintain_order=True):
         assert isinstance(start, datetime)
         files = sorted({file_of(chunk) for chunk in group[CHUNK]})
-        partitions.append(Partition(start, grid.end(start), str(part), int(group["all"].sum()), tuple(files)))
+        rows = int(group["all"].sum())
+        partitions.append(Partition(start, grid.end(start), str(part), rows, tuple(files), timed))
         chunks[start] = dict(group.select(CHUNK, "all").iter_rows())
     counts = found.group_by("part").agg(pl.col("rows", "unlabelled", "positives").sum(), pl.col("horizon_us").max())
     return Survey(partitions, chunks, counts.rows_by_key("part", named=True, unique=True))
@@ -107,22 +109,15 @@ def check_split(counts: dict[str, dict[str, Any]], settings: Settings) -> dict[s
     """
     for part in PARTS:
         _check_part(part, counts.get(part), settings.split)
-    longest = max(counts[part]["horizon_us"] for part in PARTS)
-    if longest > embargo_us(settings.split):
-        hours = longest / 3.6e9
-        raise ConfigurationError(
-            "the embargo is shorter than the label's horizon",
-            where="project.yaml: split.embargo",
-            got=settings.split.embargo,
-            expected=f"at least {hours:.1f} h: the longest time from a prediction to its known outcome",
-        )
+    if isinstance(settings.split, TimeSplit):
+        _check_embargo(counts, settings.split)
     return {
         "parts": {
             part: {"rows": counts[part]["rows"], "positive_share": counts[part]["positives"] / counts[part]["rows"]}
             for part in PARTS
         },
         "left_out": {
-            "embargo": _all_rows(counts.get(EMBARGO)),
+            **({"embargo": _all_rows(counts.get(EMBARGO))} if isinstance(settings.split, TimeSplit) else {}),
             "outside the split": _all_rows(counts.get(OUTSIDE)),
             "label unknown": sum(counts[part]["unlabelled"] for part in PARTS),
         },
@@ -133,14 +128,33 @@ def _all_rows(count: dict[str, Any] | None) -> int:
     return count["rows"] + count["unlabelled"] if count else 0
 
 
-def _check_part(part: str, count: dict[str, Any] | None, split: Split) -> None:
+def _check_embargo(counts: dict[str, dict[str, Any]], split: TimeSplit) -> None:
+    longest = max(counts[part]["horizon_us"] for part in PARTS)
+    if longest > embargo_us(split):
+        hours = longest / 3.6e9
+        raise ConfigurationError(
+            "the embargo is shorter than the label's horizon",
+            where="project.yaml: split.embargo",
+            got=split.embargo,
+            expected=f"at least {hours:.1f} h: the longest time from a prediction to its known outcome",
+        )
+
+
+_MEND = {
+    "TimeSplit": "move the boundaries into the time that the data covers",
+    "ColumnSplit": "the column must say train, validation and test; or draw validation_share of the train rows",
+    "RandomSplit": "the table is too small for these shares: bring more rows, or raise the share",
+}
+
+
+def _check_part(part: str, count: dict[str, Any] | None, split: AnySplit) -> None:
     rows = count["rows"] if count else 0
     if not rows:
         raise NotEnoughDataError(
             f"no row with a label falls into {part}",
             where="project.yaml: split",
-            got=f"validation_from {split.validation_from:%Y-%m-%d}, test_from {split.test_from:%Y-%m-%d}",
-            hint="move the boundaries into the time that the data covers",
+            got=in_words(split),
+            hint=_MEND[type(split).__name__],
         )
     if count and count["positives"] in (0, rows):
         raise NotEnoughDataError(

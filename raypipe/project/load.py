@@ -13,13 +13,14 @@ from pathlib import Path
 from types import CodeType, ModuleType, NoneType
 from typing import Any, get_args
 
+import polars as pl
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from raypipe.definitions import Definitions, Source
+from raypipe.definitions import Definitions, Label, Source
 from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
-from raypipe.project.settings import FeatureTransform, Settings, SourceFiles
+from raypipe.project.settings import SPLITS, ColumnSplit, FeatureTransform, Settings, SourceFiles, TimeSplit
 
 STORAGE_VARIABLE = "RAYPIPE_STORAGE"
 _JOB_COPIES = "working_dir_files"  # where Ray unpacks what `ray job submit --working-dir` sent
@@ -92,7 +93,7 @@ def read_settings(path: Path) -> Settings:
 def _settings_error(error: ValidationError, path: Path) -> ConfigurationError:
     """The first complaint of pydantic in our words, with the number of further ones."""
     first, others = error.errors()[0], error.error_count() - 1
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if part not in SPLITS)
     more = f" (and {others} more)" if others else ""
     where = f"{path.name}: {key}"
     if first["type"] == "extra_forbidden":
@@ -110,6 +111,9 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Keys that the section at `location` may hold."""
     section: Any = Settings
     for part in location:
+        if part in SPLITS:
+            section = SPLITS[str(part)]
+            continue
         # Where it is no section, `part` is a name of the user's own, in a dictionary.
         section = section.model_fields[str(part)].annotation if _is_section(section) else get_args(section)[-1]
         section = next(filter(_is_section, get_args(section)), section) if NoneType in get_args(section) else section
@@ -185,7 +189,64 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
                 where="project.yaml: evaluation.slices",
                 hint=nearest(column, request),
             )
+    _check_split(settings, definitions.label)
     _check_transforms(settings, definitions)
+
+
+def _check_split(settings: Settings, label: Label) -> None:
+    """A split by time where there is time, and only there."""
+    split, spine, where = settings.split, label.spine, "project.yaml: split"
+    if isinstance(split, TimeSplit):
+        if spine.static:
+            raise ConfigurationError(
+                "a split by time needs a spine with a clock",
+                where=where,
+                got=f"static source '{spine.name}'",
+                expected="{random: {validation: 0.15, test: 0.15}}, or {column: ...} for a table that names its parts",
+            )
+        return
+    if not spine.static:
+        raise ConfigurationError(
+            f"source '{spine.name}' has a clock, so it is split by time: a split that mixes times would learn from the "
+            "future of the rows it is tested on",
+            where=where,
+            expected="validation_from, test_from and embargo",
+        )
+    if isinstance(split, ColumnSplit):
+        _check_split_column(split.column, label)
+    if not (isinstance(split, ColumnSplit) and split.validation_share is None):
+        _check_split_key(spine)
+
+
+def _check_split_column(column: str, label: Label) -> None:
+    where, schema = "project.yaml: split.column", label.spine.schema()
+    if column not in schema:
+        raise ConfigurationError(
+            f"source '{label.spine.name}' has no column '{column}'", where=where, hint=nearest(column, list(schema))
+        )
+    if not is_category(schema[column]):
+        raise ConfigurationError(
+            f"column '{column}' cannot name parts", where=where, got=schema[column], expected="a column of strings"
+        )
+    if column in label.request:
+        raise ConfigurationError(
+            f"column '{column}' is a request column: a client would have to send its part of the split",
+            where=where,
+            hint=f"leave it out of the request of Label('{label.name}')",
+        )
+
+
+def _check_split_key(spine: Source) -> None:
+    for column in spine.contract.primary_key():
+        dtype = spine.schema()[column]
+        whole = dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128)
+        if not (whole or is_category(dtype) or dtype in (pl.Boolean, pl.Date) or isinstance(dtype, pl.Datetime)):
+            raise ConfigurationError(
+                f"rows cannot be divided at random by primary key column '{column}'",
+                where="project.yaml: split",
+                got=dtype,
+                expected="integers, booleans, strings, dates or times",
+            )
 
 
 def _check_policy(files: SourceFiles, source: Source) -> None:
@@ -209,6 +270,12 @@ def _check_transforms(settings: Settings, definitions: Definitions) -> None:
         if name not in features:
             raise ConfigurationError(
                 f"features.py declares no feature '{name}'", where=where, hint=nearest(name, list(features))
+            )
+        if transform.target_encode and definitions.label.spine.static:
+            raise ConfigurationError(
+                "target_encode encodes a row by labels known before it, and this spine has no time",
+                where=f"{where}.target_encode",
+                hint="leave it out: a category goes into the matrix as a category",
             )
         _check_transform(transform, category=is_category(features[name]), where=where)
 

@@ -21,10 +21,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Predictions:
-    """One probability a row, and the time at which each row's features were taken (microseconds)."""
+    """One probability a row, and the time at which each row's features were taken (microseconds; None: no time)."""
 
     probability: NDArray[np.float32]
-    feature_time_us: NDArray[np.int64]
+    feature_time_us: NDArray[np.int64] | None
 
 
 class LoadedModel:
@@ -46,8 +46,9 @@ class LoadedModel:
         try:
             wanted = self.online.prediction_times(rows)
             with self.online.snapshot() as known:
-                times = known.feature_times(wanted)
-                self._refuse_the_past(wanted, times, known.as_of_us)
+                times = None if wanted is None else known.feature_times(wanted)
+                if wanted is not None and times is not None:
+                    self._refuse_the_past(wanted, times, known.as_of_us)
                 features = known.features(rows, times)
             matrix = self.bundle.transforms.matrix(features)
         except pl.exceptions.PolarsError as error:

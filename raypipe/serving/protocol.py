@@ -121,10 +121,10 @@ def _predict(endpoint: Endpoint, model: LoadedModel, document: dict[str, Any]) -
     identity = _identity(document)
     frame = read_rows(model.bundle.serving, _bounded(endpoint, rows))
     predictions = model.predict(frame)
-    found = [
-        {OUTPUT: float(p), "feature_time": moment(int(t))}
-        for p, t in zip(predictions.probability, predictions.feature_time_us, strict=True)
-    ]
+    found: list[dict[str, Any]] = [{OUTPUT: float(p)} for p in predictions.probability]
+    if predictions.feature_time_us is not None:
+        for row, time in zip(found, predictions.feature_time_us, strict=True):
+            row["feature_time"] = moment(int(time))
     return Answer(
         200, {"model": endpoint.model, "model_version": model.version, **identity, "predictions": found}, model.version
     )
