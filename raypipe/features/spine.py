@@ -16,7 +16,7 @@ from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME
 from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW, TIME
 from raypipe.errors import ConfigurationError, NotEnoughDataError
 from raypipe.features.partitions import Grid, Partition, part_at, start_of
-from raypipe.project.settings import AnySplit, Settings, TimeSplit
+from raypipe.project.settings import AnySplit, ColumnSplit, RandomSplit, Settings, TimeSplit
 
 PARTITION, CHUNK = "__partition", "__chunk"
 NO_TIME = pl.lit(None, TIME)
@@ -140,10 +140,10 @@ def _check_embargo(counts: dict[str, dict[str, Any]], split: TimeSplit) -> None:
         )
 
 
-_MEND = {
-    "TimeSplit": "move the boundaries into the time that the data covers",
-    "ColumnSplit": "the column must say train, validation and test; or draw validation_share of the train rows",
-    "RandomSplit": "the table is too small for these shares: bring more rows, or raise the share",
+_MEND: dict[type[AnySplit], str] = {
+    TimeSplit: "move the boundaries into the time that the data covers",
+    ColumnSplit: "the column must say train, validation and test; or draw validation_share of the train rows",
+    RandomSplit: "the table is too small for these shares: bring more rows, or raise the share",
 }
 
 
@@ -154,7 +154,7 @@ def _check_part(part: str, count: dict[str, Any] | None, split: AnySplit) -> Non
             f"no row with a label falls into {part}",
             where="project.yaml: split",
             got=in_words(split),
-            hint=_MEND[type(split).__name__],
+            hint=_MEND[type(split)],
         )
     if count and count["positives"] in (0, rows):
         raise NotEnoughDataError(
