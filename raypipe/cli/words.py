@@ -21,8 +21,8 @@ def checked(document: dict[str, Any]) -> str:
     """What `raypipe check` found."""
     request = ", ".join(f"{name} ({dtype})" for name, dtype in document["request"].items())
     counts = ", ".join(f"{len(document[what])} {what}" for what in ("sources", "views", "features"))
-    gate = f"gate: {len(document['gate'])} rules"
-    return f"{document['model']} ({document['task']}): {counts}\nrequest fields: {request}\n{gate}\nok"
+    told = [f"request fields: {request}", document["split"], f"gate: {len(document['gate'])} rules"]
+    return "\n".join([f"{document['model']} ({document['task']}): {counts}", *told, "ok"])
 
 
 def explained(told: dict[str, Any]) -> str:
@@ -81,7 +81,8 @@ def versions(found: list[Version], task: Task) -> str:
 def summary(version: Version, evaluation: Evaluation) -> list[str]:
     """What was built, how good it is on which days, and where the report lies."""
     figures = evaluation.metrics
-    first, last = (moment[:10] for moment in evaluation.result["period"])
+    period = evaluation.result["period"]
+    when = f" from {period[0][:10]} to {period[1][:10]}" if period else ""
     task: Task = evaluation.result["task"]
     told = [*headlines(task), *(name for name in METRICS[task] if name == "calibration_error")]
     quality = ", ".join(f"{title(name)} {figures[name]:.4f}" for name in told)
@@ -90,7 +91,7 @@ def summary(version: Version, evaluation: Evaluation) -> list[str]:
     return [
         "",
         f"built        {version.model} version {version.version}, champion; bundle {version.bundle_uri}",
-        f"quality      {quality} on {figures['rows']:,} rows from {first} to {last}",
+        f"quality      {quality} on {figures['rows']:,} rows{when}",
         f"baselines    {baselines}",
         f"report       {evaluation.report}",
     ]

@@ -99,13 +99,11 @@ def _evaluate(
         "slices": {
             column: by_slice(task, found, rows[column], bins, settings.slice_min_rows) for column in settings.slices
         },
-        "period": rows.select(
-            first=pl.col(PREDICTION_TIME).min().dt.to_string("iso"),
-            last=pl.col(PREDICTION_TIME).max().dt.to_string("iso"),
-        ).row(0),
+        "period": _period(rows),
         "importance": importance(booster),
         "run": run,
-        "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out")} | {"digest": training_set.digest},
+        "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out", "split")}
+        | {"digest": training_set.digest},
     }
     if task == "binary":
         result["calibration"] = curve(calibration(found, bins))
@@ -146,6 +144,15 @@ def _numbers(rows: pl.DataFrame, scores: Floats, transforms: Transforms) -> Scor
         rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None,
         np.unique(rows[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in rows.columns else None,
     )
+
+
+def _period(scored: pl.DataFrame) -> tuple[str, str] | None:
+    """The first and last prediction time (ISO 8601); None where there is no time."""
+    time = pl.col(PREDICTION_TIME)
+    first, last = scored.select(f.dt.to_string("iso").alias(n) for n, f in (("0", time.min()), ("1", time.max()))).row(
+        0
+    )
+    return (first, last) if first else None
 
 
 def importance(booster: xgb.Booster) -> dict[str, float]:

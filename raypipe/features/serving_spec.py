@@ -103,7 +103,7 @@ KINDS: dict[str, type[ViewSpec]] = {
 
 @dataclass(frozen=True)
 class ServingSpec:
-    """All a replica knows of the definitions."""
+    """All a replica knows of the definitions. prediction_time: None where there is no time."""
 
     fields: tuple[Field, ...]
     prediction_time: Any
@@ -115,7 +115,9 @@ class ServingSpec:
         """Types of the request's columns."""
         return pl.Schema({f.name: TYPES[f.type] for f in self.fields})
 
-    def prediction_time_expression(self) -> pl.Expr:
+    def prediction_time_expression(self) -> pl.Expr | None:
+        if self.prediction_time is None:
+            return None
         return from_json(self.prediction_time, where="serving.json: prediction_time")
 
     def base_margin_expression(self) -> pl.Expr | None:
@@ -168,10 +170,10 @@ def serving_spec(definitions: Definitions) -> ServingSpec:
         _derived_field(name, dtype) if name in derived else _field(name, dtype, columns[name])
         for name, dtype in label.request_schema().items()
     )
-    where, margin = f"Label('{label.name}')", label.request_columns().get(BASE_MARGIN)
+    time, margin, where = label.prediction_time, label.request_columns().get(BASE_MARGIN), f"Label('{label.name}')"
     return ServingSpec(
         fields,
-        to_json(label.prediction_time, where=f"{where}.prediction_time"),
+        None if time is None else to_json(time, where=f"{where}.prediction_time"),
         label.task,
         None if margin is None else to_json(margin, where=f"{where}.base_margin"),
         tuple(view_spec(v) for v in definitions.views),

@@ -77,7 +77,8 @@ class Pipeline:
                 self.project, sources, plan, self.as_of, built=built.one, say=step.at, planned=planned
             )
             rows = sum(made.rows(part) for part in PARTS)
-            how = f", {built.words()}, {plan} plan ({why})" if found is None else ""
+            how = f", {made.manifest['split']}" if self.project.definitions.label.spine.static else ""
+            how += f", {built.words()}, {plan} plan ({why})" if found is None else ""
             step.say(
                 f"training set {short(made.digest)}: {rows:,} rows, {len(made.manifest['features'])} features{how}",
                 reused=made.reused,

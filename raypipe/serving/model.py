@@ -24,10 +24,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 @dataclass(frozen=True)
 class Predictions:
     """What the model says of each row (raypipe.features.score), and the time at which its features were taken
-    (microseconds)."""
+    (microseconds; None: no time)."""
 
     scores: NDArray[np.float32]
-    feature_time_us: NDArray[np.int64]
+    feature_time_us: NDArray[np.int64] | None
 
 
 class LoadedModel:
@@ -50,8 +50,9 @@ class LoadedModel:
         try:
             wanted = self.online.prediction_times(rows)
             with self.online.snapshot() as known:
-                times = known.feature_times(wanted)
-                self._refuse_the_past(wanted, times, known.as_of_us)
+                times = None if wanted is None else known.feature_times(wanted)
+                if wanted is not None and times is not None:
+                    self._refuse_the_past(wanted, times, known.as_of_us)
                 features = known.features(rows, times)
             if self._base_margin is not None:
                 features = features.with_columns(self._margins(rows, self._base_margin))
@@ -61,7 +62,8 @@ class LoadedModel:
         return Predictions(scores, times)
 
     def _margins(self, rows: pl.DataFrame, margin: pl.Expr) -> pl.Series:
-        timed = rows.with_columns(self.online.prediction_time.alias(PREDICTION_TIME))
+        time = self.online.prediction_time
+        timed = rows if time is None else rows.with_columns(time.alias(PREDICTION_TIME))
         margins = timed.select(margin.alias(BASE_MARGIN))[BASE_MARGIN]
         wrong = np.flatnonzero(~np.isfinite(margins.cast(pl.Float32).to_numpy()))
         if len(wrong):

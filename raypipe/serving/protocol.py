@@ -121,10 +121,10 @@ def _predict(endpoint: Endpoint, model: LoadedModel, document: dict[str, Any]) -
     identity = _identity(document)
     frame = read_rows(model.bundle.serving, _bounded(endpoint, rows))
     predictions = model.predict(frame)
-    found = [
-        row | {"feature_time": moment(int(t))}
-        for row, t in zip(as_rows(model.bundle, predictions.scores), predictions.feature_time_us, strict=True)
-    ]
+    found = as_rows(model.bundle, predictions.scores)
+    if predictions.feature_time_us is not None:
+        times = [moment(int(time)) for time in predictions.feature_time_us]
+        found = [row | {"feature_time": time} for row, time in zip(found, times, strict=True)]
     return Answer(
         200, {"model": endpoint.model, "model_version": model.version, **identity, "predictions": found}, model.version
     )
