@@ -26,8 +26,9 @@ from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
 from raypipe.registry.package import package
 from raypipe.registry.tracking import Registry, Version
+from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
-from raypipe.training.train import Run, find_run, layout_of, require_possible, train
+from raypipe.training.train import Run, find_run, layout_of, needs_cluster_first, require_possible, train
 
 Sources = dict[str, PreparedSource]
 Span = tuple[datetime | None, datetime | None]
@@ -129,25 +130,31 @@ class Pipeline:
 
     def train(self, training_set: TrainingSet) -> Run:
         """The run of the project's training settings on the training set."""
-        if joins_a_cluster():
-            self.cluster.connect()  # how many workers it holds is part of the run's identity
-        layout = layout_of(self.project, training_set)
-        found = find_run(self.project, training_set, layout.workers)
-        if found is None:
-            require_possible(self.project, training_set, layout)
-            if layout.distributed:
-                self.cluster.connect()
+        if needs_cluster_first(self.project, training_set):
+            self.cluster.connect()
+        found = find_run(self.project, training_set)
+        layout = self._layout(training_set) if found is None else None
         with self.progress.step("training") as step:
             run = found or train(self.project, training_set, layout, lambda pace: step.at(pace.words()))
             m = run.manifest
-            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and found is None else ""
+            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and not found else ""
             step.say(
                 f"run {short(run.digest)}: {m['best_round'] + 1} rounds kept of {len(m['history'])}, "
-                f"{layout.words()}, {m['rows']:,} rows {m['matrix']}, "
+                f"{m['layout']}, {m['rows']:,} rows {m['matrix']}, "
                 f"validation {m['metric']} {m['history'][m['best_round']]:.4f}{resumed}",
                 reused=run.reused,
             )
         return run
+
+    def _layout(self, training_set: TrainingSet) -> Layout:
+        """How the run is laid out, once it is clear that it can run, with the cluster that it needs."""
+        if joins_a_cluster():
+            self.cluster.connect()
+        layout = layout_of(self.project, training_set)
+        require_possible(self.project, training_set, layout)
+        if layout.distributed:
+            self.cluster.connect()
+        return layout
 
     def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
         """The run's figures on the test part, and the gate's verdict."""

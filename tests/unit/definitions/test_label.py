@@ -35,7 +35,14 @@ def collected(task: str = "binary", target: str | pl.Expr | None = None, **more)
     target = RIGHT[task] if target is None else target
     target = pl.col(target) if isinstance(target, str) else target
     grouped = {"group": "key"} if task == "ranking" else {}
-    label = rp.Label("l", TABLE, pl.col("at"), target, task, **{"request": ["key", "at", "n"], **grouped, **more})
+    label = rp.Label(
+        "l",
+        TABLE,
+        prediction_time=pl.col("at"),
+        target=target,
+        task=task,
+        **{"request": ["key", "at", "n"], **grouped, **more},
+    )
     module = ModuleType("features")
     vars(module).update(view=rp.RequestView("ask", {"n": pl.col("n")}), label=label)
     return Definitions.collect(module)
