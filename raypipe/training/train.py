@@ -146,7 +146,7 @@ def train(
     layout: Layout | None = None,
     said: Callable[[Pace], None] = lambda pace: None,
 ) -> Run:
-    """Train, or return the finished run. A distributed layout needs a connection to a Ray cluster; default: `layout_of`.
+    """Train, or return the finished run. A distributed layout needs a connection to a Ray cluster.
 
     Raises what `require_possible` does, ClusterError when CPUs stay busy, StorageError for a storage root that fails,
     and TrainingError when the workers give up.

@@ -13,7 +13,8 @@ from sklearn.metrics import log_loss
 
 from raypipe.errors import ClusterError, ConfigurationError, NotEnoughDataError, TrainingError
 from raypipe.project import Project
-from raypipe.training.train import train
+from raypipe.training.layout import Layout
+from raypipe.training.train import require_possible, train
 
 TOLERANCE = 0.002  # of the log loss: two workers' quantiles are merged sketches, which differ a little from one's
 
@@ -70,12 +71,12 @@ def test_no_checkpoint_is_left(flights):
     assert not [*(flights.project.storage / "checkpoints").glob("*")]
 
 
-def test_a_worker_without_a_row_is_refused(small, cluster):
+def test_a_worker_without_a_row_is_refused(small):
     project, training_set = small("crowd")
     rows = training_set.rows("validation")
-    crowd = with_training(project, workers=rows + 1, threads=1)
-    with pytest.raises((NotEnoughDataError, ClusterError), match="do not fit|validation has"):
-        train(crowd, training_set)
+    require_possible(project, training_set, Layout(rows, 1, distributed=True, why=""))
+    with pytest.raises(NotEnoughDataError, match=f"validation has {rows} rows for {rows + 1} workers"):
+        require_possible(project, training_set, Layout(rows + 1, 1, distributed=True, why=""))
 
 
 def test_more_cpus_than_there_are_is_refused_with_the_arithmetic(small, cluster):

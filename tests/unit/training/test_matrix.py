@@ -13,7 +13,7 @@ import xgboost as xgb
 from sklearn.metrics import log_loss
 
 from raypipe.evaluation import baselines
-from raypipe.features.transforms import Number, Transforms
+from raypipe.features.transforms import Category, Number, Transforms
 from raypipe.features.transforms_fit import fit
 from raypipe.project.settings import TransformSettings
 from raypipe.training import matrix
@@ -196,3 +196,20 @@ def test_the_base_margin_goes_in(plain):
     without = Batches(lambda: (f.drop("group") for f in frames()), plain.transforms, training=True)
     made = matrix_of(without, threads=1, max_bin=256)
     assert made.get_base_margin() == pytest.approx(plain.frame["base_margin"].to_numpy())
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_validation_is_predicted_as_rows_are_served(tmp_path, external):
+    """Categories that training lacks too: by the bins of train they would be taken for the last one it has."""
+    rng = np.random.default_rng(5)
+    frame = pl.DataFrame({"k": rng.integers(0, 9, 900).astype(str), "v": rng.standard_normal(900)})
+    frame = frame.with_columns(label=(pl.col("k").cast(pl.Int32) % 2 == 0) ^ (pl.col("v") > 0))
+    known = frame.filter(pl.col("k") < "7")
+    for name, rows in (("train", known), ("validation", frame)):
+        rows.write_parquet(tmp_path / f"{name}.parquet")
+    features = Transforms({"k": Category({str(i): i for i in range(7)}), "v": Number()})
+    train = of([str(tmp_path / "train.parquet")], features)
+    cache = str(tmp_path / "pages") if external else None
+    validation = of([str(tmp_path / "validation.parquet")], features, train, cache=cache)
+    booster = xgb.train({"objective": "binary:logistic", "max_depth": 4}, train, 20)
+    assert np.array_equal(booster.predict(validation), booster.inplace_predict(features.matrix(frame)))
