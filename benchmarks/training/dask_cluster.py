@@ -31,9 +31,10 @@ def matrix(
 
 
 def main() -> None:
-    job = Job.read(Path(sys.argv[1]))
+    folder = Path(sys.argv[1])
+    job = Job.read(folder)
     with (
-        LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=None, local_directory=folder) as cluster,
         Client(cluster) as client,
     ):
         began = time.time()
