@@ -58,7 +58,7 @@ def _log_odds(x: np.ndarray) -> np.ndarray:
     nothing. Each of them shows without its partner too, or the first cut would be a matter of chance."""
     product = (x[:, 0] + 0.6) * (x[:, 1] + 0.6) - 0.36
     switches = np.where(x[:, 2] > 0, x[:, 3], -0.3 * x[:, 3]) + 0.7 * x[:, 9] * (x[:, 10] > -0.5)
-    return 0.85 * (product + switches + 0.3 * x[:, 4:8].sum(axis=1) + np.abs(x[:, 8]) - 0.8)
+    return 0.9 * (product + switches + 0.3 * x[:, 4:8].sum(axis=1) + np.abs(x[:, 8]) - 0.8)
 
 
 def write_job(workload: Workload, folder: Path) -> None:
