@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import dask
 import dask.dataframe as dd
 import pandas as pd
 from dask.distributed import Client, LocalCluster, wait
@@ -33,8 +34,9 @@ def matrix(
 def main() -> None:
     folder = Path(sys.argv[1])
     job = Job.read(folder)
+    dask.config.set({"temporary-directory": str(folder)})
     with (
-        LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=None, local_directory=folder) as cluster,
+        LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         began = time.time()
