@@ -12,7 +12,10 @@ from raypipe.project import Project
 
 if TYPE_CHECKING:
     from raypipe.evaluation.evaluate import Evaluation
+    from raypipe.pipeline.reproduce import Reproduction
     from raypipe.registry.tracking import Version
+
+SHOWN_DETAILS = 12
 
 
 def checked(document: dict[str, Any]) -> str:
@@ -71,6 +74,25 @@ def versions(found: list[Version]) -> str:
         figures = f"{v.metrics['roc_auc']:>9.4f}{v.metrics['log_loss']:>10.4f}"
         lines.append(f"{v.version:<8}{', '.join(v.aliases):<12}{v.verdict:<9}{figures}  {v.bundle_digest[:12]}")
     return "\n".join(lines)
+
+
+def reproduced(number: int, made: Reproduction) -> str:
+    """A line a step, with what differs below it."""
+    rows = [
+        ("step", "recorded", "built again", ""),
+        *((f.step, f.recorded, f.rebuilt, f.verdict) for f in made.findings),
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    said = {row[0]: "  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows}
+    lines = [said["step"]]
+    for finding in made.findings:
+        lines.append(said[finding.step])
+        lines += [f"    {detail}" for detail in finding.details[:SHOWN_DETAILS]]
+        if len(finding.details) > SHOWN_DETAILS:
+            lines.append(f"    and {len(finding.details) - SHOWN_DETAILS} more: --json lists all")
+    differs = ", ".join(f.step for f in made.findings if f.verdict == "differs")
+    lines.append(f"version {number} " + ("is reproduced" if made.equal else f"is not reproduced: {differs}"))
+    return "\n".join([*lines, made.folder] if made.folder else lines)
 
 
 def summary(version: Version, evaluation: Evaluation) -> list[str]:
