@@ -179,8 +179,13 @@ def _sizes(manifests: Mapping[str, Document]) -> str:
 
 def prepared(recorded: Mapping[str, Document], rebuilt: Mapping[str, Document], *, names: bool) -> Finding:
     """Sources by name after their contracts: digest, rows, rows that broke each rule. `names`: digests count."""
-    kept = {"rows", "violations", *(["digest"] if names else [])}
-    ours, theirs = ({s: {k: d[k] for k in kept} for s, d in found.items()} for found in (recorded, rebuilt))
+    ours, theirs = (
+        {
+            name: {"rows": s["rows"], "violations": s["violations"]} | ({"digest": short(s["digest"])} if names else {})
+            for name, s in found.items()
+        }
+        for found in (recorded, rebuilt)
+    )
     details = [_change((), change) for change in changes(ours, theirs)]
     return compared("contracts", _prepared(recorded), _prepared(rebuilt), details)
 
@@ -201,7 +206,9 @@ def training_set(recorded: str, rebuilt: str, *, names: bool) -> Finding:
 
 def partitions(recorded: Sequence[Document], rebuilt: Sequence[Document]) -> Finding:
     """Rows and bytes of the training set's partitions."""
-    before, after = ({f"{p['part']} from {p['from']}": p for p in found} for found in (recorded, rebuilt))
+    before, after = (
+        {f"{p['part']} from {p['from'].removesuffix('+00:00')}": p for p in found} for found in (recorded, rebuilt)
+    )
     details = []
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
