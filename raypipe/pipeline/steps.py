@@ -15,6 +15,7 @@ from raypipe.data.split import PARTS
 from raypipe.errors import GateRefusedError, NotEnoughDataError
 from raypipe.evaluation.evaluate import Evaluation, evaluate
 from raypipe.evaluation.gate import parse
+from raypipe.evaluation.names import headlines
 from raypipe.features.build import build_partitions, folder_of, missing, most_rows, survey_spine
 from raypipe.features.explain import by_view, explain
 from raypipe.features.partitions import Partition
@@ -44,9 +45,9 @@ class Pipeline:
 
     def contracts(self) -> Sources:
         """Check every source. Raises DataError or DataContractError."""
-        for rule in self.project.settings.evaluation.gate:
-            parse(rule)  # before time is spent on data
         definitions = self.project.definitions
+        for rule in self.project.settings.evaluation.gate:
+            parse(rule, definitions.label.task)  # before time is spent on data
         check_training(self.project.settings.training, definitions.label.task, definitions.features())
         with self.progress.step("contracts") as step:
             sources = {s.name: prepare_source(self.project, s.name) for s in self.project.definitions.sources}
@@ -76,7 +77,8 @@ class Pipeline:
                 self.project, sources, plan, self.as_of, built=built.one, say=step.at, planned=planned
             )
             rows = sum(made.rows(part) for part in PARTS)
-            how = f", {built.words()}, {plan} plan ({why})" if found is None else ""
+            how = f", {made.manifest['split']}" if self.project.definitions.label.spine.static else ""
+            how += f", {built.words()}, {plan} plan ({why})" if found is None else ""
             step.say(
                 f"training set {short(made.digest)}: {rows:,} rows, {len(made.manifest['features'])} features{how}",
                 reused=made.reused,
@@ -159,9 +161,10 @@ class Pipeline:
         with self.progress.step("evaluation") as step:
             made = evaluate(self.project, training_set, run.model_path, described)
             figures = made.metrics
+            told = headlines(self.project.definitions.label.task).items()
             step.say(
-                f"ROC AUC {figures['roc_auc']:.4f}, log loss {figures['log_loss']:.4f} "
-                f"on {figures['rows']:,} test rows; gate: {made.verdict.outcome}",
+                ", ".join(f"{title} {figures[name]:.4f}" for name, title in told)
+                + f" on {figures['rows']:,} test rows; gate: {made.verdict.outcome}",
                 reused=made.output.reused,
             )
         return made

@@ -1,7 +1,8 @@
 """Checkpoints: one file each, put in place atomically, the newest readable one wins.
 
 `<storage>/checkpoints/<run digest>/round-<rounds>` is the booster after so many rounds, with the metrics so far among
-its attributes, behind its SHA-256: XGBoost crashes on bytes that are no booster. Every rank has the same booster, so rank 0 alone writes, and no rank waits for it.
+its attributes, behind its SHA-256 (XGBoost crashes on bytes that are no booster). Every rank has the same booster, so
+rank 0 alone writes, and no rank waits for it.
 """
 
 from __future__ import annotations

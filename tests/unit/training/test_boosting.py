@@ -46,7 +46,7 @@ def test_without_sampling_the_trees_are_those_of_xgboost_train(table, objective)
 
 
 @pytest.mark.parametrize(
-    "objective", [n for n in ("binary:logistic", "multi:softprob", "reg:absoluteerror", "count:poisson", "rank:ndcg")]
+    "objective", ["binary:logistic", "multi:softprob", "reg:absoluteerror", "count:poisson", "rank:ndcg"]
 )
 @pytest.mark.parametrize("more", [{}, SAMPLED, {**SAMPLED, "num_parallel_tree": 2}, {"grow_policy": "lossguide", "max_leaves": 9, "subsample": 0.5}], ids=["plain", "sampled", "forest", "lossguide"])  # fmt: skip
 def test_a_continued_run_grows_the_same_trees(table, objective, more):

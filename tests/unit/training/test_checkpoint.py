@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 import xgboost as xgb
@@ -64,6 +65,6 @@ def test_a_full_disk_for_real(states):
     with (
         pytest.raises(StorageError, match="is full"),
         checkpoint.storage_errors(None),
-        open("/dev/full", "wb", buffering=0) as full,
+        Path("/dev/full").open("wb", buffering=0) as full,
     ):
         full.write(pack(states[0]))

@@ -112,16 +112,17 @@ def test_batches_of_any_size_make_the_same_matrix(plain, monkeypatch, batch):
     frames = frames_of(plain.share, plain.transforms)
     assert max(f.height for f in frames()) <= max(batch // 3, 1)
     assert pl.concat(frames()).select("a", "b", "c", "label").equals(frame.select("a", "b", "c", "label"))
-    made = matrix_of(Batches(no_group(frames), plain.transforms, training=True), threads=1, max_bin=256)
-    expected = xgb.QuantileDMatrix(frame.select(pl.col("a", "b", "c").cast(pl.Float32)).to_numpy(), max_bin=256)
+    made = matrix_of(Batches(classes_alone(frames), plain.transforms, training=True), threads=1, max_bin=256)
+    x, weight = frame.select(pl.col("a", "b", "c").cast(pl.Float32)).to_numpy(), frame["weight"].to_numpy()
+    expected = xgb.QuantileDMatrix(x, weight=weight, max_bin=256)  # weights move the bins' bounds
     assert np.array_equal(cells(made), cells(expected))
     assert made.get_label().tolist() == frame["label"].to_list()
     assert made.get_weight() == pytest.approx(frame["weight"].to_numpy())
-    assert made.get_base_margin() == pytest.approx(frame["base_margin"].to_numpy())
 
 
-def no_group(frames):
-    return lambda: (frame.drop("group") for frame in frames())
+def classes_alone(frames):
+    # a group would make it a ranking, and a multiclass label has no base margin
+    return lambda: (frame.drop("group", "base_margin") for frame in frames())
 
 
 def test_a_stretch_of_a_file_is_read_alone(plain):
@@ -130,7 +131,7 @@ def test_a_stretch_of_a_file_is_read_alone(plain):
 
 
 def test_class_weights_multiply_the_rows_weights_in_training_alone(plain):
-    frames = no_group(frames_of(plain.share, plain.transforms))
+    frames = classes_alone(frames_of(plain.share, plain.transforms))
     weights = [1.0, 2.0, 4.0]
     train = matrix_of(Batches(frames, plain.transforms, training=True, class_weights=weights), threads=1, max_bin=256)
     other = Batches(frames, plain.transforms, training=False, class_weights=weights)
@@ -163,7 +164,7 @@ def test_each_rank_of_a_ranking_has_whole_groups(plain, workers):
 
 def test_external_memory_grows_the_same_trees(plain, tmp_path, monkeypatch):
     monkeypatch.setattr(matrix, "BATCH_CELLS", 1500)
-    frames = no_group(frames_of(plain.share, plain.transforms))
+    frames = classes_alone(frames_of(plain.share, plain.transforms))
     dumps = []
     for cache in (None, str(tmp_path / "pages")):
         train = matrix_of(
@@ -188,3 +189,10 @@ def test_external_memory_grows_the_same_trees(plain, tmp_path, monkeypatch):
 def test_the_estimate_grows_with_rows_features_and_classes():
     assert estimated_bytes(5_000_000, 30) > 150_000_000 * 5
     assert estimated_bytes(10, 3, classes=5) > estimated_bytes(10, 3)
+
+
+def test_the_base_margin_goes_in(plain):
+    frames = frames_of(plain.share, plain.transforms)
+    without = Batches(lambda: (f.drop("group") for f in frames()), plain.transforms, training=True)
+    made = matrix_of(without, threads=1, max_bin=256)
+    assert made.get_base_margin() == pytest.approx(plain.frame["base_margin"].to_numpy())
