@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,10 +88,10 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def bundled() -> Callable[[Path], SimpleNamespace]:
+def bundled() -> Callable[..., SimpleNamespace]:
     """Run a project's steps up to a bundle: its pipeline, and what a registry would say of the version."""
 
-    def run(folder: Path) -> SimpleNamespace:
+    def run(folder: Path, as_of: datetime | None = None) -> SimpleNamespace:
         from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
         from raypipe.pipeline.progress import Progress
         from raypipe.pipeline.steps import Pipeline
@@ -98,7 +99,7 @@ def bundled() -> Callable[[Path], SimpleNamespace]:
         from raypipe.registry.package import package
 
         progress = Progress()
-        pipeline = Pipeline(load_project(folder), progress, ClusterOnDemand(progress), plan="local")
+        pipeline = Pipeline(load_project(folder), progress, ClusterOnDemand(progress), as_of, "local")
         training_set = pipeline.features(pipeline.contracts())
         made = pipeline.train(training_set)
         digest, uri, _ = package(pipeline.project, training_set, made, pipeline.evaluate(training_set, made))

@@ -110,14 +110,14 @@ def _definition(change: tuple[Path, Any, Any]) -> str:
         return _change((), change)
     texts = _expression(before), _expression(after)
     if texts[0] == texts[1]:  # Polars prints some alike
-        return _change(path, next(changes(before, after)))
+        return "; ".join(_change(path, inside) for inside in changes(before, after))
     return _change((), (path, *texts))
 
 
-def _expression(document: Any) -> str | None:
-    """As Polars prints it, where this version of Polars can read it."""
+def _expression(document: Any) -> Any:
+    """As Polars prints it, where this version of Polars can read it; what is none stays as it is."""
     if document is None or document is ABSENT:
-        return None
+        return document
     try:
         return str(from_json(document, where="lineage.json"))
     except BundleError:
