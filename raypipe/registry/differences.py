@@ -23,6 +23,7 @@ SHOWN = 160  # characters of a value in a detail
 TOLERANCE = 1e-3  # of a metric, relative, where another number of workers may round other trees
 _ABSENT = "none"
 _EXPRESSIONS = {"expressions", "derive", "rules"}  # of a view or a source, by name
+_NO_PART = {"storage", "registry", "serving"}
 _OF_LABEL = {"prediction_time", "target", "weight", "base_margin", "group"}
 
 
@@ -78,8 +79,8 @@ def same_names(recorded: Document, now: Document) -> bool:
 
 
 def configuration(recorded: Document, now: Document) -> Finding:
-    """Settings of project.yaml. Noted, as the recorded ones are used."""
-    details = [_change((), change) for change in changes(recorded, now)]
+    """Settings of project.yaml that have a part in a version. Noted, as the recorded ones are used."""
+    details = [_change((), change) for change in changes(recorded, now) if change[0][0] not in _NO_PART]
     rebuilt = _count(details, "changed since; the recorded ones are used")
     return compared("configuration", "project.yaml", rebuilt, details, verdict="noted")
 

@@ -242,7 +242,7 @@ def test_changed_code_of_the_project_is_named(project, original, edited, bundled
 
 
 def test_a_changed_parameter_is_named_and_the_recorded_one_used(original, project, edited):
-    edited(project, training__params={"eta": 0.3, "max_depth": 4}, split__test_from="2025-05-25")
+    edited(project, training__params={"eta": 0.3, "max_depth": 4}, split__test_from="2025-05-25", serving__port=9)
     made = again(original, project)
     assert made.equal
     assert made.found["configuration"].verdict == "noted"
