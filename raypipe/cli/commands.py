@@ -145,6 +145,18 @@ def promote(folder: Path, number: int) -> Result:
     return {"version": number, "alias": "champion", "changed": not already}, f"version {number} {said}"
 
 
+def reproduce(folder: Path, number: int, *, keep: bool) -> Result:
+    with _pipeline(folder, None, None) as pipeline:
+        from raypipe.pipeline.reproduce import reproduce as build_again
+        from raypipe.registry.tracking import Registry
+
+        made = build_again(pipeline, Registry(pipeline.project).version(number), keep=keep)
+        findings = [vars(finding) for finding in made.findings]
+        document = {"ok": made.equal, "exit_code": int(not made.equal), "version": number, "findings": findings}
+        document |= {"folder": made.folder} if keep else {}
+        return document | _seconds(pipeline), words.reproduced(number, made)
+
+
 def serve(folder: Path, number: int | None, port: int | None, print_config: bool) -> Result:
     from raypipe.serving.resolve import resolve
 
