@@ -54,7 +54,7 @@ def main() -> None:
         trained = time.time()
         booster.save_model(sys.argv[2])
     loaded = float(booster.attr(BEGAN))
-    print(json.dumps({"seconds": {"data": loaded - began, "rounds": trained - loaded}}))
+    print(json.dumps({"seconds": {"read": loaded - began, "rounds": trained - loaded}}))
 
 
 if __name__ == "__main__":

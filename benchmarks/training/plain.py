@@ -23,7 +23,7 @@ def main() -> None:
     )
     trained = time.perf_counter()
     booster.save_model(sys.argv[2])
-    print(json.dumps({"seconds": {"data": loaded - began, "rounds": trained - loaded}}))
+    print(json.dumps({"seconds": {"read": loaded - began, "rounds": trained - loaded}}))
 
 
 if __name__ == "__main__":

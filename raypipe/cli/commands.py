@@ -99,6 +99,7 @@ def train(folder: Path, plan: str | None, as_of: str | None) -> Result:
             "reused": made.reused,
             "metric": made.manifest["metric"],
             "validation": made.manifest["history"][made.manifest["best_round"]],
+            "training": made.manifest["seconds"],
             **kept,
         }
         return document | _seconds(pipeline), f"run {made.digest}\n{made.model_path}"
