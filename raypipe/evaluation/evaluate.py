@@ -58,7 +58,8 @@ class Evaluation:
 def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict[str, Any]) -> Evaluation:
     """Measure `model` and the baselines, judge by the project's rules, and write the report.
 
-    `run` says which run made the model: `digest`, `rounds`, `workers` and the validation `history`.
+    `run` says which run made the model: `digest`, `rounds`, `workers`, and how it learned: `metric`, `history`, `curve`
+    and `best_round` of its manifest.
     """
     settings = project.settings.evaluation
     named = {"raypipe": raypipe.__version__, "run": run["digest"], "evaluation": settings.model_dump(mode="json")}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from raypipe.cluster.connect import joins_a_cluster
@@ -12,7 +13,7 @@ from raypipe.data.digest import short
 from raypipe.data.publish import Output, find
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.data.split import PARTS
-from raypipe.errors import GateRefusedError, NotEnoughDataError
+from raypipe.errors import GateRefusedError, NotEnoughDataError, RegistryError
 from raypipe.evaluation.evaluate import Evaluation, evaluate
 from raypipe.evaluation.gate import parse
 from raypipe.features.build import build_partitions, folder_of, missing, most_rows, survey_spine
@@ -24,6 +25,7 @@ from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
 from raypipe.registry.package import package
+from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
 from raypipe.training.objective import check_training
 from raypipe.training.train import Run, find_run, layout_of, require_possible, train
@@ -126,7 +128,7 @@ class Pipeline:
         return choose_plan(self.plan or settings.plan, settings, sources)
 
     def train(self, training_set: TrainingSet) -> Run:
-        """The run of the project's training settings on the training set."""
+        """The run of the project's training settings on the training set, recorded in MLflow."""
         if joins_a_cluster():
             self.cluster.connect()  # how many workers it holds is part of the run's identity
         layout = layout_of(self.project, training_set)
@@ -135,7 +137,8 @@ class Pipeline:
             require_possible(self.project, training_set, layout)
             if layout.distributed:
                 self.cluster.connect()
-        with self.progress.step("training") as step:
+            RunLog(self.project).require_reachable()  # before time is spent
+        with self.progress.step("training") as step, self._failure_recorded(training_set, layout.workers):
             run = found or train(self.project, training_set, layout, lambda pace: step.at(pace.words()))
             m = run.manifest
             resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and found is None else ""
@@ -145,7 +148,26 @@ class Pipeline:
                 f"validation {m['metric']} {m['history'][m['best_round']]:.4f}{resumed}",
                 reused=run.reused,
             )
+        self._record(training_set, run)
         return run
+
+    def _record(self, training_set: TrainingSet, run: Run) -> None:
+        with self.progress.step("tracking") as step:
+            logged = RunLog(self.project).record(training_set, run)
+            step.say(f"'{logged.name}' in MLflow", reused=logged.reused)
+
+    @contextmanager
+    def _failure_recorded(self, training_set: TrainingSet, workers: int) -> Iterator[None]:
+        """A training that fails in the block is recorded; where that fails too, a line says so."""
+        began = datetime.now(UTC)
+        try:
+            yield
+        except Exception as error:
+            try:
+                RunLog(self.project).record_failure(training_set, workers, error, began, datetime.now(UTC))
+            except RegistryError as lost:
+                self.progress.note(f"            the failure is not recorded in MLflow: {lost.what} ({lost.got})")
+            raise
 
     def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
         """The run's figures on the test part, and the gate's verdict."""
@@ -153,11 +175,12 @@ class Pipeline:
         described = {
             "digest": run.digest,
             "rounds": m["best_round"] + 1,
-            "history": m["history"],
-            "workers": m["workers"],
+            **{name: m[name] for name in ("workers", "metric", "history", "curve", "best_round")},
         }
         with self.progress.step("evaluation") as step:
             made = evaluate(self.project, training_set, run.model_path, described)
+            log = RunLog(self.project)
+            log.add_evaluation(log.record(training_set, run).run_id, made, datetime.now(UTC))
             figures = made.metrics
             step.say(
                 f"ROC AUC {figures['roc_auc']:.4f}, log loss {figures['log_loss']:.4f} "
@@ -183,20 +206,16 @@ class Pipeline:
         return version
 
     def _register(self, registry: Registry, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
-        digest, uri, lineage = package(self.project, training_set, run, evaluation)
-        run_id = registry.record(
-            digest=digest,
-            uri=uri,
-            lineage=lineage,
-            metrics=evaluation.metrics,
-            params=run.manifest["params"],
-            history=run.manifest["history"],
-            verdict=evaluation.verdict.outcome,
-            report=evaluation.report,
-            evaluation=evaluation.digest,
-        )
         evaluation.verdict.require_pass()
-        return registry.register(run_id)
+        digest, uri, lineage = package(self.project, training_set, run, evaluation)
+        tags = {
+            "bundle_digest": digest,
+            "run_digest": run.digest,
+            "evaluation": evaluation.digest,
+            "verdict": evaluation.verdict.outcome,
+            "definitions_digest": lineage["definitions"]["digest"],
+        }
+        return registry.register(RunLog(self.project).record(training_set, run).run_id, uri=uri, tags=tags)
 
     def promote(self, version: Version) -> Version:
         """Make `version` the champion. Raises GateRefusedError if its verdict is not a pass."""
