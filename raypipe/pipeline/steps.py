@@ -27,6 +27,7 @@ from raypipe.project import Project
 from raypipe.registry.package import package
 from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
+from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
 from raypipe.training.train import Run, find_run, layout_of, require_possible, train
 
@@ -137,9 +138,8 @@ class Pipeline:
             require_possible(self.project, training_set, layout)
             if layout.distributed:
                 self.cluster.connect()
-            RunLog(self.project).require_reachable()  # before time is spent
-        with self.progress.step("training") as step, self._failure_recorded(training_set, layout.workers):
-            run = found or train(self.project, training_set, layout, lambda pace: step.at(pace.words()))
+        with self.progress.step("training") as step:
+            run = found or self._train(training_set, layout, step)
             m = run.manifest
             resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and found is None else ""
             step.say(
@@ -150,6 +150,11 @@ class Pipeline:
             )
         self._record(training_set, run)
         return run
+
+    def _train(self, training_set: TrainingSet, layout: Layout, step: Step) -> Run:
+        RunLog(self.project).require_reachable()  # before time is spent
+        with self._failure_recorded(training_set, layout.workers):
+            return train(self.project, training_set, layout, lambda pace: step.at(pace.words()))
 
     def _record(self, training_set: TrainingSet, run: Run) -> None:
         with self.progress.step("tracking") as step:

@@ -6,12 +6,15 @@ import platform
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
 
+import raypipe
+
 
 def installed() -> dict[str, str]:
     """Versions of Python and of the libraries that raypipe names, without those of extras."""
     names = {re.split(r"[^\w.-]", line)[0] for line in requires("raypipe") or [] if "extra ==" not in line}
-    found = {name: _version(name) for name in ["raypipe", *sorted(names)]}
-    return {"python": platform.python_version()} | {name: at for name, at in found.items() if at}
+    found = {name: _version(name) for name in sorted(names)}
+    own = {"python": platform.python_version(), "raypipe": raypipe.__version__}
+    return own | {name: at for name, at in found.items() if at}
 
 
 def _version(name: str) -> str | None:

@@ -25,7 +25,7 @@ MAX_TAG = 5000  # characters that every MLflow store takes in a tag or a paramet
 # Of the run's parameters: what raypipe sets the same in every run, or what stands under a name of its own.
 _ELSEWHERE = {"disable_default_eval_metric", "seed_per_iteration", "nthread", "eval_metric"}
 _CONSTRAINTS = {"monotone_constraints", "interaction_constraints"}
-_TEST_HEADING = "\n\n**Test part.** "
+_TESTED = "| test |"
 
 Period = tuple[datetime, datetime]
 
@@ -43,11 +43,9 @@ class Point:
 def about(project: Project) -> str:
     """What the project's runs do: the note of the experiment and of the registered model."""
     label, views = project.definitions.label, project.definitions.views
-    features = len(project.definitions.features())
-    named = ", ".join(f"`{view.name}`" for view in views)
-    return (
-        f"Predicts **{label.name}** ({label.task}) for rows of `{label.spine.name}`, from {features} features: {named}."
-    )
+    features, named = len(project.definitions.features()), ", ".join(view.name for view in views)
+    # Without Markdown: MLflow's lists show the first line as it is.
+    return f"Predicts {label.name} ({label.task}) for rows of {label.spine.name}, from {features} features of {named}."
 
 
 def run_name(model: str, digest: str, began: datetime) -> str:
@@ -89,7 +87,7 @@ def points(manifest: Mapping[str, Any]) -> list[Point]:
 
     def of_round(part: str, round_: int, value: float) -> Point:
         share = (seconds["read"] + seconds["rounds"] * round_ / len(history)) / seconds["wall"]
-        return Point(_name(f"{part}/{metric}"), value, began + share * (ended - began), round_)
+        return Point(_name(f"curve/{part}_{metric}"), value, began + share * (ended - began), round_)
 
     figures = {
         "best_round": best + 1,
@@ -115,13 +113,14 @@ def tags(project: Project, training_set: TrainingSet, digest: str, code: Mapping
     made = {
         "run_digest": digest,
         "training_set": training_set.digest,
-        "definitions_digest": project.definitions.digest(),
+        "definitions": project.definitions.digest(),
         "as_of": training_set.manifest["identity"]["as_of"],
         "task": project.definitions.label.task,
         "dirty": state,
         "changes": _changes(code) or None,
         "commit": code["commit"],
         COMMIT: code["commit"],
+        "mlflow.source.name": "raypipe train",
         **{f"source.{name}": source["digest"] for name, source in sources.items()},
     }
     return {_name(name): value[:MAX_TAG] for name, value in made.items() if value is not None}
@@ -149,14 +148,15 @@ def note(
     """The description of a finished run, in Markdown."""
     m, best = manifest, manifest["best_round"]
     processes = f"{m['workers']} workers" if m["distributed"] else "1 process"
+    matrix = m["matrix"].partition(" (")[0]
     resumed = f"; continued after round {m['resumed_at']}" if m["resumed_at"] else ""
     lines = {
         "validation": f"{m['metric']} **{m['history'][best]:.4g}** at round {best + 1} of {len(m['history'])}",
         "trained on": _part(training_set, TRAIN, periods),
         "validated on": _part(training_set, VALIDATION, periods),
         "sources": _sources(training_set),
-        "took": f"{m['wall_s']:,.1f} s, {m['seconds']['cpu']:,.1f} s of CPU, {m['peak_bytes'] / 2**20:,.0f} MiB at most, "
-        f"{processes} of {m['threads']} threads, matrix {m['matrix'].partition(' (')[0]}{resumed}",
+        "took": f"{m['wall_s']:,.1f} s, {m['seconds']['cpu']:,.1f} s of CPU; "
+        f"at most {m['peak_bytes'] / 2**20:,.0f} MiB; {processes} of {m['threads']} threads, matrix {matrix}{resumed}",
         "cost": f"{m['cost']:.4g}" if m["cost"] is not None else "not priced (training.price_per_core_hour)",
         "code": _code(m["code"]),
     }
@@ -170,9 +170,17 @@ def failure_note(project: Project, training_set: TrainingSet, error: Mapping[str
 
 
 def with_test(described: str, metrics: Mapping[str, Any], verdict: str) -> str:
-    """A run's description with what its evaluation found."""
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
-    return f"{described.partition(_TEST_HEADING)[0]}{_TEST_HEADING}Gate: **{verdict}**. {figures}."
+    """A run's description with what its evaluation found, below the figures on validation."""
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float))
+    lines = [line for line in described.split("\n") if not line.startswith(_TESTED)]
+    at = next(n for n, line in enumerate(lines) if line.startswith("| validation |")) + 1
+    return "\n".join([*lines[:at], f"{_TESTED} gate **{verdict}**: {figures} |", *lines[at:]])
+
+
+def version_note(described: str) -> str:
+    """An evaluated run's description as its version's: the test figures stand first, where MLflow's lists show them."""
+    tested = next(line for line in described.split("\n") if line.startswith(_TESTED))
+    return f"{tested.strip('|').replace('*', '').strip()}\n\n{described}"
 
 
 def test_points(metrics: Mapping[str, Any], at: datetime) -> list[Point]:

@@ -15,6 +15,7 @@ import orjson
 import polars as pl
 import xgboost as xgb
 
+from raypipe.data.digest import short
 from raypipe.data.split import TRAIN, VALIDATION
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.evaluation import plots
@@ -144,7 +145,7 @@ class RunLog:
         sources = {name: source["digest"] for name, source in training_set.manifest["sources"].items()}
         dataset = Dataset(
             name="training set",
-            digest=training_set.digest[:36],  # the most that MLflow takes
+            digest=short(training_set.digest),
             source_type="raypipe",
             source=orjson.dumps({"training_set": training_set.digest, "sources": sources}).decode(),
             profile=orjson.dumps(training_set.manifest["parts"]).decode(),

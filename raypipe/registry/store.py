@@ -37,6 +37,12 @@ class Store:
         """Where the embedded store keeps artifacts."""
         return self.folder / "artifacts"
 
+    @property
+    def page(self) -> str:
+        """The path of the project's runs in MLflow's pages."""
+        with self.reaching():
+            return f"#/experiments/{self.experiment}/runs?workflowType=machine_learning"
+
     @cached_property
     def experiment(self) -> str:
         """The id of the project's experiment, made if need be. MLflow's errors pass through."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from raypipe.errors import RegistryError
 from raypipe.project import Project
-from raypipe.registry.run_content import NOTE, TEST, about
+from raypipe.registry.run_content import NOTE, TEST, about, version_note
 from raypipe.registry.store import Store
 
 CHAMPION = "champion"
@@ -51,7 +51,7 @@ class Registry:
             if found:
                 return found
             self._create_model()
-            note = self._client.get_run(run_id).data.tags[NOTE]
+            note = version_note(self._client.get_run(run_id).data.tags[NOTE])
             made = self._client.create_model_version(
                 self.model, source=uri, run_id=run_id, tags=dict(tags), description=note
             )

@@ -225,7 +225,7 @@ def _train(
 def _keep_code(project: Project, folder: Path) -> None:
     """Copy the project's files that the run is made of."""
     folder.mkdir()
-    own = [str(module.__file__) for module in OwnCode.of(project).modules()]
+    own = [Path(str(module.__file__)) for module in OwnCode.of(project).modules()]
     for path in [project.folder / "features.py", project.folder / "project.yaml", *own]:
         shutil.copy(path, folder)
 
