@@ -160,18 +160,22 @@ def note(
         "cost": f"{m['cost']:.4g}" if m["cost"] is not None else "not priced (training.price_per_core_hour)",
         "code": _code(m["code"]),
     }
-    return _page(project, lines)
+    return _page(about(project) + _warning(m["code"]), lines)
 
 
 def failure_note(project: Project, training_set: TrainingSet, error: Mapping[str, str], code: Mapping[str, Any]) -> str:
     """The description of a run that ended without a model."""
     lines = {name.removeprefix("error."): value for name, value in error.items()}
-    return "**Failed.** " + _page(project, lines | {"sources": _sources(training_set), "code": _code(code)})
+    return _page(
+        f"**Failed.** {about(project)}{_warning(code)}",
+        lines | {"sources": _sources(training_set), "code": _code(code)},
+    )
 
 
 def with_test(described: str, metrics: Mapping[str, Any], verdict: str) -> str:
     """A run's description with what its evaluation found, below the figures on validation."""
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float))
+    measured = {name: value for name, value in metrics.items() if isinstance(value, float) and name != "positive_share"}
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
     lines = [line for line in described.split("\n") if not line.startswith(_TESTED)]
     at = next(n for n, line in enumerate(lines) if line.startswith("| validation |")) + 1
     return "\n".join([*lines[:at], f"{_TESTED} gate **{verdict}**: {figures} |", *lines[at:]])
@@ -180,7 +184,7 @@ def with_test(described: str, metrics: Mapping[str, Any], verdict: str) -> str:
 def version_note(described: str) -> str:
     """An evaluated run's description as its version's: the test figures stand first, where MLflow's lists show them."""
     tested = next(line for line in described.split("\n") if line.startswith(_TESTED))
-    return f"{tested.strip('|').replace('*', '').strip()}\n\n{described}"
+    return f"{tested.removeprefix(_TESTED).strip('| ').replace('*', '')}\n\n{described}"
 
 
 def test_points(metrics: Mapping[str, Any], at: datetime) -> list[Point]:
@@ -189,9 +193,9 @@ def test_points(metrics: Mapping[str, Any], at: datetime) -> list[Point]:
     return [Point(_name(TEST + name), float(value), at) for name, value in numbers.items()]
 
 
-def _page(project: Project, lines: Mapping[str, str]) -> str:
+def _page(first: str, lines: Mapping[str, str]) -> str:
     rows = [f"| {name} | {_cell(value)} |" for name, value in lines.items()]
-    return "\n".join([about(project), "", "| | |", "|---|---|", *rows])
+    return "\n".join([first, "", "| | |", "|---|---|", *rows])
 
 
 def _cell(text: str) -> str:
@@ -211,10 +215,14 @@ def _sources(training_set: TrainingSet) -> str:
 
 def _code(code: Mapping[str, Any]) -> str:
     if code["commit"] is None:
-        return "**not in git**"
+        return "not in git"
     if code["dirty"]:
-        return f"commit `{short(code['commit'])}` **with changes that it does not hold**: {_changes(code)}"
+        return f"commit `{short(code['commit'])}` with changes that it does not hold: {_changes(code)}"
     return f"commit `{short(code['commit'])}`"
+
+
+def _warning(code: Mapping[str, Any]) -> str:
+    return " **No commit holds its code.**" if code["dirty"] is not False else ""
 
 
 def _changes(code: Mapping[str, Any]) -> str:
