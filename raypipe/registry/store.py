@@ -74,6 +74,7 @@ def _client(uri: str) -> Any:
     # MLflow asks git for a commit and prints its store's migrations; raypipe records the commit itself.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's default takes minutes
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow"):

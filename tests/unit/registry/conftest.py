@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -50,20 +51,43 @@ def opened() -> Callable[[Path], SimpleNamespace]:
     return pipeline_of
 
 
-@pytest.fixture
-def made(tmp_path, edited, monkeypatch) -> Callable[..., Any]:
-    """`raypipe init`'s project, committed, with changed settings."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+@pytest.fixture(scope="session")
+def template(tmp_path_factory, edited) -> Path:
+    """`raypipe init`'s project in git, with its training set and an MLflow store without an experiment."""
+    folder = tmp_path_factory.mktemp("template") / "project"
+    scaffold(folder)
+    git(folder, "init", "--quiet")
+    pipeline_of(edited(folder, **SETTINGS)).store.client.search_experiments()
+    return folder
 
+
+@pytest.fixture(scope="module")
+def module_made(template, tmp_path_factory, edited) -> Callable[..., SimpleNamespace]:
     def make(**settings: Any) -> SimpleNamespace:
-        scaffold(tmp_path / "project")
-        folder = edited(tmp_path / "project", **SETTINGS | settings)
-        git(folder, "init", "--quiet")
+        folder = tmp_path_factory.mktemp("copy") / "project"
+        shutil.copytree(template, folder)
+        edited(folder, **settings)
         git(folder, "add", ".")
         git(folder, "commit", "--quiet", "--message", "a project")
         return pipeline_of(folder)
 
     return make
+
+
+@pytest.fixture
+def made(module_made, monkeypatch) -> Callable[..., SimpleNamespace]:
+    """A copy of the project with changed settings, all committed."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return module_made
+
+
+@pytest.fixture(scope="module")
+def trained(module_made) -> SimpleNamespace:
+    """A copy with its run, for tests that only look."""
+    p = module_made()
+    p.run = p.steps.train(p.training_set)
+    [p.logged] = p.store.client.search_runs([p.store.experiment])
+    return p
 
 
 @pytest.fixture

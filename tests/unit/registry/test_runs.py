@@ -14,6 +14,7 @@ import pytest
 import xgboost as xgb
 from sklearn.metrics import log_loss
 
+from raypipe.data.sources import prepare_source
 from raypipe.errors import ConfigurationError, GateRefusedError, RegistryError, TrainingError
 from raypipe.registry.tracking import Registry
 from raypipe.training.train import layout_of, train
@@ -67,6 +68,7 @@ def test_another_configuration_is_another_run(made, runs, edited, opened):
     assert [run.data.params["eta"] for run in runs(p)] == ["0.3", "0.1"]
 
 
+@pytest.mark.slow
 def test_a_killed_recording_is_completed(made, runs):
     p = made()
     done = subprocess.run(
@@ -84,10 +86,8 @@ def test_a_killed_recording_is_completed(made, runs):
     assert (artifacts(p, run) / "learning_curve.png").is_file()
 
 
-def test_what_is_in_a_run(made, runs):
-    p = made()
-    trained = p.steps.train(p.training_set)
-    [run] = runs(p)
+def test_what_is_in_a_run(trained):
+    p, run = trained, trained.logged
     assert run.data.params == {
         "rounds": "12",
         "early_stopping_rounds": "20",
@@ -104,13 +104,13 @@ def test_what_is_in_a_run(made, runs):
         "threads": "1",
         "matrix": "in memory",
     }
-    tags, [source] = run.data.tags, (p.project.storage / "sources").glob("*/*/manifest.json")
+    tags = run.data.tags
     assert tags["training_set"] == p.training_set.digest
-    assert tags["source.deliveries"] == source.parent.name
+    assert tags["source.deliveries"] == prepare_source(p.project, "deliveries").digest
     assert tags["definitions"] == p.project.definitions.digest()
     assert (tags["commit"], tags["dirty"], tags["resumed_at"]) == (commit(p), "no", "0")
     assert (tags["version.xgboost"], tags["version.polars"]) == (xgb.__version__, pl.__version__)
-    m, figures = trained.manifest, run.data.metrics
+    m, figures = p.run.manifest, run.data.metrics
     assert figures["best_round"] == m["best_round"] + 1
     assert figures["wall_s"] == m["wall_s"]
     assert figures["cost"] == pytest.approx(0.5 * m["wall_s"] / 3600)
@@ -121,17 +121,15 @@ def test_what_is_in_a_run(made, runs):
     assert [d.dataset.digest for d in run.inputs.dataset_inputs] == [p.training_set.digest[:12]]
 
 
-def test_the_best_value_is_the_models(made, runs):
-    p = made()
-    trained = p.steps.train(p.training_set)
-    [run] = runs(p)
+def test_the_best_value_is_the_models(trained):
+    p, run = trained, trained.logged
     rows = pl.concat([pl.read_parquet(path) for path in p.training_set.files("validation")])
     matrix = p.training_set.transforms().matrix(rows)
-    scores = xgb.Booster(model_file=trained.model_path).inplace_predict(matrix)
+    scores = xgb.Booster(model_file=p.run.model_path).inplace_predict(matrix)
     assert run.data.metrics["best_validation_logloss"] == pytest.approx(log_loss(rows["label"], scores), rel=1e-5)
 
 
-def test_artifacts(made, runs, edited):
+def test_artifacts(made, runs):
     p = made()
     before = {name: (p.project.folder / name).read_text() for name in ("features.py", "project.yaml")}
     train(p.project, p.training_set, layout_of(p.project, p.training_set))
@@ -150,10 +148,8 @@ def test_artifacts(made, runs, edited):
     assert f"xgboost=={xgb.__version__}" in (folder / "environment.txt").read_text().splitlines()
 
 
-def test_the_note_says_what_and_how_good_on_which_data(made, runs):
-    p = made()
-    m = p.steps.train(p.training_set).manifest
-    [run] = runs(p)
+def test_the_note_says_what_and_how_good_on_which_data(trained):
+    p, run, m = trained, trained.logged, trained.run.manifest
     note = run.data.tags["mlflow.note.content"]
     assert note.startswith("Predicts slow (binary) for rows of deliveries, from 17 features of at_shop, by_courier, ")
     assert f"| validation | logloss **{m['history'][11]:.4g}** at round 12 of 12 |" in note
@@ -182,10 +178,8 @@ def test_changes_are_refused_by_policy_and_no_run_is_recorded(made, runs):
     assert runs(p) == []
 
 
-def test_the_machines_name_is_nowhere(made, runs):
-    p = made()
-    p.steps.train(p.training_set)
-    [run] = runs(p)
+def test_the_machines_name_is_nowhere(trained):
+    p, run = trained, trained.logged
     said = json.dumps(run.to_dictionary(), default=str)
     assert socket.gethostname() not in said.replace(str(p.project.folder), "")
     assert run.info.user_id in ("", "unknown", None)
