@@ -170,8 +170,9 @@ class Pipeline:
         except Exception as error:
             try:
                 RunLog(self.project).record_failure(training_set, workers, error, began, datetime.now(UTC))
-            except RegistryError as lost:
-                self.progress.note(f"            the failure is not recorded in MLflow: {lost.what} ({lost.got})")
+            except (RegistryError, OSError) as lost:  # a full disk fails both
+                said = ", ".join(line.strip() for line in str(lost).splitlines())
+                self.progress.note(f"            the failure is not recorded in MLflow: {said}")
             raise
 
     def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
