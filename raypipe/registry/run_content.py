@@ -177,14 +177,15 @@ def with_test(described: str, metrics: Mapping[str, Any], verdict: str) -> str:
     measured = {name: value for name, value in metrics.items() if isinstance(value, float) and name != "positive_share"}
     figures = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
     lines = [line for line in described.split("\n") if not line.startswith(_TESTED)]
-    at = next(n for n, line in enumerate(lines) if line.startswith("| validation |")) + 1
+    after = [n for n, line in enumerate(lines, 1) if line.startswith("| validation |")]
+    at = after[0] if after else len(lines)  # people may have written another description
     return "\n".join([*lines[:at], f"{_TESTED} gate **{verdict}**: {figures} |", *lines[at:]])
 
 
 def version_note(described: str) -> str:
     """An evaluated run's description as its version's: the test figures stand first, where MLflow's lists show them."""
-    tested = next(line for line in described.split("\n") if line.startswith(_TESTED))
-    return f"{tested.removeprefix(_TESTED).strip('| ').replace('*', '')}\n\n{described}"
+    tested = [line for line in described.split("\n") if line.startswith(_TESTED)]
+    return "\n\n".join([line.removeprefix(_TESTED).strip("| ").replace("*", "") for line in tested] + [described])
 
 
 def test_points(metrics: Mapping[str, Any], at: datetime) -> list[Point]:

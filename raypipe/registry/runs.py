@@ -99,7 +99,7 @@ class RunLog:
             if tags.get("evaluation") == evaluation.digest:
                 return
             points = content.test_points(evaluation.metrics, at)
-            note = content.with_test(tags[content.NOTE], evaluation.metrics, evaluation.verdict.outcome)
+            note = content.with_test(tags.get(content.NOTE, ""), evaluation.metrics, evaluation.verdict.outcome)
             self._log(run_id, points=points, tags={content.NOTE: note})
             self._store.client.log_artifact(run_id, str(evaluation.report), "evaluation")
             self._log(run_id, tags={"verdict": evaluation.verdict.outcome, "evaluation": evaluation.digest})

@@ -51,7 +51,7 @@ class Registry:
             if found:
                 return found
             self._create_model()
-            note = version_note(self._client.get_run(run_id).data.tags[NOTE])
+            note = version_note(self._client.get_run(run_id).data.tags.get(NOTE, ""))
             made = self._client.create_model_version(
                 self.model, source=uri, run_id=run_id, tags=dict(tags), description=note
             )

@@ -269,3 +269,16 @@ def test_the_report_shows_the_metric_by_its_name(made):
     p = made(training__metric="error")
     evaluation = p.steps.evaluate(p.training_set, p.steps.train(p.training_set))
     assert 'alt="error by round on validation and train" src="data:image/png;base64,' in evaluation.report.read_text()
+
+
+def test_a_description_that_people_wrote_is_kept(made, runs):
+    p = made(evaluation__gate=["roc_auc >= 0.5"])
+    trained = p.steps.train(p.training_set)
+    [run] = runs(p)
+    p.store.client.set_tag(run.info.run_id, "mlflow.note.content", "the one to keep")
+    evaluation = p.steps.evaluate(p.training_set, trained)
+    p.steps.register(p.training_set, trained, evaluation)
+    first, second = p.store.client.get_run(run.info.run_id).data.tags["mlflow.note.content"].splitlines()
+    assert first == "the one to keep"
+    assert second.startswith("| test | gate **pass**: roc_auc ")
+    assert p.store.client.get_model_version("slow-delivery", "1").description.startswith("gate pass: roc_auc ")
