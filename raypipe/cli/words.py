@@ -8,18 +8,24 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raypipe.definitions.label import Task
+from raypipe.evaluation.names import METRICS, headlines, title
 from raypipe.project import Project
 
 if TYPE_CHECKING:
     from raypipe.evaluation.evaluate import Evaluation
+    from raypipe.pipeline.reproduce import Reproduction
     from raypipe.registry.tracking import Version
+
+SHOWN_DETAILS = 12
 
 
 def checked(document: dict[str, Any]) -> str:
     """What `raypipe check` found."""
     request = ", ".join(f"{name} ({dtype})" for name, dtype in document["request"].items())
     counts = ", ".join(f"{len(document[what])} {what}" for what in ("sources", "views", "features"))
-    return f"{document['model']}: {counts}\nrequest fields: {request}\ngate: {len(document['gate'])} rules\nok"
+    told = [f"request fields: {request}", document["split"], f"gate: {len(document['gate'])} rules"]
+    return "\n".join([f"{document['model']} ({document['task']}): {counts}", *told, "ok"])
 
 
 def explained(told: dict[str, Any]) -> str:
@@ -62,29 +68,52 @@ def _size(count: float) -> str:
     return f"{count:,.1f} GiB"
 
 
-def versions(found: list[Version]) -> str:
-    """A line a version, newest first."""
+def versions(found: list[Version], task: Task) -> str:
+    """A line a version, newest first; a version of another task than today's may lack a figure."""
     if not found:
         return "no versions yet: raypipe run"
-    lines = [f"{'version':<8}{'aliases':<12}{'verdict':<9}{'ROC AUC':>9}{'log loss':>10}  bundle"]
+    told = headlines(task)
+    titles = "".join(f"{words:>11}" for words in told.values())
+    lines = [f"{'version':<8}{'aliases':<12}{'verdict':<9}{titles}  bundle"]
     for v in found:
-        figures = f"{v.metrics['roc_auc']:>9.4f}{v.metrics['log_loss']:>10.4f}"
+        figures = "".join(f"{v.metrics[name]:>11.4f}" if name in v.metrics else f"{'':>11}" for name in told)
         lines.append(f"{v.version:<8}{', '.join(v.aliases):<12}{v.verdict:<9}{figures}  {v.bundle_digest[:12]}")
     return "\n".join(lines)
+
+
+def reproduced(number: int, made: Reproduction) -> str:
+    """A line a step, with what differs below it."""
+    rows = [
+        ("step", "recorded", "built again", ""),
+        *((f.step, f.recorded, f.rebuilt, f.verdict) for f in made.findings),
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    said = {row[0]: "  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows}
+    lines = [said["step"]]
+    for finding in made.findings:
+        lines.append(said[finding.step])
+        lines += [f"    {detail}" for detail in finding.details[:SHOWN_DETAILS]]
+        if len(finding.details) > SHOWN_DETAILS:
+            lines.append(f"    and {len(finding.details) - SHOWN_DETAILS} more: --json lists all")
+    differs = ", ".join(f.step for f in made.findings if f.verdict == "differs")
+    lines.append(f"version {number} " + ("is reproduced" if made.equal else f"is not reproduced: {differs}"))
+    return "\n".join([*lines, made.folder] if made.folder else lines)
 
 
 def summary(version: Version, evaluation: Evaluation) -> list[str]:
     """What was built, how good it is on which days, and where the report lies."""
     figures = evaluation.metrics
-    first, last = (moment[:10] for moment in evaluation.result["period"])
-    measured = {"ROC AUC": "roc_auc", "log loss": "log_loss", "calibration error": "calibration_error"}
-    quality = ", ".join(f"{name} {figures[metric]:.4f}" for name, metric in measured.items())
-    compared = evaluation.result["baselines"].items()
-    baselines = ", ".join(f"ROC AUC {values['roc_auc']:.4f} {name.replace('_', ' ')}" for name, values in compared)
+    period = evaluation.result["period"]
+    when = f" from {period[0][:10]} to {period[1][:10]}" if period else ""
+    task: Task = evaluation.result["task"]
+    told = [*headlines(task), *(name for name in METRICS[task] if name == "calibration_error")]
+    quality = ", ".join(f"{title(name)} {figures[name]:.4f}" for name in told)
+    main, compared = told[0], evaluation.result["baselines"].items()
+    baselines = ", ".join(f"{title(main)} {values[main]:.4f} {title(name)}" for name, values in compared)
     return [
         "",
         f"built        {version.model} version {version.version}, champion; bundle {version.bundle_uri}",
-        f"quality      {quality} on {figures['rows']:,} rows from {first} to {last}",
+        f"quality      {quality} on {figures['rows']:,} rows{when}",
         f"baselines    {baselines}",
         f"report       {evaluation.report}",
     ]
@@ -106,12 +135,18 @@ def ingested(document: dict[str, Any]) -> str:
 
 
 def prediction(rows: list[dict[str, Any]], answer: dict[str, Any]) -> str:
-    """Each row with its probability."""
+    """Each row with its probability, class, value or score."""
     said = []
     for row, predicted in zip(rows, answer["predictions"], strict=True):
         fields = ", ".join(f"{name} {value}" for name, value in row.items())
-        said.append(f"{predicted['probability']:.4f} for {fields} (version {answer['model_version']})")
+        said.append(f"{_predicted(predicted)} for {fields} (version {answer['model_version']})")
     return "\n             ".join(said)
+
+
+def _predicted(row: dict[str, Any]) -> str:
+    if "class" in row:
+        return f"{row['class']} ({row['probabilities'][str(row['class'])]:.4f})"
+    return f"{next(row[name] for name in ('probability', 'value', 'score') if name in row):.4f}"
 
 
 def how_to_serve(project: Project, folder: Path, rows: list[dict[str, Any]] | None) -> list[str]:

@@ -16,6 +16,7 @@ from raypipe.data.split import PARTS
 from raypipe.errors import GateRefusedError, NotEnoughDataError, RegistryError
 from raypipe.evaluation.evaluate import Evaluation, evaluate
 from raypipe.evaluation.gate import parse
+from raypipe.evaluation.names import headlines
 from raypipe.features.build import build_partitions, folder_of, missing, most_rows, survey_spine
 from raypipe.features.explain import by_view, explain
 from raypipe.features.partitions import Partition
@@ -29,7 +30,7 @@ from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
 from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
-from raypipe.training.train import Run, find_run, layout_of, require_possible, train
+from raypipe.training.train import Run, find_run, layout_of, needs_cluster_first, require_possible, train
 
 Sources = dict[str, PreparedSource]
 Span = tuple[datetime | None, datetime | None]
@@ -47,9 +48,9 @@ class Pipeline:
 
     def contracts(self) -> Sources:
         """Check every source. Raises DataError or DataContractError."""
-        for rule in self.project.settings.evaluation.gate:
-            parse(rule)  # before time is spent on data
         definitions = self.project.definitions
+        for rule in self.project.settings.evaluation.gate:
+            parse(rule, definitions.label.task)  # before time is spent on data
         check_training(self.project.settings.training, definitions.label.task, definitions.features())
         with self.progress.step("contracts") as step:
             sources = {s.name: prepare_source(self.project, s.name) for s in self.project.definitions.sources}
@@ -79,7 +80,8 @@ class Pipeline:
                 self.project, sources, plan, self.as_of, built=built.one, say=step.at, planned=planned
             )
             rows = sum(made.rows(part) for part in PARTS)
-            how = f", {built.words()}, {plan} plan ({why})" if found is None else ""
+            how = f", {made.manifest['split']}" if self.project.definitions.label.spine.static else ""
+            how += f", {built.words()}, {plan} plan ({why})" if found is None else ""
             step.say(
                 f"training set {short(made.digest)}: {rows:,} rows, {len(made.manifest['features'])} features{how}",
                 reused=made.reused,
@@ -130,30 +132,26 @@ class Pipeline:
 
     def train(self, training_set: TrainingSet) -> Run:
         """The run of the project's training settings on the training set, recorded in MLflow."""
-        if joins_a_cluster():
-            self.cluster.connect()  # how many workers it holds is part of the run's identity
-        layout = layout_of(self.project, training_set)
-        found = find_run(self.project, training_set, layout.workers)
-        if found is None:
-            require_possible(self.project, training_set, layout)
-            if layout.distributed:
-                self.cluster.connect()
+        if needs_cluster_first(self.project, training_set):
+            self.cluster.connect()
+        found = find_run(self.project, training_set)
+        layout = self._layout(training_set) if found is None else None
         with self.progress.step("training") as step:
             run = found or self._train(training_set, layout, step)
             m = run.manifest
-            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and found is None else ""
+            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and not found else ""
             step.say(
                 f"run {short(run.digest)}: {m['best_round'] + 1} rounds kept of {len(m['history'])}, "
-                f"{layout.words()}, {m['rows']:,} rows {m['matrix']}, "
+                f"{m['layout']}, {m['rows']:,} rows {m['matrix']}, "
                 f"validation {m['metric']} {m['history'][m['best_round']]:.4f}{resumed}",
                 reused=run.reused,
             )
         self._record(training_set, run)
         return run
 
-    def _train(self, training_set: TrainingSet, layout: Layout, step: Step) -> Run:
+    def _train(self, training_set: TrainingSet, layout: Layout | None, step: Step) -> Run:
         RunLog(self.project).require_reachable()  # before time is spent
-        with self._failure_recorded(training_set, layout.workers):
+        with self._failure_recorded(training_set):
             return train(self.project, training_set, layout, lambda pace: step.at(pace.words()))
 
     def _record(self, training_set: TrainingSet, run: Run) -> None:
@@ -162,18 +160,28 @@ class Pipeline:
             step.say(f"'{logged.name}' in MLflow", reused=logged.reused)
 
     @contextmanager
-    def _failure_recorded(self, training_set: TrainingSet, workers: int) -> Iterator[None]:
+    def _failure_recorded(self, training_set: TrainingSet) -> Iterator[None]:
         """A training that fails in the block is recorded; where that fails too, a line says so."""
         began = datetime.now(UTC)
         try:
             yield
         except Exception as error:
             try:
-                RunLog(self.project).record_failure(training_set, workers, error, began, datetime.now(UTC))
+                RunLog(self.project).record_failure(training_set, error, began, datetime.now(UTC))
             except (RegistryError, OSError) as lost:  # a full disk fails both
                 said = ", ".join(line.strip() for line in str(lost).splitlines())
                 self.progress.note(f"            the failure is not recorded in MLflow: {said}")
             raise
+
+    def _layout(self, training_set: TrainingSet) -> Layout:
+        """How the run is laid out, once it is clear that it can run, with the cluster that it needs."""
+        if joins_a_cluster():
+            self.cluster.connect()
+        layout = layout_of(self.project, training_set)
+        require_possible(self.project, training_set, layout)
+        if layout.distributed:
+            self.cluster.connect()
+        return layout
 
     def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
         """The run's figures on the test part, and the gate's verdict."""
@@ -188,9 +196,10 @@ class Pipeline:
             log = RunLog(self.project)
             log.add_evaluation(log.record(training_set, run).run_id, made, datetime.now(UTC))
             figures = made.metrics
+            told = headlines(self.project.definitions.label.task).items()
             step.say(
-                f"ROC AUC {figures['roc_auc']:.4f}, log loss {figures['log_loss']:.4f} "
-                f"on {figures['rows']:,} test rows; gate: {made.verdict.outcome}",
+                ", ".join(f"{title} {figures[name]:.4f}" for name, title in told)
+                + f" on {figures['rows']:,} test rows; gate: {made.verdict.outcome}",
                 reused=made.output.reused,
             )
         return made

@@ -74,11 +74,11 @@ class RunLog:
         return Logged(run_id, name, reused=False)
 
     def record_failure(
-        self, training_set: TrainingSet, workers: int, error: BaseException, began: datetime, ended: datetime
+        self, training_set: TrainingSet, error: BaseException, began: datetime, ended: datetime
     ) -> Logged:
         """Log that the run of the project's settings ended without a model. The next attempt takes its place."""
         project, code = self._project, code_identity(self._project.folder)
-        digest = run_folder(project, training_set, workers).name
+        digest = run_folder(project, training_set).name
         job = job_of(project, training_set, 1, project.folder)
         said = content.error_tags(error)
         tags = content.tags(project, training_set, digest, code) | said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raypipe.errors import ClusterError
 from raypipe.project.training_settings import Training
@@ -31,14 +31,22 @@ class Layout:
         return f"{self.workers} worker{'s' if self.workers > 1 else ''} of {each}"
 
 
+def sized_by_cluster(settings: Training, cells: int, *, joined: bool) -> bool:
+    """Whether the number of workers depends on the machines of the cluster that is joined."""
+    return settings.workers == "auto" and joined and cells > SMALL_CELLS
+
+
 def choose_layout(settings: Training, cells: int, nodes: Sequence[int], *, joined: bool) -> Layout:
     """The layout of a run over `cells` cells (rows x features).
 
     nodes: CPUs of each machine: of the cluster that is joined, else of this one alone.
     Raises ClusterError for what the machines cannot hold, with the arithmetic: Ray would wait for ever.
     """
-    if settings.workers == "auto":
-        layout = _automatic(settings.threads, cells, nodes, joined=joined)
+    if sized_by_cluster(settings, cells, joined=joined):
+        layout = _over_machines(settings.threads, cells, nodes)
+    elif settings.workers == "auto":
+        why = f"{cells / 1e6:,.1f} million cells" if joined else "one machine"
+        layout = Layout(1, settings.threads or max(nodes), distributed=False, why=why)
     else:
         threads = settings.threads or max(sum(nodes) // settings.workers, 1)
         threads = min(threads, max(nodes)) if settings.threads is None else threads
@@ -47,10 +55,7 @@ def choose_layout(settings: Training, cells: int, nodes: Sequence[int], *, joine
     return layout
 
 
-def _automatic(threads: int | None, cells: int, nodes: Sequence[int], *, joined: bool) -> Layout:
-    if not joined or cells <= SMALL_CELLS:
-        why = f"{cells / 1e6:,.1f} million cells" if joined else "one machine"
-        return Layout(1, threads or max(nodes), distributed=False, why=why)
+def _over_machines(threads: int | None, cells: int, nodes: Sequence[int]) -> Layout:
     each = threads or min(nodes)
     workers = max(1, min(sum(cpus // each for cpus in nodes), math.ceil(cells / LARGE_CELLS)))
     return Layout(workers, each, distributed=True, why=f"{cells / 1e6:,.0f} million cells, {len(nodes)} machines")
@@ -71,3 +76,19 @@ def _require(layout: Layout, nodes: Sequence[int]) -> None:
             expected=f"{layout.workers} x {layout.threads} = {wanted} CPUs",
             hint="lower training.workers or training.threads, or set workers: auto, or join a larger cluster",
         )
+
+
+def layout_like(recorded: Layout, nodes: Sequence[int]) -> Layout:
+    """The layout of an earlier run as far as these machines hold it; `why` says what does not fit (empty: all does).
+
+    nodes: CPUs of each machine. The number of workers is kept as long as it can be, with fewer threads if need be: it
+    decides how the sums of the workers' histograms round.
+    """
+    if not recorded.distributed:
+        return replace(recorded, why="")  # this process reserves nothing
+    held = f"{' + '.join(str(cpus) for cpus in nodes)} CPUs do not hold {recorded.words()}"
+    for threads in range(recorded.threads, 0, -1):
+        if sum(cpus // threads for cpus in nodes) >= recorded.workers:
+            why = held if threads < recorded.threads else ""
+            return Layout(recorded.workers, threads, distributed=True, why=why)
+    return Layout(max(sum(nodes), 1), 1, distributed=True, why=held)
