@@ -19,14 +19,15 @@ def write_report(path: Path, model: str, result: dict[str, Any], verdict: Verdic
     environment.filters["figure"] = lambda value: "" if value is None else f"{value:.4f}"
     environment.filters["title"] = title
     environment.filters["described"] = _described
-    drawn = {
-        "Learning curve": plots.data_uri(plots.learning_curve(result["run"])),
-        "Features by gain": plots.data_uri(plots.importance(result["importance"], top=15)),
+    shown = {
+        f"Learning curve ({result['run']['metric']})": plots.learning_curve(result["run"]),
+        "Features by gain": plots.importance(result["importance"], top=15),
     }
     if "calibration" in result:
-        drawn = {"Calibration": plots.data_uri(plots.calibration(result["calibration"])), **drawn}
+        shown = {"Calibration": plots.calibration(result["calibration"]), **shown}
+    images = {name: plots.data_uri(figure) for name, figure in shown.items()}
     page = environment.get_template("report.html").render(
-        model=model, result=result, verdict=verdict, metrics=METRICS[result["task"]], plots=drawn
+        model=model, result=result, verdict=verdict, metrics=METRICS[result["task"]], plots=images
     )
     path.write_text(page, encoding="utf-8")
 

@@ -12,7 +12,8 @@ from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation.evaluate import evaluate
 from raypipe.features.training_set import build_training_set
 
-RUN = {"digest": "0" * 64, "rounds": 2, "workers": 1, "history": [1.0, 0.9]}
+LEARNED = {"metric": "logloss", "history": [1.0, 0.9], "curve": [(1, 0.9), (2, 0.8)], "best_round": 1}
+RUN = {"digest": "0" * 64, "rounds": 2, "workers": 1, **LEARNED}
 
 
 def trained(training_set, folder: Path) -> Path:
