@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from raypipe.registry.package import package
 from raypipe.registry.tracking import Registry, Version
 from raypipe.training.objective import check_training
 from raypipe.training.train import Run, find_run, layout_of, require_possible, train
+from raypipe.tuning.tune import Tuned, find_tuned, tune
 
 Sources = dict[str, PreparedSource]
 Span = tuple[datetime | None, datetime | None]
@@ -41,6 +42,7 @@ class Pipeline:
     cluster: ClusterOnDemand
     as_of: datetime | None = None
     plan: str | None = None  # overrides features.plan of project.yaml
+    tuned: Tuned | None = None  # where the project's training.params come from
 
     def contracts(self) -> Sources:
         """Check every source. Raises DataError or DataContractError."""
@@ -125,6 +127,24 @@ class Pipeline:
         settings = self.project.settings.features
         return choose_plan(self.plan or settings.plan, settings, sources)
 
+    def tune(self, training_set: TrainingSet) -> Pipeline:
+        """This pipeline with the best parameters that a search finds, in place of training.params."""
+        found = find_tuned(self.project, training_set)
+        if found is None:
+            self.cluster.connect()
+        with self.progress.step("tuning") as step:
+            tuned = found or tune(self.project, training_set, lambda pace: step.at(pace.words()))
+            chosen, trials = tuned.result["chosen"], sum(tuned.result["trials"].values())
+            metric = tuned.result["metric"]
+            before = tuned.result["untuned"]
+            step.say(
+                f"study {short(tuned.digest)}: {metric} {chosen['metric']:.5f}"
+                + (f" (untuned {before['metric']:.5f})" if before else "")
+                + f" of trial {chosen['trial']} of {trials}, on {tuned.result['measured_on']}",
+                reused=tuned.output.reused,
+            )
+        return replace(self, project=tuned.applied(self.project), tuned=tuned)
+
     def train(self, training_set: TrainingSet) -> Run:
         """The run of the project's training settings on the training set."""
         if joins_a_cluster():
@@ -136,7 +156,13 @@ class Pipeline:
             if layout.distributed:
                 self.cluster.connect()
         with self.progress.step("training") as step:
-            run = found or train(self.project, training_set, layout, lambda pace: step.at(pace.words()))
+            run = found or train(
+                self.project,
+                training_set,
+                layout,
+                lambda pace: step.at(pace.words()),
+                tuning=self.tuned.digest if self.tuned else None,
+            )
             m = run.manifest
             resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and found is None else ""
             step.say(

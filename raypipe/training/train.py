@@ -135,16 +135,23 @@ def find_run(project: Project, training_set: TrainingSet, workers: int) -> Run |
 
 
 def train(
-    project: Project, training_set: TrainingSet, layout: Layout, said: Callable[[Pace], None] = lambda pace: None
+    project: Project,
+    training_set: TrainingSet,
+    layout: Layout,
+    said: Callable[[Pace], None] = lambda pace: None,
+    *,
+    tuning: str | None = None,
 ) -> Run:
     """Train, or return the finished run. A distributed layout needs a connection to a Ray cluster.
+
+    tuning: the digest of the study that training.params come from, for the manifest; no part of the run's identity.
 
     Raises what `require_possible` does, ClusterError when CPUs stay busy, StorageError for a storage root that fails,
     and TrainingError when the workers give up.
     """
     require_possible(project, training_set, layout)
     folder = run_folder(project, training_set, layout.workers)
-    output = publish(folder, lambda attempt: _train(project, training_set, layout, attempt, said))
+    output = publish(folder, lambda attempt: _train(project, training_set, layout, attempt, said) | {"tuning": tuning})
     return Run(folder.name, output)
 
 
