@@ -105,11 +105,11 @@ def _scatter(
     if isinstance(searched, Range):
         if searched.log and all(value > 0 for value in across):
             axes.set_xscale("log")
+        _dots(axes, shown, across, up, result)
         for end in (searched.low, searched.high):
-            axes.axvline(end, color="#dddddd", linewidth=1)
+            axes.axvline(end, color="#dddddd", linewidth=1, zorder=0)
     else:
-        across = [str(value) for value in across]
-    _dots(axes, shown, across, up, result)
+        _dots(axes, shown, [str(value) for value in across], up, result)
     axes.set_xlabel(name)
 
 
