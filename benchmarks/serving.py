@@ -117,7 +117,7 @@ def prepare(folder: Path) -> None:
     np.save(folder / "features.npy", model.bundle.transforms.matrix(features))
     model.bundle.model.save_model(folder / "served.ubj")
     as_json = asked.with_columns(pl.col("scheduled_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
-    requests = {"rows": as_json.to_dicts(), "probabilities": model.predict(asked).probability.tolist()}
+    requests = {"rows": as_json.to_dicts(), "probabilities": model.predict(asked).scores.tolist()}
     (folder / "requests.json").write_text(json.dumps(requests))
 
 

@@ -34,21 +34,24 @@ def init(folder: Path) -> Result:
 
 
 def check(folder: Path) -> Result:
+    from raypipe.data.split import in_words
     from raypipe.evaluation.gate import parse
     from raypipe.training.objective import check_training
 
     project = load_project(folder)
     for rule in project.settings.evaluation.gate:
-        parse(rule)
+        parse(rule, project.definitions.label.task)
     definitions = project.definitions
     check_training(project.settings.training, definitions.label.task, definitions.features())
     features = definitions.features()
     document = {
         "model": project.settings.name,
+        "task": definitions.label.task,
         "sources": [source.name for source in definitions.sources],
         "views": [view.name for view in definitions.views],
         "features": {name: str(dtype) for name, dtype in features.items()},
         "request": {name: str(dtype) for name, dtype in definitions.label.request_schema().items()},
+        "split": in_words(project.settings.split),
         "gate": project.settings.evaluation.gate,
         "definitions": definitions.digest(),
     }
@@ -63,6 +66,8 @@ def features(
         raise ConfigurationError("the range is empty", where="--from, --to", got=f"{span[0]} to {span[1]}")
     asked = (first, last) if first or last else None
     with _pipeline(folder, plan, as_of) as pipeline:
+        if asked:
+            _require_time(pipeline.project, "--from, --to")
         sources = pipeline.contracts()
         if explain:
             told = pipeline.explain(sources, asked)
@@ -77,7 +82,7 @@ def features(
             made = pipeline.features(sources)
             wanted = plan_training_set(pipeline.project, sources, pipeline.as_of).partitions
             document = {"training_set": made.digest, "reused": made.reused, "folder": str(made.output.folder)}
-            document |= {name: made.manifest[name] for name in ("parts", "left_out", "features")}
+            document |= {name: made.manifest[name] for name in ("parts", "left_out", "split", "features")}
             said = f"training set {made.digest}\n{made.output.folder}"
         document["views"] = pipeline.built(sources, wanted)
         return document | _seconds(pipeline), f"{words.views(document['views'])}\n{said}"
@@ -104,8 +109,8 @@ def train(folder: Path, plan: str | None, as_of: str | None, *, tune: bool = Fal
 
 def evaluate(folder: Path, plan: str | None, as_of: str | None, *, tune: bool = False) -> Result:
     with _pipeline(folder, plan, as_of) as pipeline:
-        pipeline, evaluation, version = _to_version(pipeline, tune=tune)
-        document = _version_document(version, evaluation) | _study(pipeline)
+        tuned, evaluation, version = _to_version(pipeline, tune=tune)
+        document = _version_document(version, evaluation) | _study(tuned)
         return document | _seconds(pipeline), f"version {version.version} passed its gate\nreport: {evaluation.report}"
 
 
@@ -114,9 +119,9 @@ def run(
 ) -> Result:
     rows = read_request(request) if request else None
     with _pipeline(folder, plan, as_of, port) as pipeline:
-        pipeline, evaluation, version = _to_version(pipeline, tune=tune)
+        tuned, evaluation, version = _to_version(pipeline, tune=tune)
         pipeline.promote(version)
-        document = _version_document(version, evaluation) | _study(pipeline)
+        document = _version_document(version, evaluation) | _study(tuned)
         lines = words.summary(version, evaluation)
         if rows:
             answer = _deploy_and_ask(pipeline, rows)
@@ -129,8 +134,9 @@ def run(
 def models(folder: Path) -> Result:
     from raypipe.registry.tracking import Registry
 
-    versions = Registry(load_project(folder)).versions()
-    return {"versions": [vars(v) for v in versions]}, words.versions(versions)
+    project = load_project(folder)
+    versions = Registry(project).versions()
+    return {"versions": [vars(v) for v in versions]}, words.versions(versions, project.definitions.label.task)
 
 
 def promote(folder: Path, number: int) -> Result:
@@ -201,6 +207,8 @@ def _pipeline(folder: Path, plan: str | None, as_of: str | None, port: int | Non
         raise ConfigurationError("unknown plan", where="--plan", got=plan, expected="local, distributed or auto")
     known_at = _moment(as_of, "--as-of")
     project = _with_port(load_project(folder), port)
+    if known_at:
+        _require_time(project, "--as-of")
     from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
     from raypipe.pipeline.progress import Progress
     from raypipe.pipeline.steps import Pipeline
@@ -220,6 +228,13 @@ def _moment(text: str | None, option: str) -> datetime | None:
             "not a time", where=option, got=text, expected="ISO 8601, as 2013-09-01 or 2013-09-01T12:00:00Z"
         ) from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _require_time(project: Project, option: str) -> None:
+    """Raise ConfigurationError for an option that speaks of time where the project has none."""
+    if project.definitions.label.spine.static:
+        spine = project.definitions.label.spine.name
+        raise ConfigurationError("there is no time in this project", where=option, got=f"static source '{spine}'")
 
 
 def _with_port(project: Project, port: int | None) -> Project:
@@ -302,7 +317,7 @@ def _deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str,
     pipeline.cluster.connect()
     with progress.step("online state") as step:
         target = resolve(project)
-        step.say(f"as known at {target.as_of}")
+        step.say(target.known)
     with ExitStack() as stack:
         with progress.step("serving") as step:
             base = stack.enter_context(serving(project, target))
@@ -320,7 +335,7 @@ def _serve_until_interrupted(project: Project, target: Target) -> Result:
         cluster.connect()
         with serving(project, target) as base:
             served = f"version {target.version.version} of {target.version.model} at {base}"
-            progress.note(f"{served} behind {proxy_in_words()}; online values as known at {target.as_of}")
+            progress.note(f"{served} behind {proxy_in_words()}; online values: {target.known}")
             progress.note("Ctrl-C ends it")
             _wait_for_signal()
     return {"version": target.version.version, "url": base}, "ended"

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raypipe.definitions.label import Task
+from raypipe.evaluation.names import METRICS, headlines, title
 from raypipe.project import Project
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ def checked(document: dict[str, Any]) -> str:
     """What `raypipe check` found."""
     request = ", ".join(f"{name} ({dtype})" for name, dtype in document["request"].items())
     counts = ", ".join(f"{len(document[what])} {what}" for what in ("sources", "views", "features"))
-    return f"{document['model']}: {counts}\nrequest fields: {request}\ngate: {len(document['gate'])} rules\nok"
+    told = [f"request fields: {request}", document["split"], f"gate: {len(document['gate'])} rules"]
+    return "\n".join([f"{document['model']} ({document['task']}): {counts}", *told, "ok"])
 
 
 def explained(told: dict[str, Any]) -> str:
@@ -63,13 +66,15 @@ def _size(count: float) -> str:
     return f"{count:,.1f} GiB"
 
 
-def versions(found: list[Version]) -> str:
-    """A line a version, newest first."""
+def versions(found: list[Version], task: Task) -> str:
+    """A line a version, newest first; a version of another task than today's may lack a figure."""
     if not found:
         return "no versions yet: raypipe run"
-    lines = [f"{'version':<8}{'aliases':<12}{'verdict':<9}{'ROC AUC':>9}{'log loss':>10}  bundle"]
+    told = headlines(task)
+    titles = "".join(f"{words:>11}" for words in told.values())
+    lines = [f"{'version':<8}{'aliases':<12}{'verdict':<9}{titles}  bundle"]
     for v in found:
-        figures = f"{v.metrics['roc_auc']:>9.4f}{v.metrics['log_loss']:>10.4f}"
+        figures = "".join(f"{v.metrics[name]:>11.4f}" if name in v.metrics else f"{'':>11}" for name in told)
         lines.append(f"{v.version:<8}{', '.join(v.aliases):<12}{v.verdict:<9}{figures}  {v.bundle_digest[:12]}")
     return "\n".join(lines)
 
@@ -77,15 +82,17 @@ def versions(found: list[Version]) -> str:
 def summary(version: Version, evaluation: Evaluation) -> list[str]:
     """What was built, how good it is on which days, and where the report lies."""
     figures = evaluation.metrics
-    first, last = (moment[:10] for moment in evaluation.result["period"])
-    measured = {"ROC AUC": "roc_auc", "log loss": "log_loss", "calibration error": "calibration_error"}
-    quality = ", ".join(f"{name} {figures[metric]:.4f}" for name, metric in measured.items())
-    compared = evaluation.result["baselines"].items()
-    baselines = ", ".join(f"ROC AUC {values['roc_auc']:.4f} {name.replace('_', ' ')}" for name, values in compared)
+    period = evaluation.result["period"]
+    when = f" from {period[0][:10]} to {period[1][:10]}" if period else ""
+    task: Task = evaluation.result["task"]
+    told = [*headlines(task), *(name for name in METRICS[task] if name == "calibration_error")]
+    quality = ", ".join(f"{title(name)} {figures[name]:.4f}" for name in told)
+    main, compared = told[0], evaluation.result["baselines"].items()
+    baselines = ", ".join(f"{title(main)} {values[main]:.4f} {title(name)}" for name, values in compared)
     return [
         "",
         f"built        {version.model} version {version.version}, champion; bundle {version.bundle_uri}",
-        f"quality      {quality} on {figures['rows']:,} rows from {first} to {last}",
+        f"quality      {quality} on {figures['rows']:,} rows{when}",
         f"baselines    {baselines}",
         f"report       {evaluation.report}",
     ]
@@ -136,12 +143,18 @@ def ingested(document: dict[str, Any]) -> str:
 
 
 def prediction(rows: list[dict[str, Any]], answer: dict[str, Any]) -> str:
-    """Each row with its probability."""
+    """Each row with its probability, class, value or score."""
     said = []
     for row, predicted in zip(rows, answer["predictions"], strict=True):
         fields = ", ".join(f"{name} {value}" for name, value in row.items())
-        said.append(f"{predicted['probability']:.4f} for {fields} (version {answer['model_version']})")
+        said.append(f"{_predicted(predicted)} for {fields} (version {answer['model_version']})")
     return "\n             ".join(said)
+
+
+def _predicted(row: dict[str, Any]) -> str:
+    if "class" in row:
+        return f"{row['class']} ({row['probabilities'][str(row['class'])]:.4f})"
+    return f"{next(row[name] for name in ('probability', 'value', 'score') if name in row):.4f}"
 
 
 def how_to_serve(project: Project, folder: Path, rows: list[dict[str, Any]] | None) -> list[str]:

@@ -13,7 +13,7 @@ import polars as pl
 
 from raypipe.definitions import checks
 from raypipe.definitions.expressions import to_json
-from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, Label, as_expression
+from raypipe.definitions.label import BESIDE, LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME, Label, as_expression
 from raypipe.definitions.source import Source
 from raypipe.definitions.views import DerivedView, FeatureView, LatestView, RequestView, View
 from raypipe.errors import DefinitionError
@@ -56,8 +56,7 @@ class Definitions:
             checks.check_source(source)
         checks.check_label(self.label)
         known: dict[str, pl.DataType] = {}
-        names = [*self.label.request_scope(), LABEL, LABEL_KNOWN_TIME]
-        names += [*self.label.row_columns(), *self.label.request_columns()]
+        names = [*self.label.request, PREDICTION_TIME, LABEL, LABEL_KNOWN_TIME, *BESIDE]
         for view in self.views:
             checks.check_view(view, self.label, known)
             found = features_of(view, self.label, known)
@@ -128,14 +127,14 @@ def view_document(view: View) -> dict[str, Any]:
 
 
 def label_document(label: Label) -> dict[str, Any]:
-    where = f"Label('{label.name}')"
+    where, time = f"Label('{label.name}')", label.prediction_time
     beside = {"weight": label.weight, "base_margin": label.base_margin, "group": label.group}
     return {
         "name": label.name,
         "task": label.task,
         "spine": label.spine.name,
         "request": list(label.request),
-        "prediction_time": to_json(label.prediction_time, where=where),
+        "prediction_time": None if time is None else to_json(time, where=where),
         "target": to_json(label.target, where=where),
         **{role: None if e is None else to_json(as_expression(e), where=where) for role, e in beside.items()},
     }

@@ -9,9 +9,9 @@ import polars as pl
 
 from raypipe.definitions.aggregations import Aggregation
 from raypipe.definitions.expressions import check_row_by_row, roots, to_json
-from raypipe.definitions.label import Label, Task, as_expression
+from raypipe.definitions.label import BESIDE, Label, Task, as_expression
 from raypipe.definitions.source import TIME, Source
-from raypipe.definitions.views import DerivedView, LatestView, RequestView, View
+from raypipe.definitions.views import DerivedView, FeatureView, LatestView, RequestView, View
 from raypipe.errors import DefinitionError, LeakError, nearest
 
 USABLE = "numbers, booleans, strings, categoricals"
@@ -61,6 +61,7 @@ def check_source(source: Source) -> None:
 
 def check_label(label: Label) -> None:
     where, schema = f"Label('{label.name}')", label.spine.schema()
+    _check_columns(label.request, schema, where=f"{where}.request")
     for name, dtype in label.request_schema().items():
         if not (dtype.is_integer() or dtype.is_float() or dtype in (pl.Boolean, pl.String, pl.Date, TIME)):
             raise DefinitionError(
@@ -80,13 +81,37 @@ def check_label(label: Label) -> None:
             raise DefinitionError(
                 f"{role} has the wrong type", where=where, got=got, expected=wanted.words, hint=wanted.hint
             )
-    for name in {**label.row_columns(), **label.request_columns()}:
+    for name in BESIDE:  # declared or not: in a training set such a column is the label's
         if name in label.request:
             raise DefinitionError(
-                f"request column '{name}' has the name of the label's {name} in the training set",
+                f"request column '{name}' has the name of a label's {name} in the training set",
                 where=f"{where}.request",
                 hint=f"request it under another name: Source(derive={{'request_{name}': pl.col('{name}')}})",
             )
+    if label.spine.static:
+        _check_target_is_not_asked_for(label, where)
+
+
+def _check_target_is_not_asked_for(label: Label, where: str) -> None:
+    """Without a clock no known time tells the outcome from the request: no column may be of both."""
+    made_of = _file_columns(label.spine)
+    outcome = {column for root in roots(label.target) for column in made_of[root]}
+    for name in label.request:
+        given = sorted(outcome & made_of[name])
+        if given:
+            raise LeakError(
+                f"request column '{name}' gives the target away: both read '{given[0]}'",
+                where=f"{where}.request",
+                hint=f"leave '{name}' out of the request",
+            )
+
+
+def _file_columns(source: Source) -> dict[str, set[str]]:
+    """For each column of the source, those of the file that it is made of."""
+    made_of = {name: {name} for name in source.file_schema()}
+    for name, expression in source.derive.items():
+        made_of[name] = {column for root in roots(expression) for column in made_of[root]}
+    return made_of
 
 
 @dataclass(frozen=True)
@@ -120,7 +145,8 @@ _TARGETS: dict[Task, _Wanted] = {
 def _roles(label: Label, schema: pl.Schema) -> Iterator[tuple[str, pl.Expr, pl.Schema, _Wanted]]:
     """What a label computes: its name, expression, the columns it may read, and the types it may have."""
     number = _Wanted(_NUMBERS, "a number", "cast it, as in .cast(pl.Float64)")
-    yield "prediction_time", label.prediction_time, label.request_schema(), _Wanted((TIME,), str(TIME))
+    if label.prediction_time is not None:
+        yield "prediction_time", label.prediction_time, label.request_schema(), _Wanted((TIME,), str(TIME))
     yield "target", label.target, schema, _TARGETS[label.task]
     if label.weight is not None:
         yield "weight", as_expression(label.weight), schema, number
@@ -145,6 +171,8 @@ def check_view(view: View, label: Label, before: Mapping[str, pl.DataType]) -> N
     if isinstance(view, RequestView | DerivedView):
         _check_expressions(view, label, before, where)
         return
+    if label.spine.static:
+        _check_needs_no_time(view, label, where)
     schema = view.source.schema()
     _check_columns(view.entity, schema, where=f"{where}.entity")
     _check_columns(view.entity, label.request_schema(), where=f"{where}.entity, which a request must carry")
@@ -163,6 +191,30 @@ def check_view(view: View, label: Label, before: Mapping[str, pl.DataType]) -> N
         for name, aggregation in view.aggregations.items():
             _check_aggregation(aggregation, schema, f"{where}.{name}")
     _check_types(view.features(), where)
+
+
+def _check_needs_no_time(view: FeatureView | LatestView, label: Label, where: str) -> None:
+    """Of a spine without time, views look up other static sources by key."""
+    if isinstance(view, FeatureView):
+        raise DefinitionError(
+            "there is no time to take a window over",
+            where=where,
+            got=f"Label('{label.name}') of static source '{label.spine.name}'",
+            hint="aggregate the table by key beforehand and look it up with a LatestView, or give the spine a clock",
+        )
+    if not view.source.static:
+        raise DefinitionError(
+            "there is no time at which a row could be the latest",
+            where=where,
+            got=f"Label('{label.name}') of static source '{label.spine.name}'",
+            hint=f"look up a static source, or give '{label.spine.name}' a clock",
+        )
+    if view.source is label.spine:
+        raise LeakError(
+            "the view looks up the row to predict for, and with it its outcome",
+            where=where,
+            hint=f"send its columns with the request: Label('{label.name}').request, and a RequestView",
+        )
 
 
 def scope(view: RequestView | DerivedView, label: Label, before: Mapping[str, pl.DataType]) -> pl.Schema:

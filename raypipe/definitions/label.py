@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
 
 import polars as pl
@@ -13,7 +13,7 @@ from raypipe.definitions.source import TIME, Source
 from raypipe.errors import DefinitionError, LeakError, nearest
 
 PREDICTION_TIME, LABEL, LABEL_KNOWN_TIME = "prediction_time", "label", "label_known_time"
-WEIGHT, BASE_MARGIN, GROUP = "weight", "base_margin", "group"  # beside a label that declares them
+WEIGHT, BASE_MARGIN, GROUP = BESIDE = "weight", "base_margin", "group"  # of a label that declares them
 
 Task = Literal["binary", "multiclass", "regression", "ranking"]
 
@@ -23,11 +23,13 @@ class Label:
     """What is predicted of a source's rows: the spine.
 
     spine: the source whose rows are predicted for.
-    prediction_time: when the prediction is made (Datetime, UTC), an expression over request columns.
+    prediction_time: when the prediction is made (Datetime, UTC), an expression over request columns. A static spine has
+        none: its rows have no time, and neither have features, split and predictions.
     target: the outcome (null: it never came, the row is not trained or tested on). binary: true or false; multiclass: a
         string, categorical or integer, one of the classes that the training split has; regression: a number (NaN is
         null, infinite ones are refused); ranking: an integer relevance from 0 (none) to 31.
-    request: the columns a client sends; by default all that the source knows ahead.
+    request: the columns a client sends; by default all that the source knows ahead. Of a static spine they may be
+        named here alone; a column that the target is made of is refused (`Definitions.check`).
     weight: how much a row counts in training and in the metrics, finite and not negative, over any columns of the row.
         ranking: that of a group, the same in all its rows.
     base_margin: what the model's margin starts from, finite, over request columns: the log of an exposure, an earlier
@@ -39,7 +41,8 @@ class Label:
 
     name: str
     spine: Source
-    prediction_time: pl.Expr
+    _: KW_ONLY
+    prediction_time: pl.Expr | None = None
     target: pl.Expr
     task: Task = "binary"
     request: Sequence[str] = ()
@@ -49,17 +52,30 @@ class Label:
 
     def __post_init__(self) -> None:
         where = f"Label('{checked_name(self.name, what='a label')}')"
-        if self.spine.static:
-            raise DefinitionError("the spine needs a clock", where=where, got=f"static source '{self.spine.name}'")
-        if not self.spine.known_ahead:
+        if self.spine.static and self.prediction_time is not None:
+            raise DefinitionError(
+                "a static spine has no prediction time",
+                where=where,
+                got=f"static source '{self.spine.name}'",
+                hint="drop prediction_time, or give the source its clock: event_time, and known_time or delay",
+            )
+        if not self.spine.static and self.prediction_time is None:
+            raise DefinitionError(
+                "prediction_time is missing",
+                where=where,
+                expected="when the prediction is made, an expression over request columns",
+                hint=f"only the rows of a static source have no time, and '{self.spine.name}' has a clock",
+            )
+        if not self.spine.known_ahead and not (self.spine.static and self.request):
             raise DefinitionError(
                 "the spine's source knows nothing ahead of its rows",
                 where=where,
-                hint=f"list the columns fixed before the event in Source('{self.spine.name}', known_ahead=[...])",
+                hint=f"list the columns fixed before the event in Source('{self.spine.name}', known_ahead=[...])"
+                + (", or in the label's request" if self.spine.static else ""),
             )
         self._check_task(where)
         object.__setattr__(self, "request", tuple(self.request or self.spine.known_ahead))
-        late = sorted(set(self.request) - set(self.spine.known_ahead))
+        late = sorted(set(self.request) - set(self.spine.known_ahead)) if self.spine.known_ahead else []
         if late:
             raise LeakError(
                 f"{len(late)} request columns are not known at prediction time: {', '.join(late)}",
@@ -109,7 +125,9 @@ class Label:
         return pl.Schema({name: schema[name] for name in self.request})
 
     def request_scope(self) -> pl.Schema:
-        """What a request expression may read: the request's columns and the prediction time."""
+        """What a request expression may read: the request's columns and the prediction time, if there is one."""
+        if self.prediction_time is None:
+            return self.request_schema()
         return pl.Schema({**self.request_schema(), PREDICTION_TIME: TIME})
 
 

@@ -1,7 +1,7 @@
 """Evaluate a model on the whole of the test part, in one process, a file at a time.
 
 `<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html` and `scores.parquet` (`__row`, prediction time,
-label, score, slice columns).
+label, weight, base margin and group where the label declares them, score, slice columns).
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, publish
 from raypipe.data.split import TEST, TRAIN
-from raypipe.definitions.label import LABEL, PREDICTION_TIME
+from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
+from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation import baselines
 from raypipe.evaluation.gate import Verdict, judge, parse
-from raypipe.evaluation.metrics import by_slice, calibration, curve, measure
+from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measurable, measure
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
+from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
 from raypipe.project import Project
 
+MODEL = "model"
 RESULT, SCORES, REPORT = "evaluation.json", "scores.parquet", "report.html"
 
 
@@ -58,6 +61,8 @@ class Evaluation:
 def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict[str, Any]) -> Evaluation:
     """Measure `model` and the baselines, judge by the project's rules, and write the report.
 
+    Raises NotEnoughDataError if the test rows that count do not differ in their label.
+
     `run` says which run made the model: `digest`, `rounds`, `workers` and the validation `history`.
     """
     settings = project.settings.evaluation
@@ -70,57 +75,84 @@ def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict
 
 def verdict_of(project: Project, result: dict[str, Any]) -> Verdict:
     """The project's gate over the figures of `result`."""
-    figures = dict(result["model"])
-    for baseline in BASELINES:
+    figures, task = dict(result["model"]), project.definitions.label.task
+    for baseline in BASELINES[task]:
         figures |= {f"{baseline}.{metric}": value for metric, value in result["baselines"][baseline].items()}
-    return judge([parse(rule) for rule in project.settings.evaluation.gate], figures)
-
-
-def score(booster: xgb.Booster, transforms: Transforms, frame: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Probabilities for rows of feature values, shape (rows,)."""
-    return np.asarray(booster.inplace_predict(transforms.matrix(frame)), dtype=np.float32)
+    return judge([parse(rule, task) for rule in project.settings.evaluation.gate], figures)
 
 
 def _evaluate(
     project: Project, training_set: TrainingSet, model: Path, run: dict[str, Any], attempt: Path
 ) -> dict[str, Any]:
     settings, transforms = project.settings.evaluation, training_set.transforms()
-    booster = xgb.Booster(model_file=str(model))
-    train = training_set.files(TRAIN)
-    simpler = baselines.logistic_regression(train, transforms, project.settings.training.seed)
-    parts = []
-    for file in training_set.files(TEST):
-        frame = pl.read_parquet(file)
-        parts.append(
-            frame.select(ROW, PREDICTION_TIME, pl.col(LABEL).alias("label"), *settings.slices).with_columns(
-                pl.Series("score", score(booster, transforms, frame)),
-                pl.Series("simpler", baselines.predict(simpler, transforms.matrix(frame))),
-            )
+    booster, task = xgb.Booster(model_file=str(model)), project.definitions.label.task
+    rows, said = _scored(project, training_set, transforms, booster)
+    found, bins = said[MODEL], settings.calibration_bins
+    if not measurable(task, found):
+        raise NotEnoughDataError(
+            "the test rows that have a weight above 0 have one label only", where="features.py: Label, weight"
         )
-    scored = pl.concat(parts)
-    label, scores = scored["label"].to_numpy().astype(np.float64), scored["score"].to_numpy()
-    bins = settings.calibration_bins
-    rate = baselines.base_rate(train)
-    result = {
-        "model": measure(label, scores, bins),
-        "baselines": {
-            "base_rate": measure(label, np.full(len(label), rate), bins),
-            "logistic_regression": measure(label, scored["simpler"].to_numpy(), bins),
+    result: dict[str, Any] = {
+        "task": task,
+        MODEL: measure(task, found, bins),
+        "baselines": {name: measure(task, said[name], bins) for name in BASELINES[task]},
+        "slices": {
+            column: by_slice(task, found, rows[column], bins, settings.slice_min_rows) for column in settings.slices
         },
-        "slices": {column: by_slice(scored, column, bins, settings.slice_min_rows) for column in settings.slices},
-        "period": scored.select(
-            first=pl.col(PREDICTION_TIME).min().dt.to_string("iso"),
-            last=pl.col(PREDICTION_TIME).max().dt.to_string("iso"),
-        ).row(0),
-        "calibration": curve(calibration(label, scores, bins)),
+        "period": _period(rows),
         "importance": importance(booster),
         "run": run,
-        "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out")} | {"digest": training_set.digest},
+        "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out", "split")}
+        | {"digest": training_set.digest},
     }
-    scored.drop("simpler").write_parquet(attempt / SCORES)
+    if task == "binary":
+        result["calibration"] = curve(calibration(found, bins))
+    rows.with_columns(pl.Series("score", found.score)).write_parquet(attempt / SCORES)
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     write_report(attempt / REPORT, project.settings.name, result, verdict_of(project, result))
-    return {"rows": scored.height}
+    return {"rows": rows.height}
+
+
+def _scored(
+    project: Project, training_set: TrainingSet, transforms: Transforms, booster: xgb.Booster
+) -> tuple[pl.DataFrame, dict[str, Scored]]:
+    """The test rows, and what the model (by `MODEL`) and each baseline say of them. Reads a file at a time."""
+    label, train = project.definitions.label, training_set.files(TRAIN)
+    simple, linear = BASELINES[label.task]
+    classes = None if transforms.classes is None else len(transforms.classes)
+    fitted = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
+    kept = [ROW, PREDICTION_TIME, LABEL, *label.row_columns(), *label.request_columns()]
+    kept += project.settings.evaluation.slices
+    parts: list[pl.DataFrame] = []
+    scores: dict[str, list[Floats]] = {MODEL: [], linear: []}
+    for file in training_set.files(TEST):
+        frame = pl.read_parquet(file)
+        parts.append(frame.select(kept))
+        scores[MODEL].append(score(booster, transforms, frame))
+        scores[linear].append(baselines.predict(fitted, transforms.matrix(frame), classes))
+    rows = pl.concat(parts)
+    by_name = {name: np.concatenate(found) for name, found in scores.items()}
+    by_name[simple] = baselines.constant(label.task, train, transforms, rows.height)
+    return rows, {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
+
+
+def _numbers(rows: pl.DataFrame, scores: Floats, transforms: Transforms) -> Scored:
+    """The scores of some rows with what they are measured by."""
+    return Scored(
+        transforms.labels(rows).astype(np.float64),
+        scores,
+        rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None,
+        np.unique(rows[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in rows.columns else None,
+    )
+
+
+def _period(scored: pl.DataFrame) -> tuple[str, str] | None:
+    """The first and last prediction time (ISO 8601); None where there is no time."""
+    time = pl.col(PREDICTION_TIME)
+    first, last = scored.select(f.dt.to_string("iso").alias(n) for n, f in (("0", time.min()), ("1", time.max()))).row(
+        0
+    )
+    return (first, last) if first else None
 
 
 def importance(booster: xgb.Booster) -> dict[str, float]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from raypipe.definitions.label import Task
 from raypipe.errors import ConfigurationError, GateRefusedError, nearest
 from raypipe.evaluation.names import BASELINES, METRICS
 
@@ -22,7 +23,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
 }
 _RULE = re.compile(
-    r"\s*([a-z_.]+)\s*(<=|>=|<|>)\s*([a-z_.]+|-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?:([+-])\s*(\d+(?:\.\d+)?))?\s*"
+    r"\s*([a-z][a-z0-9_.]*)\s*(<=|>=|<|>)\s*([a-z][a-z0-9_.]*|-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?:([+-])\s*(\d+(?:\.\d+)?))?\s*"
 )
 
 
@@ -75,13 +76,13 @@ def _figure(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
 
 
-def known_names() -> list[str]:
-    """Everything a rule may name."""
-    return [*METRICS, *(f"{baseline}.{metric}" for baseline in BASELINES for metric in METRICS)]
+def known_names(task: Task) -> list[str]:
+    """Everything a rule of the task may name."""
+    return [*METRICS[task], *(f"{baseline}.{metric}" for baseline in BASELINES[task] for metric in METRICS[task])]
 
 
-def parse(text: str) -> Rule:
-    """The rule that `text` states. Raises ConfigurationError for a form or a name that is unknown."""
+def parse(text: str, task: Task) -> Rule:
+    """The rule that `text` states for a model of the task. Raises ConfigurationError for an unknown form or name."""
     where = "project.yaml: evaluation.gate"
     match = _RULE.fullmatch(text)
     if not match:
@@ -93,9 +94,12 @@ def parse(text: str) -> Rule:
         )
     metric, comparison, bound, sign, margin = match.groups()
     for name in (metric, bound):
-        if name[0].isalpha() and name not in known_names():
+        if name[0].isalpha() and name not in known_names(task):
             raise ConfigurationError(
-                f"unknown figure '{name}' in a rule", where=where, got=repr(text), hint=nearest(name, known_names())
+                f"unknown figure '{name}' in a rule of a {task} label",
+                where=where,
+                got=repr(text),
+                hint=nearest(name, known_names(task)),
             )
     offset = float(margin or 0) * (-1 if sign == "-" else 1)
     return Rule(text.strip(), metric, comparison, bound if bound[0].isalpha() else float(bound), offset)

@@ -1,4 +1,29 @@
-"""Names of metrics and baselines, as rules and reports use them. Imports nothing heavy."""
+"""Names of metrics and baselines by task, as rules and reports use them. Imports nothing heavy."""
 
-METRICS = ("roc_auc", "log_loss", "average_precision", "brier", "calibration_error")
-BASELINES = ("base_rate", "logistic_regression")
+from __future__ import annotations
+
+from raypipe.definitions.label import Task
+
+METRICS: dict[Task, tuple[str, ...]] = {
+    "binary": ("roc_auc", "log_loss", "average_precision", "brier", "calibration_error"),
+    "multiclass": ("log_loss", "accuracy", "roc_auc"),
+    "regression": ("rmse", "mae", "r2"),
+    "ranking": ("ndcg_at_10", "ndcg"),
+}
+BASELINES: dict[Task, tuple[str, ...]] = {
+    "binary": ("base_rate", "logistic_regression"),
+    "multiclass": ("base_rate", "logistic_regression"),
+    "regression": ("mean", "ridge_regression"),
+    "ranking": ("constant_order", "ridge_regression"),
+}
+_TITLES = {"roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "r2": "R2", "ndcg_at_10": "NDCG at 10", "ndcg": "NDCG"}
+
+
+def headlines(task: Task) -> dict[str, str]:
+    """The two metrics that a line has room for, with their titles."""
+    return {name: title(name) for name in METRICS[task][:2]}
+
+
+def title(name: str) -> str:
+    """A metric's or a baseline's name for people."""
+    return _TITLES.get(name, name.replace("_", " "))

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from raypipe.evaluation.gate import Verdict
-from raypipe.evaluation.names import METRICS
+from raypipe.evaluation.names import METRICS, title
 
 
 def write_report(path: Path, model: str, result: dict[str, Any], verdict: Verdict) -> None:
     """Write the page to `path`; names and values are escaped."""
     environment = Environment(loader=PackageLoader("raypipe.evaluation"), autoescape=True, undefined=StrictUndefined)
     environment.filters["figure"] = lambda value: "" if value is None else f"{value:.4f}"
+    environment.filters["title"] = title
+    environment.filters["described"] = _described
+    plots = {
+        "Training": _plot(_history, result["run"]),
+        "Features by gain": _plot(_importance, result["importance"]),
+    }
+    if "calibration" in result:
+        plots = {"Calibration": _plot(_calibration, result["calibration"]), **plots}
     page = environment.get_template("report.html").render(
-        model=model,
-        result=result,
-        verdict=verdict,
-        metrics=METRICS,
-        plots={
-            "calibration": _plot(_calibration, result["calibration"]),
-            "history": _plot(_history, result["run"]["history"]),
-            "importance": _plot(_importance, result["importance"]),
-        },
+        model=model, result=result, verdict=verdict, metrics=METRICS[result["task"]], plots=plots
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _described(counts: dict[str, Any]) -> str:
+    """What is told of the labels of some rows beside their number."""
+    words: dict[str, Callable[[Any], str]] = {
+        "positive_share": lambda share: f"{100 * share:.1f} % positive",
+        "classes": lambda count: f"{count:,} classes",
+        "mean": lambda mean: f"mean {mean:.6g}",
+        "groups": lambda count: f"{count:,} groups",
+    }
+    return ", ".join(say(counts[name]) for name, say in words.items() if name in counts)
 
 
 def _plot(draw: Any, values: Any) -> str:
@@ -58,11 +70,11 @@ def _calibration(axes: Any, bins: list[dict[str, Any]]) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _history(axes: Any, history: list[float]) -> None:
-    best = history.index(min(history))
+def _history(axes: Any, run: dict[str, Any]) -> None:
+    history, kept = run["history"], run["rounds"]
     axes.plot(range(1, len(history) + 1), history, color="#1f5fa8")
-    axes.axvline(best + 1, color="#b5402a", linewidth=1, linestyle="--", label=f"kept: round {best + 1}")
-    axes.set(xlabel="round", ylabel="log loss on validation")
+    axes.axvline(kept, color="#b5402a", linewidth=1, linestyle="--", label=f"kept: round {kept}")
+    axes.set(xlabel="round", ylabel="metric of training, on validation")
     axes.legend(frameon=False, fontsize=8)
 
 

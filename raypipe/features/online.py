@@ -72,8 +72,11 @@ class OnlineState:
         self.window_types = [(name, self.schema[name] == pl.Int64) for name in self.windows.names]
         self.names = [name for view in spec.views for name in _feature_names(view)]
 
-    def prediction_times(self, rows: pl.DataFrame) -> Ints:
-        """Each row's prediction time in microseconds. Raises RequestError for rows that have none."""
+    def prediction_times(self, rows: pl.DataFrame) -> Ints | None:
+        """Each row's prediction time in microseconds; None where there is no time at all. Raises RequestError for rows
+        that have none."""
+        if self.prediction_time is None:
+            return None
         times = rows.select(self.prediction_time.dt.epoch("us").alias("time"))["time"]
         if times.null_count():
             row = int(times.is_null().arg_true()[0])
@@ -105,12 +108,13 @@ class Snapshot:
         later: Ints = np.maximum(prediction_times, self.as_of_us)
         return later
 
-    def features(self, rows: pl.DataFrame, times: Ints) -> pl.DataFrame:
-        """Feature columns, in the definitions' order, for request rows at `times` (from `feature_times`).
+    def features(self, rows: pl.DataFrame, times: Ints | None) -> pl.DataFrame:
+        """Feature columns, in the definitions' order, for request rows at `times` (from `feature_times`; None where
+        there is no time: static rows are the same at any).
 
         Raises BundleError if a value that is needed is damaged.
         """
-        state, moments = self._state, times.tolist()
+        state, moments = self._state, [self.as_of_us] * rows.height if times is None else times.tolist()
         keys = {entity: entity_keys(rows, entity) for entity in state.entities}
         found = self._windows(keys, moments)
         for level in state.latest:
@@ -178,7 +182,8 @@ def _expressions(spec: ServingSpec) -> list[list[pl.Expr]]:
 
 
 def _with_expressions(state: OnlineState, rows: pl.DataFrame, looked_up: pl.DataFrame) -> pl.DataFrame:
-    frame = rows.with_columns(state.prediction_time.alias(PREDICTION_TIME)).hstack(looked_up)
+    time = [] if state.prediction_time is None else [state.prediction_time.alias(PREDICTION_TIME)]
+    frame = rows.with_columns(time).hstack(looked_up)
     for expressions in state.expressions:
         frame = frame.with_columns(expressions)
     return frame.select(state.names)

@@ -1,8 +1,11 @@
 """Time partitions of the features: which there are, and what each is made from. Pure.
 
 Features are built a partition of the prediction time at a time: a day, week or month, cut again at the boundaries of
-the split, so that a partition belongs to one part of it. A partition's name is the digest of exactly what can touch a
-value in it, so a file that arrives late makes a new one of those it reaches, and of no other.
+the split, so that a partition belongs to one part of it. Where there is no time, each part of the split is one
+partition, and its `start` is no time but the part's place (`PART_STARTS`).
+
+A partition's name is the digest of exactly what can touch a value in it, so a file that arrives late makes a new one of
+those it reaches, and of no other.
 """
 
 from __future__ import annotations
@@ -17,15 +20,18 @@ import polars as pl
 import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.parts import PreparedPart
+from raypipe.data.row_split import part_of_row
 from raypipe.data.sources import PreparedSource
-from raypipe.data.split import boundaries
-from raypipe.definitions import Definitions, FeatureView, LatestView
-from raypipe.project.settings import Settings
+from raypipe.data.split import OUTSIDE, PARTS, boundaries, part_of
+from raypipe.definitions import Definitions, FeatureView, Label, LatestView
+from raypipe.definitions.source import TIME
+from raypipe.project.settings import Settings, TimeSplit
 
 Sources = Mapping[str, PreparedSource]
 
 _EVERY = {"day": "1d", "week": "1w", "month": "1mo"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PART_STARTS = {part: _EPOCH + timedelta(days=place) for place, part in enumerate((*PARTS, OUTSIDE))}
 
 
 def us(moment: datetime) -> int:
@@ -40,14 +46,15 @@ def moment(microseconds: int) -> datetime:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where partitions begin: at every day, week or month (UTC), and at the split's boundaries."""
+    """Where partitions begin: at every day, week or month (UTC), and at the split's boundaries; or `PART_STARTS`."""
 
     every: str
     cuts: tuple[datetime, ...]
 
     @classmethod
     def of(cls, settings: Settings) -> Grid:
-        return cls(settings.features.partition, tuple(boundaries(settings.split)))
+        cuts = boundaries(settings.split) if isinstance(settings.split, TimeSplit) else PART_STARTS.values()
+        return cls(settings.features.partition, tuple(cuts))
 
     def start(self, time: pl.Expr) -> pl.Expr:
         """The start of the partition that a time (Datetime, UTC) lies in."""
@@ -61,6 +68,21 @@ class Grid:
         return min([following, *(cut for cut in self.cuts if cut > start)])
 
 
+def start_of(label: Label, settings: Settings) -> pl.Expr:
+    """The start of the partition that a row of the label's prepared spine lies in."""
+    if isinstance(settings.split, TimeSplit):
+        assert label.prediction_time is not None, "project.load checks that split and spine agree"
+        return Grid.of(settings).start(label.prediction_time)
+    return part_of_row(label.spine, settings.split).replace_strict(PART_STARTS, return_dtype=TIME)
+
+
+def part_at(start: pl.Expr, settings: Settings) -> pl.Expr:
+    """The part of the split that the partition with that start belongs to."""
+    if isinstance(settings.split, TimeSplit):
+        return part_of(start, settings.split)
+    return start.replace_strict({time: part for part, time in PART_STARTS.items()}, return_dtype=pl.String)
+
+
 @dataclass(frozen=True)
 class Partition:
     """Prediction times from `start` to before `end`; `part` of the split (or embargo, outside); the spine's files that
@@ -71,10 +93,13 @@ class Partition:
     part: str
     rows: int
     files: tuple[int, ...]
+    timed: bool = True
 
     @property
     def name(self) -> str:
         """For people, and for file names."""
+        if not self.timed:
+            return self.part
         return f"{self.start:%Y-%m-%dT%H%M}" if self.start.time() != datetime.min.time() else f"{self.start:%Y-%m-%d}"
 
 
@@ -125,6 +150,7 @@ def identity(
         "sources": document["sources"],
         "from": partition.start.isoformat(),
         "to": partition.end.isoformat(),
+        "split": None if partition.timed else settings.split.model_dump(mode="json"),
         "chunk_rows": settings.features.chunk_rows,
         "as_of": cut_off(partition, definitions, sources, as_of),
         "spine": [part.digest for part in spine.parts if part.row_base in partition.files],

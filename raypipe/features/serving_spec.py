@@ -17,6 +17,7 @@ from raypipe.data.digest import digest_of
 from raypipe.definitions import Definitions, DerivedView, FeatureView, LatestView, RequestView, View
 from raypipe.definitions.aggregations import Kind
 from raypipe.definitions.expressions import from_json, to_json
+from raypipe.definitions.label import BASE_MARGIN, Task
 from raypipe.definitions.source import TIME
 from raypipe.definitions.views import Window, is_category
 from raypipe.features.window_inputs import inputs
@@ -102,24 +103,34 @@ KINDS: dict[str, type[ViewSpec]] = {
 
 @dataclass(frozen=True)
 class ServingSpec:
-    """All a replica knows of the definitions."""
+    """All a replica knows of the definitions. prediction_time: None where there is no time."""
 
     fields: tuple[Field, ...]
     prediction_time: Any
+    task: Task
+    base_margin: Any
     views: tuple[ViewSpec, ...]
 
     def schema(self) -> pl.Schema:
         """Types of the request's columns."""
         return pl.Schema({f.name: TYPES[f.type] for f in self.fields})
 
-    def prediction_time_expression(self) -> pl.Expr:
+    def prediction_time_expression(self) -> pl.Expr | None:
+        if self.prediction_time is None:
+            return None
         return from_json(self.prediction_time, where="serving.json: prediction_time")
+
+    def base_margin_expression(self) -> pl.Expr | None:
+        """Over the request's columns and the prediction time; None: the model has no base margin."""
+        return None if self.base_margin is None else from_json(self.base_margin, where="serving.json: base_margin")
 
     def to_json(self) -> dict[str, Any]:
         kinds = {cls: kind for kind, cls in KINDS.items()}
         return {
             "fields": [asdict(f) for f in self.fields],
             "prediction_time": self.prediction_time,
+            "task": self.task,
+            "base_margin": self.base_margin,
             "views": [{"kind": kinds[type(view)], **asdict(view)} for view in self.views],
         }
 
@@ -128,6 +139,8 @@ class ServingSpec:
         return cls(
             tuple(Field(**f) for f in document["fields"]),
             document["prediction_time"],
+            document["task"],
+            document["base_margin"],
             tuple(_view_from_json(dict(view)) for view in document["views"]),
         )
 
@@ -157,9 +170,13 @@ def serving_spec(definitions: Definitions) -> ServingSpec:
         _derived_field(name, dtype) if name in derived else _field(name, dtype, columns[name])
         for name, dtype in label.request_schema().items()
     )
-    where = f"Label('{label.name}').prediction_time"
+    time, margin, where = label.prediction_time, label.request_columns().get(BASE_MARGIN), f"Label('{label.name}')"
     return ServingSpec(
-        fields, to_json(label.prediction_time, where=where), tuple(view_spec(v) for v in definitions.views)
+        fields,
+        None if time is None else to_json(time, where=f"{where}.prediction_time"),
+        label.task,
+        None if margin is None else to_json(margin, where=f"{where}.base_margin"),
+        tuple(view_spec(v) for v in definitions.views),
     )
 
 

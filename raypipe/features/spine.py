@@ -10,44 +10,40 @@ from typing import Any
 import polars as pl
 
 from raypipe.data.parts import ROW_BITS
-from raypipe.data.split import EMBARGO, OUTSIDE, PARTS, TRAIN, embargo_us, part_of
+from raypipe.data.split import EMBARGO, OUTSIDE, PARTS, TRAIN, embargo_us, in_words
 from raypipe.definitions import Label
 from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME, Task
-from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW
+from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW, TIME
 from raypipe.errors import ConfigurationError, NotEnoughDataError
 from raypipe.features.label_counts import check_labels, class_counts, described, distribution, tallies
-from raypipe.features.partitions import Grid, Partition
-from raypipe.project.settings import Settings, Split
+from raypipe.features.partitions import Grid, Partition, part_at, start_of
+from raypipe.project.settings import AnySplit, ColumnSplit, RandomSplit, Settings, TimeSplit
 
 PARTITION, CHUNK = "__partition", "__chunk"
+NO_TIME = pl.lit(None, TIME)
 FILE_ROWS = 1 << ROW_BITS  # the numbers that `__row` has for each file
 
 
 def spine(label: Label, rows: pl.LazyFrame, settings: Settings) -> pl.LazyFrame:
     """Each row of the spine's prepared source with request columns, prediction time, label (null: unknown), the
-    label's known time and what it declares beside (weight, base margin, group), the start of its time partition, and
-    its chunk: a file's worth of rows of one input file.
+    label's known time and what it declares beside (weight, base margin, group), the start of its partition, and its
+    chunk: a file's worth of rows of one input file. Both times are null where there is no time.
 
     A row that a correction replaced is not predicted for; the correction is.
     """
     if label.spine.corrections:
         rows = rows.filter(pl.col(REPLACED_AT).is_null())
-    return (
-        rows.select(
-            ROW,
-            *label.request,
-            label.prediction_time.alias(PREDICTION_TIME),
-            label.outcome().alias(LABEL),
-            pl.col(KNOWN_TIME).alias(LABEL_KNOWN_TIME),
-            **label.row_columns(),
-        )
-        .with_columns(
-            **label.request_columns(),
-        )
-        .with_columns(
-            Grid.of(settings).start(pl.col(PREDICTION_TIME)).alias(PARTITION),
-            chunk_of(pl.col(ROW), settings.features.chunk_rows).alias(CHUNK),
-        )
+    return rows.select(
+        ROW,
+        *label.request,
+        (NO_TIME if label.prediction_time is None else label.prediction_time).alias(PREDICTION_TIME),
+        label.outcome().alias(LABEL),
+        (NO_TIME if label.spine.static else pl.col(KNOWN_TIME)).alias(LABEL_KNOWN_TIME),
+        start_of(label, settings).alias(PARTITION),
+        chunk_of(pl.col(ROW), settings.features.chunk_rows).alias(CHUNK),
+        **label.row_columns(),
+    ).with_columns(
+        **label.request_columns(),
     )
 
 
@@ -79,7 +75,7 @@ class Survey:
 def survey(frame: pl.LazyFrame, settings: Settings, task: Task = "binary") -> Survey:
     """Count the spine's rows in one streaming pass, classes and groups in a second one. A row without a prediction time
     is in no partition; it counts as outside the split."""
-    split = part_of(pl.col(PARTITION), settings.split)
+    split, timed = part_at(pl.col(PARTITION), settings), isinstance(settings.split, TimeSplit)
     tallied = tallies(task, frame.collect_schema().names())
     found = (
         frame.group_by(PARTITION, CHUNK)
@@ -100,11 +96,12 @@ def survey(frame: pl.LazyFrame, settings: Settings, task: Task = "binary") -> Su
     )
     grid, chunks = Grid.of(settings), {}
     partitions = []
-    timed = found.filter(pl.col(PARTITION).is_not_null())
-    for (start, part), group in timed.group_by(PARTITION, "part", maintain_order=True):
+    placed = found.filter(pl.col(PARTITION).is_not_null())
+    for (start, part), group in placed.group_by(PARTITION, "part", maintain_order=True):
         assert isinstance(start, datetime)
         files = sorted({file_of(chunk) for chunk in group[CHUNK]})
-        partitions.append(Partition(start, grid.end(start), str(part), int(group["all"].sum()), tuple(files)))
+        rows = int(group["all"].sum())
+        partitions.append(Partition(start, grid.end(start), str(part), rows, tuple(files), timed))
         chunks[start] = dict(group.select(CHUNK, "all").iter_rows())
     counts = found.group_by("part").agg(
         pl.col("rows", "unlabelled").sum(),
@@ -125,20 +122,13 @@ def check_split(counts: dict[str, dict[str, Any]], settings: Settings, task: Tas
     for part in PARTS:
         _check_part(part, counts.get(part), settings.split)
     check_labels({part: counts[part] for part in PARTS}, task)
-    longest = max(counts[part]["horizon_us"] for part in PARTS)
-    if longest > embargo_us(settings.split):
-        hours = longest / 3.6e9
-        raise ConfigurationError(
-            "the embargo is shorter than the label's horizon",
-            where="project.yaml: split.embargo",
-            got=settings.split.embargo,
-            expected=f"at least {hours:.1f} h: the longest time from a prediction to its known outcome",
-        )
+    if isinstance(settings.split, TimeSplit):
+        _check_embargo(counts, settings.split)
     return {
         "parts": {part: {"rows": counts[part]["rows"], **described(counts[part], task)} for part in PARTS},
         "class_counts": class_counts(counts[TRAIN], task),
         "left_out": {
-            "embargo": _all_rows(counts.get(EMBARGO)),
+            **({"embargo": _all_rows(counts.get(EMBARGO))} if isinstance(settings.split, TimeSplit) else {}),
             "outside the split": _all_rows(counts.get(OUTSIDE)),
             "label unknown": sum(counts[part]["unlabelled"] for part in PARTS),
         },
@@ -149,14 +139,33 @@ def _all_rows(count: dict[str, Any] | None) -> int:
     return count["rows"] + count["unlabelled"] if count else 0
 
 
-def _check_part(part: str, count: dict[str, Any] | None, split: Split) -> None:
+def _check_embargo(counts: dict[str, dict[str, Any]], split: TimeSplit) -> None:
+    longest = max(counts[part]["horizon_us"] for part in PARTS)
+    if longest > embargo_us(split):
+        hours = longest / 3.6e9
+        raise ConfigurationError(
+            "the embargo is shorter than the label's horizon",
+            where="project.yaml: split.embargo",
+            got=split.embargo,
+            expected=f"at least {hours:.1f} h: the longest time from a prediction to its known outcome",
+        )
+
+
+_MEND: dict[type[AnySplit], str] = {
+    TimeSplit: "move the boundaries into the time that the data covers",
+    ColumnSplit: "the column must say train, validation and test; or draw validation_share of the train rows",
+    RandomSplit: "the table is too small for these shares: bring more rows, or raise the share",
+}
+
+
+def _check_part(part: str, count: dict[str, Any] | None, split: AnySplit) -> None:
     rows = count["rows"] if count else 0
     if not rows:
         raise NotEnoughDataError(
             f"no row with a label falls into {part}",
             where="project.yaml: split",
-            got=f"validation_from {split.validation_from:%Y-%m-%d}, test_from {split.test_from:%Y-%m-%d}",
-            hint="move the boundaries into the time that the data covers",
+            got=in_words(split),
+            hint=_MEND[type(split)],
         )
 
 

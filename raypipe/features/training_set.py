@@ -17,7 +17,7 @@ import polars as pl
 import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, find, publish
-from raypipe.data.split import PARTS, TRAIN
+from raypipe.data.split import PARTS, TRAIN, in_words
 from raypipe.errors import DataError
 from raypipe.features.build import FOLDER, Built, build_partitions, folder_of, survey_spine
 from raypipe.features.job import Say
@@ -139,6 +139,7 @@ def build_training_set(
     def finish(attempt: Path) -> dict[str, Any]:
         return _finish(project, attempt, made, sources, as_of) | {
             "identity": made.named,
+            "split": in_words(project.settings.split),
             "plan": plan,
             "sources": _lineage(sources),
         }

@@ -22,7 +22,7 @@ from raypipe.features.transforms import Category, Encoding, Number, Transforms
 from raypipe.project.settings import FeatureTransform, TargetEncode, TransformSettings
 
 _PLACES = 3  # digits of base 2**32 of a label's sum, from the largest label's first one
-_LAST_PLACE = -33  # 2**(32 * -33) is a double, the next one is not
+_LAST_PLACE = -31  # 2**(32 * -31) has a reciprocal among the doubles, the next one has none
 
 
 def fit(
@@ -179,7 +179,7 @@ def _label_places(train: pl.LazyFrame) -> list[int]:
     if train.collect_schema()[LABEL] == pl.Boolean:
         return [0]
     top = train.select(pl.col(LABEL).abs().max()).collect(engine="streaming").item() or 1.0
-    first = (math.frexp(top)[1] - 1) // BITS
+    first = max((math.frexp(top)[1] - 1) // BITS, _LAST_PLACE)
     return list(range(first, max(first - _PLACES, _LAST_PLACE - 1), -1))
 
 

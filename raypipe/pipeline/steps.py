@@ -15,6 +15,7 @@ from raypipe.data.split import PARTS
 from raypipe.errors import GateRefusedError, NotEnoughDataError
 from raypipe.evaluation.evaluate import Evaluation, evaluate
 from raypipe.evaluation.gate import parse
+from raypipe.evaluation.names import headlines
 from raypipe.features.build import build_partitions, folder_of, missing, most_rows, survey_spine
 from raypipe.features.explain import by_view, explain
 from raypipe.features.partitions import Partition
@@ -25,9 +26,10 @@ from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
 from raypipe.registry.package import package
 from raypipe.registry.tracking import Registry, Version
+from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
-from raypipe.training.train import Run, find_run, layout_of, require_possible, train
-from raypipe.tuning.tune import Tuned, find_tuned, tune
+from raypipe.training.train import Run, find_run, layout_of, needs_cluster_first, require_possible, train
+from raypipe.tuning.tune import Tuned, find_tuned, require_tunable, tune
 
 Sources = dict[str, PreparedSource]
 Span = tuple[datetime | None, datetime | None]
@@ -46,9 +48,9 @@ class Pipeline:
 
     def contracts(self) -> Sources:
         """Check every source. Raises DataError or DataContractError."""
-        for rule in self.project.settings.evaluation.gate:
-            parse(rule)  # before time is spent on data
         definitions = self.project.definitions
+        for rule in self.project.settings.evaluation.gate:
+            parse(rule, definitions.label.task)  # before time is spent on data
         check_training(self.project.settings.training, definitions.label.task, definitions.features())
         with self.progress.step("contracts") as step:
             sources = {s.name: prepare_source(self.project, s.name) for s in self.project.definitions.sources}
@@ -78,7 +80,8 @@ class Pipeline:
                 self.project, sources, plan, self.as_of, built=built.one, say=step.at, planned=planned
             )
             rows = sum(made.rows(part) for part in PARTS)
-            how = f", {built.words()}, {plan} plan ({why})" if found is None else ""
+            how = f", {made.manifest['split']}" if self.project.definitions.label.spine.static else ""
+            how += f", {built.words()}, {plan} plan ({why})" if found is None else ""
             step.say(
                 f"training set {short(made.digest)}: {rows:,} rows, {len(made.manifest['features'])} features{how}",
                 reused=made.reused,
@@ -131,30 +134,19 @@ class Pipeline:
         """This pipeline with the best parameters that a search finds, in place of training.params."""
         found = find_tuned(self.project, training_set)
         if found is None:
+            require_tunable(self.project, training_set)
             self.cluster.connect()
         with self.progress.step("tuning") as step:
             tuned = found or tune(self.project, training_set, lambda pace: step.at(pace.words()))
-            chosen, trials = tuned.result["chosen"], sum(tuned.result["trials"].values())
-            metric = tuned.result["metric"]
-            before = tuned.result["untuned"]
-            step.say(
-                f"study {short(tuned.digest)}: {metric} {chosen['metric']:.5f}"
-                + (f" (untuned {before['metric']:.5f})" if before else "")
-                + f" of trial {chosen['trial']} of {trials}, on {tuned.result['measured_on']}",
-                reused=tuned.output.reused,
-            )
+            step.say(f"study {short(tuned.digest)}: {tuned.words()}", reused=tuned.output.reused)
         return replace(self, project=tuned.applied(self.project), tuned=tuned)
 
     def train(self, training_set: TrainingSet) -> Run:
         """The run of the project's training settings on the training set."""
-        if joins_a_cluster():
-            self.cluster.connect()  # how many workers it holds is part of the run's identity
-        layout = layout_of(self.project, training_set)
-        found = find_run(self.project, training_set, layout.workers)
-        if found is None:
-            require_possible(self.project, training_set, layout)
-            if layout.distributed:
-                self.cluster.connect()
+        if needs_cluster_first(self.project, training_set):
+            self.cluster.connect()
+        found = find_run(self.project, training_set)
+        layout = self._layout(training_set) if found is None else None
         with self.progress.step("training") as step:
             run = found or train(
                 self.project,
@@ -164,14 +156,24 @@ class Pipeline:
                 tuning=self.tuned.digest if self.tuned else None,
             )
             m = run.manifest
-            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and found is None else ""
+            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and not found else ""
             step.say(
                 f"run {short(run.digest)}: {m['best_round'] + 1} rounds kept of {len(m['history'])}, "
-                f"{layout.words()}, {m['rows']:,} rows {m['matrix']}, "
+                f"{m['layout']}, {m['rows']:,} rows {m['matrix']}, "
                 f"validation {m['metric']} {m['history'][m['best_round']]:.4f}{resumed}",
                 reused=run.reused,
             )
         return run
+
+    def _layout(self, training_set: TrainingSet) -> Layout:
+        """How the run is laid out, once it is clear that it can run, with the cluster that it needs."""
+        if joins_a_cluster():
+            self.cluster.connect()
+        layout = layout_of(self.project, training_set)
+        require_possible(self.project, training_set, layout)
+        if layout.distributed:
+            self.cluster.connect()
+        return layout
 
     def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
         """The run's figures on the test part, and the gate's verdict."""
@@ -185,9 +187,10 @@ class Pipeline:
         with self.progress.step("evaluation") as step:
             made = evaluate(self.project, training_set, run.model_path, described)
             figures = made.metrics
+            told = headlines(self.project.definitions.label.task).items()
             step.say(
-                f"ROC AUC {figures['roc_auc']:.4f}, log loss {figures['log_loss']:.4f} "
-                f"on {figures['rows']:,} test rows; gate: {made.verdict.outcome}",
+                ", ".join(f"{title} {figures[name]:.4f}" for name, title in told)
+                + f" on {figures['rows']:,} test rows; gate: {made.verdict.outcome}",
                 reused=made.output.reused,
             )
         return made

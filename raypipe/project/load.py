@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 from raypipe.definitions import Definitions, Source
 from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
-from raypipe.project.settings import FeatureTransform, Settings, SourceFiles
+from raypipe.project.settings import SPLITS, FeatureTransform, Settings, SourceFiles
+from raypipe.project.split_check import check_split
 
 STORAGE_VARIABLE = "RAYPIPE_STORAGE"
 _JOB_COPIES = "working_dir_files"  # where Ray unpacks what `ray job submit --working-dir` sent
@@ -92,7 +93,7 @@ def read_settings(path: Path) -> Settings:
 def _settings_error(error: ValidationError, path: Path) -> ConfigurationError:
     """The first complaint of pydantic in our words, with the number of further ones."""
     first, others = error.errors()[0], error.error_count() - 1
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if part not in SPLITS)
     more = f" (and {others} more)" if others else ""
     where = f"{path.name}: {key}"
     if first["type"] == "extra_forbidden":
@@ -110,6 +111,9 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Keys that the section at `location` may hold."""
     section: Any = Settings
     for part in location:
+        if part in SPLITS:
+            section = SPLITS[str(part)]
+            continue
         # Where it is no section, `part` is a name of the user's own, in a dictionary.
         section = section.model_fields[str(part)].annotation if _is_section(section) else get_args(section)[-1]
         section = next(filter(_is_section, get_args(section)), section) if NoneType in get_args(section) else section
@@ -185,6 +189,7 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
                 where="project.yaml: evaluation.slices",
                 hint=nearest(column, request),
             )
+    check_split(settings.split, definitions.label)
     _check_transforms(settings, definitions)
 
 
@@ -209,6 +214,12 @@ def _check_transforms(settings: Settings, definitions: Definitions) -> None:
         if name not in features:
             raise ConfigurationError(
                 f"features.py declares no feature '{name}'", where=where, hint=nearest(name, list(features))
+            )
+        if transform.target_encode and definitions.label.spine.static:
+            raise ConfigurationError(
+                "target_encode encodes a row by labels known before it, and this spine has no time",
+                where=f"{where}.target_encode",
+                hint="leave it out: a category goes into the matrix as a category",
             )
         _check_transform(transform, category=is_category(features[name]), where=where)
         if transform.target_encode and definitions.label.task in ("multiclass", "ranking"):

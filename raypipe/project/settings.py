@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from raypipe.definitions.durations import microseconds
 from raypipe.errors import DefinitionError
@@ -97,7 +97,7 @@ class SourceFiles(Section):
         return self
 
 
-class Split(Section):
+class TimeSplit(Section):
     """The time split, by prediction time, in UTC: train, then validation, then test."""
 
     train_from: Moment | None = None
@@ -112,11 +112,56 @@ class Split(Section):
     """Rows whose prediction time lies this close before a boundary are left out; at least the label's horizon."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Split:
+    def _in_order(self) -> TimeSplit:
         moments = [m for m in (self.train_from, self.validation_from, self.test_from, self.test_to) if m]
         if moments != sorted(set(moments)):
             raise ValueError("train_from < validation_from < test_from < test_to must hold")
         return self
+
+
+class ColumnSplit(Section):
+    """The split of a spine without time whose table says which row belongs to which part."""
+
+    column: str
+    """A column of the spine with "train", "validation" or "test"; rows with anything else are in no part."""
+    validation_share: float | None = Field(None, gt=0, lt=1)
+    """This share of the rows that say "train" is taken for validation, at random; default: none."""
+    seed: int = 7
+    """Another seed takes other rows for validation."""
+
+
+class RandomShares(Section):
+    """The shares of the rows that are not trained on."""
+
+    validation: float = Field(0.15, gt=0, lt=1)
+    test: float = Field(0.15, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _some_left(self) -> RandomShares:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test leave nothing to train on: their sum must be below 1")
+        return self
+
+
+class RandomSplit(Section):
+    """The split of a spine without time, at random: by a hash of the primary key (without one: of the row's number)."""
+
+    random: RandomShares
+    """{validation: 0.15, test: 0.15}; {} takes these."""
+    seed: int = 7
+    """Another seed puts other rows into each part."""
+
+
+AnySplit = TimeSplit | ColumnSplit | RandomSplit
+SPLITS = {"time split": TimeSplit, "column split": ColumnSplit, "random split": RandomSplit}  # pydantic's tags
+
+
+def _kind_of_split(value: Any) -> str:
+    """Which of `SPLITS` is meant: the key that no other has tells."""
+    kinds = {"column": "column split", "random": "random split"}
+    named = [kind for key, kind in kinds.items() if isinstance(value, dict) and key in value]
+    given = [kind for kind, section in SPLITS.items() if isinstance(value, section)]
+    return [*named, *given, "time split"][0]
 
 
 class Features(Section):
@@ -191,9 +236,10 @@ class Evaluation(Section):
     slice_min_rows: int = Field(200, ge=1)
     """Slices smaller than this are listed with their row count and no metrics."""
     calibration_bins: int = Field(10, ge=2, le=100)
-    """Equal-width bins of the expected calibration error."""
+    """binary: equal-width bins of the expected calibration error."""
     gate: list[str] = Field(min_length=1)
-    """Rules `<metric> <op> <figure>`: "roc_auc > logistic_regression.roc_auc", "calibration_error <= 0.05"."""
+    """Rules `<metric> <op> <figure>`: "roc_auc > logistic_regression.roc_auc", "calibration_error <= 0.05". Metrics and
+    baselines are those of the label's task: raypipe.evaluation.names."""
 
 
 class Registry(Section):
@@ -231,7 +277,13 @@ class Settings(Section):
     """Folder for everything the project makes, relative to the project folder; RAYPIPE_STORAGE comes before it."""
     sources: dict[str, SourceFiles]
     """One entry for each Source of features.py."""
-    split: Split
+    split: Annotated[
+        Annotated[TimeSplit, Tag("time split")]
+        | Annotated[ColumnSplit, Tag("column split")]
+        | Annotated[RandomSplit, Tag("random split")],
+        Discriminator(_kind_of_split),
+    ]
+    """By time; only where the spine has none (a static source), by a column or at random."""
     features: Features = Features()
     transforms: TransformSettings = TransformSettings()
     training: Training = Training()

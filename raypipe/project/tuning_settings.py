@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
@@ -34,12 +33,12 @@ def _searched(value: Any) -> Any:
         if not all(isinstance(choice, str | int | float) for choice in value):
             raise ValueError("choices must be numbers or strings")
         return value
-    if not isinstance(value, dict | Range):
-        raise ValueError("must be {low: ..., high: ...} or a list of choices")
     try:
         range_ = Range.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise ValueError("must be {low: ..., high: ...} or a list of choices") from None
         key = str(first["loc"][0])
         known = nearest(key, list(Range.model_fields)) if first["type"] == "extra_forbidden" else first["msg"]
         raise ValueError(f"{key}: {known}") from None
@@ -62,7 +61,7 @@ Searched = Annotated[Range | list[Any], BeforeValidator(_searched)]
 # for Tabular Data, NeurIPS 2021 (arXiv 2106.11959, appendix) and Grinsztajn et al., Why do tree-based models still
 # outperform deep learning on tabular data?, NeurIPS 2022 (arXiv 2207.08815, appendix), narrowed at the ends of eta,
 # where some hundred rounds do not suffice or trees are too coarse, and of min_child_weight and lambda.
-DEFAULT_SPACE: Mapping[str, Range] = {
+DEFAULT_SPACE: dict[str, Range | list[Any]] = {
     "eta": Range(low=0.02, high=0.3, log=True),
     "max_depth": Range(low=3, high=10, int=True),
     "min_child_weight": Range(low=0.1, high=100, log=True),
@@ -76,7 +75,7 @@ DEFAULT_SPACE: Mapping[str, Range] = {
 class Tuning(Section):
     """The search for better values of `params`, by `--tune`."""
 
-    space: dict[str, Searched] = Field(default_factory=lambda: dict(DEFAULT_SPACE), min_length=1)
+    space: dict[str, Searched] = Field(DEFAULT_SPACE, min_length=1)
     """What is searched: a parameter that `params` may hold, and {low, high, log, int} or a list of choices. Default:
     eta, max_depth, min_child_weight, subsample, colsample_bytree, lambda and gamma, in common ranges."""
     trials: int = Field(40, ge=2)
@@ -88,7 +87,7 @@ class Tuning(Section):
     folds: int = Field(1, ge=1, le=20)
     """1: a trial is measured on validation. 2 or more: by cross-validation inside train, each fold validated on rows
     that come after those it is trained on, with the split's embargo between; random folds where there is no time."""
-    objectives: list[Literal["metric", "latency", "size"]] = ["metric"]
+    objectives: list[Literal["metric", "latency", "size"]] = Field(["metric"])
     """metric: what early stopping looks at. With a second one, of the settings within `within` of the best metric the
     one with the least of it is chosen: latency (median microseconds of predicting one row) or size (of the model, in
     bytes)."""

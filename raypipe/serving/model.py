@@ -12,8 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from raypipe.definitions.label import BASE_MARGIN, PREDICTION_TIME
 from raypipe.errors import RequestError
 from raypipe.features.online import OnlineState
+from raypipe.features.score import score
 from raypipe.registry.bundle import Bundle, read_bundle
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,10 +23,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Predictions:
-    """One probability a row, and the time at which each row's features were taken (microseconds)."""
+    """What the model says of each row (raypipe.features.score), and the time at which its features were taken
+    (microseconds; None: no time)."""
 
-    probability: NDArray[np.float32]
-    feature_time_us: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    feature_time_us: NDArray[np.int64] | None
 
 
 class LoadedModel:
@@ -38,21 +41,38 @@ class LoadedModel:
         self.version = version
         self.bundle: Bundle = read_bundle(pointer["bundle"], pointer["digest"])
         self.bundle.model.set_param({"nthread": 1})
-        self._max_past_us = max_past_us
+        self._max_past_us, self._base_margin = max_past_us, self.bundle.serving.base_margin_expression()
         self.online = OnlineState(Path(pointer["online"]), self.bundle.serving, pointer["online_identity"])
 
     def predict(self, rows: pl.DataFrame) -> Predictions:
-        """Predictions for rows of the request contract. Raises RequestError for rows too far in the past."""
+        """Predictions for rows of the request contract. Raises RequestError for rows too far in the past, or whose base
+        margin cannot be."""
         try:
             wanted = self.online.prediction_times(rows)
             with self.online.snapshot() as known:
-                times = known.feature_times(wanted)
-                self._refuse_the_past(wanted, times, known.as_of_us)
+                times = None if wanted is None else known.feature_times(wanted)
+                if wanted is not None and times is not None:
+                    self._refuse_the_past(wanted, times, known.as_of_us)
                 features = known.features(rows, times)
-            matrix = self.bundle.transforms.matrix(features)
+            if self._base_margin is not None:
+                features = features.with_columns(self._margins(rows, self._base_margin))
+            scores = score(self.bundle.model, self.bundle.transforms, features)
         except pl.exceptions.PolarsError as error:
             raise RequestError("no features can be computed of these values", got=str(error).splitlines()[0]) from None
-        return Predictions(np.asarray(self.bundle.model.inplace_predict(matrix), np.float32), times)
+        return Predictions(scores, times)
+
+    def _margins(self, rows: pl.DataFrame, margin: pl.Expr) -> pl.Series:
+        time = self.online.prediction_time
+        timed = rows if time is None else rows.with_columns(time.alias(PREDICTION_TIME))
+        margins = timed.select(margin.alias(BASE_MARGIN))[BASE_MARGIN]
+        wrong = np.flatnonzero(~np.isfinite(margins.cast(pl.Float32).to_numpy()))
+        if len(wrong):
+            reason = "the base margin that follows from these fields is missing or not finite"
+            raise RequestError(
+                f"{len(wrong)} rows have no base margin",
+                fields=[{"row": int(wrong[0]), "field": None, "reason": reason}],
+            )
+        return margins
 
     def _refuse_the_past(self, wanted: NDArray[np.int64], times: NDArray[np.int64], as_of_us: int) -> None:
         """The state holds what was known at its as-of time; older rows would be answered with their own future."""

@@ -23,9 +23,9 @@ from raypipe.errors import (
 )
 from raypipe.features.serving_spec import Field
 from raypipe.serving.model import LoadedModel, Predictions, moment
+from raypipe.serving.outputs import as_rows, as_tensors, metadata
 from raypipe.serving.rows import read_rows
 
-OUTPUT = "probability"
 _DATATYPES = {
     "Int8": "INT8", "Int16": "INT16", "Int32": "INT32", "Int64": "INT64", "UInt8": "UINT8", "UInt16": "UINT16",
     "UInt32": "UINT32", "UInt64": "UINT64", "Float32": "FP32", "Float64": "FP64", "Boolean": "BOOL",
@@ -121,10 +121,10 @@ def _predict(endpoint: Endpoint, model: LoadedModel, document: dict[str, Any]) -
     identity = _identity(document)
     frame = read_rows(model.bundle.serving, _bounded(endpoint, rows))
     predictions = model.predict(frame)
-    found = [
-        {OUTPUT: float(p), "feature_time": moment(int(t))}
-        for p, t in zip(predictions.probability, predictions.feature_time_us, strict=True)
-    ]
+    found = as_rows(model.bundle, predictions.scores)
+    if predictions.feature_time_us is not None:
+        times = [moment(int(time)) for time in predictions.feature_time_us]
+        found = [row | {"feature_time": time} for row, time in zip(found, times, strict=True)]
     return Answer(
         200, {"model": endpoint.model, "model_version": model.version, **identity, "predictions": found}, model.version
     )
@@ -174,7 +174,7 @@ def _metadata(endpoint: Endpoint, model: LoadedModel) -> dict[str, Any]:
         "versions": list(endpoint.versions),
         "platform": "raypipe_xgboost",
         "inputs": [{"name": f.name, "datatype": _datatype(f), "shape": [-1]} for f in fields],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1]}],
+        "outputs": metadata(model.bundle),
     }
 
 
@@ -187,15 +187,10 @@ def _infer(endpoint: Endpoint, model: LoadedModel, document: dict[str, Any]) -> 
     identity = _identity(document)
     rows = _rows_of_tensors(endpoint, model, document)
     predictions: Predictions = model.predict(read_rows(model.bundle.serving, rows))
-    output = {
-        "name": OUTPUT,
-        "datatype": "FP32",
-        "shape": [len(rows)],
-        "data": [float(p) for p in predictions.probability],
-    }
+    outputs = as_tensors(model.bundle, predictions.scores)
     return Answer(
         200,
-        {"model_name": endpoint.model, "model_version": model.version, **identity, "outputs": [output]},
+        {"model_name": endpoint.model, "model_version": model.version, **identity, "outputs": outputs},
         model.version,
     )
 

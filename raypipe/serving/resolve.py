@@ -21,7 +21,8 @@ class Target:
 
     version: Version
     user_config: dict[str, Any]
-    as_of: str
+    known: str
+    """As of when the online values are known, for people."""
 
 
 def resolve(project: Project, number: int | None = None, sources: Mapping[str, PreparedSource] | None = None) -> Target:
@@ -47,7 +48,9 @@ def resolve(project: Project, number: int | None = None, sources: Mapping[str, P
         )
     prepared = sources or {s.name: prepare_source(project, s.name) for s in project.definitions.sources}
     state = build_online_state(project, prepared, project.settings.serving.as_of or datetime.now(UTC))
-    return Target(version, user_config(project, version, state), state.as_of.isoformat())
+    timeless = project.definitions.label.spine.static
+    known = "static tables only: there is no time" if timeless else f"as known at {state.as_of.isoformat()}"
+    return Target(version, user_config(project, version, state), known)
 
 
 def user_config(project: Project, version: Version, state: StateFile) -> dict[str, Any]:

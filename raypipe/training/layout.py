@@ -31,14 +31,22 @@ class Layout:
         return f"{self.workers} worker{'s' if self.workers > 1 else ''} of {each}"
 
 
+def sized_by_cluster(settings: Training, cells: int, *, joined: bool) -> bool:
+    """Whether the number of workers depends on the machines of the cluster that is joined."""
+    return settings.workers == "auto" and joined and cells > SMALL_CELLS
+
+
 def choose_layout(settings: Training, cells: int, nodes: Sequence[int], *, joined: bool) -> Layout:
     """The layout of a run over `cells` cells (rows x features).
 
     nodes: CPUs of each machine: of the cluster that is joined, else of this one alone.
     Raises ClusterError for what the machines cannot hold, with the arithmetic: Ray would wait for ever.
     """
-    if settings.workers == "auto":
-        layout = _automatic(settings.threads, cells, nodes, joined=joined)
+    if sized_by_cluster(settings, cells, joined=joined):
+        layout = _over_machines(settings.threads, cells, nodes)
+    elif settings.workers == "auto":
+        why = f"{cells / 1e6:,.1f} million cells" if joined else "one machine"
+        layout = Layout(1, settings.threads or max(nodes), distributed=False, why=why)
     else:
         threads = settings.threads or max(sum(nodes) // settings.workers, 1)
         threads = min(threads, max(nodes)) if settings.threads is None else threads
@@ -47,10 +55,7 @@ def choose_layout(settings: Training, cells: int, nodes: Sequence[int], *, joine
     return layout
 
 
-def _automatic(threads: int | None, cells: int, nodes: Sequence[int], *, joined: bool) -> Layout:
-    if not joined or cells <= SMALL_CELLS:
-        why = f"{cells / 1e6:,.1f} million cells" if joined else "one machine"
-        return Layout(1, threads or max(nodes), distributed=False, why=why)
+def _over_machines(threads: int | None, cells: int, nodes: Sequence[int]) -> Layout:
     each = threads or min(nodes)
     workers = max(1, min(sum(cpus // each for cpus in nodes), math.ceil(cells / LARGE_CELLS)))
     return Layout(workers, each, distributed=True, why=f"{cells / 1e6:,.0f} million cells, {len(nodes)} machines")

@@ -15,7 +15,7 @@ from raypipe.training.shares import FileRows, share_groups
 
 BATCH_CELLS = 8_000_000  # of a float32 batch (32 MB), which XGBoost gets at a time; external memory: of a page on disk
 Frames = Callable[[], Iterator[pl.DataFrame]]
-Matrix = xgb.QuantileDMatrix | xgb.ExtMemQuantileDMatrix
+Matrix = xgb.DMatrix  # one of its subclasses, but for a validation with categories
 
 
 class Batches(xgb.DataIter):
@@ -141,10 +141,27 @@ def ranked_frames(share: Sequence[FileRows], transforms: Transforms, rank: int, 
 def matrix_of(
     batches: Batches, *, threads: int, max_bin: int, ref: Matrix | None = None, external: bool = False
 ) -> Matrix:
-    """A QuantileDMatrix of the batches, in external memory if asked; all parts but train need train's as `ref`."""
+    """A QuantileDMatrix of the batches, in external memory if asked; validation needs the one of train as `ref`.
+
+    Validation with categories is a plain DMatrix: by the bins of train, a category that train lacks would be taken for
+    the last one that it has, and the metric would not be that of the model.
+    """
+    if ref is not None and "c" in batches.transforms.feature_types:
+        return _plain(batches, threads=threads, external=external)
     kind = xgb.ExtMemQuantileDMatrix if external else xgb.QuantileDMatrix
     made: Matrix = kind(batches, ref=ref, nthread=threads, max_bin=max_bin, enable_categorical=True)
     return made
+
+
+def _plain(batches: Batches, *, threads: int, external: bool) -> xgb.DMatrix:
+    if external:
+        return xgb.DMatrix(batches, nthread=threads, enable_categorical=True)
+    parts: list[dict[str, Any]] = []
+    while batches.next(lambda **part: parts.append(part)):
+        pass
+    arrays = [name for name, value in parts[0].items() if isinstance(value, np.ndarray)]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in arrays}
+    return xgb.DMatrix(**{**parts[0], **joined}, nthread=threads, enable_categorical=True)
 
 
 # Measured with XGBoost 3.2 on 2 and 5 million rows of 30 numbers with 5 % missing, at the peak: the bins and their

@@ -29,7 +29,7 @@ from raypipe.project.code_identity import code_identity
 from raypipe.project.user_code import UserFunction, load_function
 from raypipe.training.boosting import Recipe
 from raypipe.training.checkpoint import storage_errors
-from raypipe.training.layout import Layout, choose_layout
+from raypipe.training.layout import Layout, choose_layout, sized_by_cluster
 from raypipe.training.objective import (
     OBJECTIVES,
     check_parameters,
@@ -91,27 +91,33 @@ class OwnCode:
         return [code.module for code in (self.objective, self.metric) if code]
 
 
+def needs_cluster_first(project: Project, training_set: TrainingSet) -> bool:
+    """Whether the cluster must be joined before `find_run` and `layout_of`, which then look at its machines."""
+    return sized_by_cluster(project.settings.training, _cells(training_set), joined=joins_a_cluster())
+
+
 def layout_of(project: Project, training_set: TrainingSet) -> Layout:
-    """How the run would be laid out. With a cluster to join, call it once connected.
-
-    Raises ClusterError for an impossible request.
-    """
-    cells = training_set.rows(TRAIN) * len(training_set.manifest["features"])
-    return choose_layout(project.settings.training, cells, node_cpus(), joined=joins_a_cluster())
+    """How the run would be laid out. Raises ClusterError for an impossible request."""
+    return choose_layout(project.settings.training, _cells(training_set), node_cpus(), joined=joins_a_cluster())
 
 
-def run_folder(project: Project, training_set: TrainingSet, workers: int) -> Path:
+def _cells(training_set: TrainingSet) -> int:
+    return training_set.rows(TRAIN) * len(training_set.manifest["features"])
+
+
+def run_folder(project: Project, training_set: TrainingSet) -> Path:
     """Where the run of this project's settings on this training set lies; its name is the identity.
 
     The number of workers is part of it: they add up their histograms, so another number may round otherwise.
     """
+    settings = project.settings.training
     named = {
         "raypipe": raypipe.__version__,
         "xgboost": xgb.__version__,
         "training_set": training_set.digest,
-        "training": project.settings.training.identity(),
+        "training": settings.identity(),
         "own_code": OwnCode.of(project).digests(),
-        "workers": workers,
+        "workers": layout_of(project, training_set).workers if settings.workers == "auto" else settings.workers,
     }
     return project.storage / "runs" / digest_of(named)
 
@@ -127,9 +133,9 @@ def require_possible(project: Project, training_set: TrainingSet, layout: Layout
     check_parameters(job_of(project, training_set, layout.threads, Path()).recipe.params)
 
 
-def find_run(project: Project, training_set: TrainingSet, workers: int) -> Run | None:
+def find_run(project: Project, training_set: TrainingSet) -> Run | None:
     """The finished run, if there is one."""
-    folder = run_folder(project, training_set, workers)
+    folder = run_folder(project, training_set)
     output = find(folder)
     return Run(folder.name, output) if output else None
 
@@ -137,7 +143,7 @@ def find_run(project: Project, training_set: TrainingSet, workers: int) -> Run |
 def train(
     project: Project,
     training_set: TrainingSet,
-    layout: Layout,
+    layout: Layout | None = None,
     said: Callable[[Pace], None] = lambda pace: None,
     *,
     tuning: str | None = None,
@@ -149,9 +155,12 @@ def train(
     Raises what `require_possible` does, ClusterError when CPUs stay busy, StorageError for a storage root that fails,
     and TrainingError when the workers give up.
     """
-    require_possible(project, training_set, layout)
-    folder = run_folder(project, training_set, layout.workers)
-    output = publish(folder, lambda attempt: _train(project, training_set, layout, attempt, said) | {"tuning": tuning})
+    folder = run_folder(project, training_set)
+    laid_out = layout or layout_of(project, training_set)
+    require_possible(project, training_set, laid_out)
+    output = publish(
+        folder, lambda attempt: _train(project, training_set, laid_out, attempt, said) | {"tuning": tuning}
+    )
     return Run(folder.name, output)
 
 
@@ -210,6 +219,7 @@ def _train(
         "params": job.recipe.params,
         "metric": job.recipe.metric.name,
         **asdict(layout),
+        "layout": layout.words(),
         "started_at": began.isoformat(),
         "wall_s": wall_s,
         "cost": _cost(settings.price_per_core_hour, wall_s, layout),

@@ -11,29 +11,23 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import polars as pl
 import xgboost as xgb
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from raypipe.cluster.connect import require_free_cpus
 from raypipe.errors import RaypipeError, TrainingError
-from raypipe.training.boosting import Recipe
-from raypipe.training.objective import Metric
 from raypipe.tuning import journal
 from raypipe.tuning.journal import Finished, Status
 from raypipe.tuning.layout import Seats
 from raypipe.tuning.search import OBJECTIVES, NumberedSearch
-from raypipe.tuning.space import Params, Space
+from raypipe.tuning.study import GRACE, HALVING, Study, StudyPace
 from raypipe.tuning.trial import Matrices, Spec, Trial, describe
 
-# Asynchronous successive halving (Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020): where
-# a trial's rounds times eta reach 3, 6, 12, ... it stops if it is worse than the median of those that came there.
-GRACE, HALVING = 3.0, 2
 RETRIES = 1  # of a trial whose process died
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a CSV, a JSON and a TensorBoard file a trial
@@ -42,53 +36,6 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # prints whatever the verbosity
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the project's own code may read files beside it
 }
-
-
-@dataclass(frozen=True)
-class StudyPace:
-    """How far a study is."""
-
-    done: int
-    trials: int
-    running: int
-    metric: str
-    best: float | None
-    seconds_left: float
-
-    def words(self) -> str:
-        best = "" if self.best is None else f", best {self.metric} {self.best:.5f}"
-        left = f"{self.seconds_left:,.0f} s" if self.seconds_left < 120 else f"{self.seconds_left / 60:,.0f} min"
-        return f"{self.done} of {self.trials} trials{best}, {self.running} running, at most {left} left"
-
-
-@dataclass(frozen=True)
-class Study:
-    """What is searched, how long, and where its finished trials are kept."""
-
-    spec: Spec
-    space: Space
-    untuned: Params
-    trials: int
-    seconds: float
-    seed: int
-    within: float  # of the best metric, where there is a second objective
-    folder: Path  # of the journal, and of what Tune writes
-
-    @property
-    def metric(self) -> Metric:
-        return self.spec.job.recipe.metric
-
-    @property
-    def journal(self) -> Path:
-        return self.folder / "trials.jsonl"
-
-
-def rungs(recipe: Recipe, space: Space) -> list[float]:
-    """Rounds times eta at which a trial is compared to others."""
-    searched = [space[name] for name in ("eta", "learning_rate") if name in space]
-    etas = [max(s) if isinstance(s, list) else s.high for s in searched] or [1.0]
-    most = recipe.rounds * max(1.0, *etas)
-    return [GRACE * HALVING**k for k in range(int(math.log(max(most / GRACE, 1), HALVING)) + 1)]
 
 
 def run_study(
@@ -129,7 +76,7 @@ def _tuner(study: Study, seats: Seats, finished: list[Finished], missing: list[i
         tune.with_resources(trainable, {"CPU": seats.threads}),
         tune_config=tune.TuneConfig(
             search_alg=search,
-            scheduler=FIFOScheduler() if two else _halving(study, finished),
+            scheduler=None if two else _halving(study, finished),
             num_samples=len(missing),
             max_concurrent_trials=seats.trials,
             reuse_actors=True,
@@ -153,26 +100,28 @@ def _halving(study: Study, finished: Sequence[Finished]) -> TrialScheduler:
         metric=OBJECTIVES[0],
         mode="max" if study.metric.maximize else "min",
         grace_period=GRACE,
-        max_t=max(study.spec.rungs[-1], GRACE + 1) * HALVING,
+        max_t=int(study.spec.rungs[-1]) * HALVING,
         reduction_factor=HALVING,
     )
     for trial in finished:
-        known = SimpleNamespace(trial_id=f"finished-{trial.number}")
-        scheduler.on_trial_add(None, known)
+        known: Any = SimpleNamespace(trial_id=f"finished-{trial.number}")
+        nobody: Any = None  # the scheduler asks no controller
+        scheduler.on_trial_add(nobody, known)
         for learned, value in trial.reports:
-            scheduler.on_trial_result(None, known, {"learned": learned, OBJECTIVES[0]: value})
+            scheduler.on_trial_result(nobody, known, {"learned": learned, OBJECTIVES[0]: value})
     return scheduler
 
 
 class TrialActor(tune.Trainable):
     """A process that runs one trial after the other."""
 
-    def setup(self, config: dict[str, Any], spec: Spec) -> None:
+    def setup(self, config: dict[str, Any], spec: Spec) -> None:  # type: ignore[override]  # `with_parameters` fills it
         self.matrices = Matrices(spec)
         self.reset_config(config)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
-        self.values, self.trial = config["values"], None
+        self.values = config["values"]
+        self.trial: Trial | None = None
         return True
 
     def step(self) -> dict[str, Any]:
@@ -186,7 +135,10 @@ class TrialActor(tune.Trainable):
 
 @dataclass(eq=False)
 class Keeper(tune.Callback):
-    """Puts each trial into the journal when it ends, and says how far the study is. Runs on the driver."""
+    """Puts each trial into the journal when it ends, and says how far the study is. Runs on the driver.
+
+    Tune calls with keyword arguments, of which these take what they look at.
+    """
 
     study: Study
     finished: list[Finished]
@@ -208,23 +160,23 @@ class Keeper(tune.Callback):
         """Of the study, over all processes that worked on it."""
         return self.spent_s + time.monotonic() - self.began
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
+    def on_trial_start(self, *, trial: Any, **_info: Any) -> None:  # type: ignore[override]
         self.running[trial.trial_id] = []
         self._say()
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_info: Any) -> None:  # type: ignore[override]
         if "error" not in result:
             self.running[trial.trial_id].append((result["learned"], result["value"]))
         self._say()
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
+    def on_trial_complete(self, *, trial: Any, **_info: Any) -> None:  # type: ignore[override]
         result = trial.last_result
         if "error" in result:
             self._fail(trial, result["error"])
         else:
             self._keep(trial, "completed" if result["ended"] else "stopped")
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
+    def on_trial_error(self, *, trial: Any, **_info: Any) -> None:  # type: ignore[override]
         self._fail(trial, "its process died")
 
     def _fail(self, trial: Any, error: str) -> None:
@@ -275,7 +227,7 @@ class Budget(tune.Stopper):
 
     keeper: Keeper
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, _trial_id: str, _result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:

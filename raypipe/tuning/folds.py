@@ -18,7 +18,6 @@ from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
 
 _WHERE = "project.yaml: training.tuning.folds"
-_TIME_US = pl.col(PREDICTION_TIME).dt.epoch("us")
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,11 @@ class TimeFold:
     validation_to: int | None
 
     def train(self) -> pl.Expr:
-        return _TIME_US < self.train_to
+        return _time_us() < self.train_to
 
     def validation(self) -> pl.Expr:
-        begun = _TIME_US >= self.validation_from
-        return begun if self.validation_to is None else begun & (_TIME_US < self.validation_to)
+        begun = _time_us() >= self.validation_from
+        return begun if self.validation_to is None else begun & (_time_us() < self.validation_to)
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,10 @@ class RandomFold:
 
 
 Fold = TimeFold | RandomFold
+
+
+def _time_us() -> pl.Expr:
+    return pl.col(PREDICTION_TIME).dt.epoch("us")
 
 
 def fold_numbers(rows: NDArray[np.int64], folds: int) -> NDArray[np.uint64]:

@@ -1,7 +1,7 @@
 """Finished trials: a file of JSON lines that is only appended to, so that a killed study continues with what it has.
 
-`<storage>/checkpoints/<study digest>/trials.jsonl`, until the study is published. The driver alone writes it. Tune's own
-saved state is not read back: it is pickled, and what is pickled is never loaded from storage.
+`<storage>/checkpoints/<study digest>/trials.jsonl`, until the study is published. The driver alone writes it. Tune's
+own saved state is not read back: it is pickled, and what is pickled is never loaded from storage.
 """
 
 from __future__ import annotations

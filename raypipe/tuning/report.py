@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,10 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from raypipe.project.tuning_settings import Range
 from raypipe.tuning.choose import loss
 from raypipe.tuning.journal import Finished
-from raypipe.tuning.result import values_of
-
-if TYPE_CHECKING:
-    from raypipe.tuning.engine import Study
+from raypipe.tuning.study import Study
 
 _COLOURS = {"completed": "#1f5fa8", "stopped": "#b9c6d6", "cut": "#d9a441"}
 _CHOSEN, _UNTUNED = "#b5402a", "#222222"
@@ -29,11 +27,12 @@ def write_report(path: Path, model: str, study: Study, trials: Sequence[Finished
     environment = Environment(loader=PackageLoader("raypipe.tuning"), autoescape=True, undefined=StrictUndefined)
     environment.filters["figure"] = figure
     measured = [trial for trial in trials if trial.value is not None]
-    plots = {"Trials": _plot(lambda axes: _history(axes, measured, result))}
+    plots = {"Trials": _plot(partial(_history, measured, result))}
     if result["second"]:
-        plots["Pareto front"] = _plot(lambda axes: _front(axes, measured, result))
+        plots["Pareto front"] = _plot(partial(_front, measured, result))
     for name, searched in study.space.items():
-        plots[name] = _plot(lambda axes, n=name, s=searched: _scatter(axes, study, measured, result, n, s))
+        values = [study.values(trial).get(name) for trial in measured]
+        plots[name] = _plot(partial(_scatter, measured, result, (name, searched, values)))
     page = environment.get_template("tuning.html").render(model=model, result=result, plots=plots)
     path.write_text(page, encoding="utf-8")
 
@@ -86,7 +85,7 @@ def _dots(
             )
 
 
-def _history(axes: Any, trials: Sequence[Finished], result: dict[str, Any]) -> None:
+def _history(trials: Sequence[Finished], result: dict[str, Any], axes: Any) -> None:
     numbers = [trial.number for trial in trials]
     up = _scale(axes, trials, result)
     best = np.maximum.accumulate(up) if result["maximize"] else np.minimum.accumulate(up)
@@ -96,11 +95,11 @@ def _history(axes: Any, trials: Sequence[Finished], result: dict[str, Any]) -> N
     axes.legend(frameon=False, fontsize=7, loc="upper right" if not result["maximize"] else "lower right")
 
 
-def _scatter(
-    axes: Any, study: Study, trials: Sequence[Finished], result: dict[str, Any], name: str, searched: Range | list[Any]
-) -> None:
-    shown = [trial for trial in trials if name in values_of(study, trial)]
-    across = [values_of(study, trial)[name] for trial in shown]
+def _scatter(trials: Sequence[Finished], result: dict[str, Any], parameter: tuple[str, Any, Any], axes: Any) -> None:
+    """A parameter (name, what was searched, its value in each trial) against the metric."""
+    name, searched, values = parameter
+    at = [i for i, value in enumerate(values) if value is not None]
+    shown, across = [trials[i] for i in at], [values[i] for i in at]
     up = _scale(axes, shown, result)
     if isinstance(searched, Range):
         if searched.log and all(value > 0 for value in across):
@@ -113,7 +112,7 @@ def _scatter(
     axes.set_xlabel(name)
 
 
-def _front(axes: Any, trials: Sequence[Finished], result: dict[str, Any]) -> None:
+def _front(trials: Sequence[Finished], result: dict[str, Any], axes: Any) -> None:
     second = result["second"]
     up = _scale(axes, trials, result)
     front = result["pareto"]

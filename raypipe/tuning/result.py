@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from raypipe.project.params import canonical
 from raypipe.tuning.choose import choose, loss, pareto
 from raypipe.tuning.journal import Finished
-from raypipe.tuning.space import Params, defaults, edges, with_values
-
-if TYPE_CHECKING:
-    from raypipe.tuning.engine import Study
+from raypipe.tuning.space import defaults, edges, with_values
+from raypipe.tuning.study import Study
 
 NEAR_THE_LAST = 0.95  # of the rounds: a trial whose best round is later may want more of them
-
-
-def values_of(study: Study, trial: Finished) -> Params:
-    """The searched parameters' values in a trial; the first one's are those without a search."""
-    return trial.values if trial.number else study.untuned
 
 
 def trials_table(study: Study, trials: Sequence[Finished]) -> pl.DataFrame:
@@ -38,7 +31,7 @@ def trials_table(study: Study, trials: Sequence[Finished]) -> pl.DataFrame:
             "rounds": trial.rounds,
             "seconds": trial.seconds,
             "error": trial.error,
-            **{name: values_of(study, trial).get(name) for name in study.space},
+            **{name: study.values(trial).get(name) for name in study.space},
         }
         for trial in trials
     ]
@@ -69,7 +62,7 @@ def result_of(study: Study, trials: Sequence[Finished]) -> dict[str, Any]:
             name: {
                 "searched": searched if isinstance(searched, list) else searched.model_dump(),
                 "untuned": study.untuned.get(name),
-                "chosen": values_of(study, chosen).get(name),
+                "chosen": study.values(chosen).get(name),
             }
             for name, searched in study.space.items()
         },
@@ -91,5 +84,5 @@ def _told(study: Study, trial: Finished) -> dict[str, Any]:
         "metric": trial.value,
         **({study.spec.second: trial.second} if study.spec.second else {}),
         "rounds": None if trial.best_round is None else trial.best_round + 1,
-        "values": values_of(study, trial),
+        "values": study.values(trial),
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -32,7 +33,8 @@ class NumberedSearch(OptunaSearch):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         mode = "max" if maximize else "min"
         storage = optuna.storages.InMemoryStorage()
-        directions = ["maximize" if maximize else "minimize", *(["minimize"] if two else [])]
+        towards = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
+        directions = [towards, StudyDirection.MINIMIZE] if two else [towards]
         self.study = optuna.create_study(storage=storage, study_name=STUDY, directions=directions)
         self.space, self.untuned, self.two = space, untuned, two
         self.numbers = list(numbers)

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import orjson
@@ -29,21 +29,21 @@ from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import ConfigurationError, TrainingError
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
+from raypipe.project.settings import TimeSplit
 from raypipe.project.tuning_settings import Range
 from raypipe.training.matrix import estimated_bytes
 from raypipe.training.objective import check_parameters
-from raypipe.training.train import OwnCode, job_of
+from raypipe.training.train import OwnCode, job_of, layout_of, require_possible
 from raypipe.tuning import space as spaces
 from raypipe.tuning.folds import Fold, folds_of, in_words
 from raypipe.tuning.journal import Finished
 from raypipe.tuning.layout import Seats, choose_seats
 from raypipe.tuning.report import write_report
 from raypipe.tuning.result import result_of, trials_table
+from raypipe.tuning.study import Study, StudyPace, rungs
 from raypipe.tuning.trial import Spec
 
-if TYPE_CHECKING:  # ray.tune is imported when a study runs
-    from raypipe.tuning.engine import Study, StudyPace
-
+Build = Callable[[Path], dict[str, Any]]
 RESULT, TRIALS, REPORT = "tuning.json", "trials.parquet", "tuning.html"
 
 
@@ -67,6 +67,13 @@ class Tuned:
         """What `training.params` is with the chosen trial."""
         params: spaces.Params = self.result["params"]
         return params
+
+    def words(self) -> str:
+        """What was found, in a line."""
+        chosen, before, metric = (self.result[name] for name in ("chosen", "untuned", "metric"))
+        untuned = f" (untuned {before['metric']:.5f})" if before else ""
+        of = f"trial {chosen['trial']} of {sum(self.result['trials'].values())}"
+        return f"{metric} {chosen['metric']:.5f}{untuned} of {of}, measured on {self.result['measured_on']}"
 
     def applied(self, project: Project) -> Project:
         """The project with the chosen parameters, in memory."""
@@ -93,22 +100,38 @@ def tuning_folder(project: Project, training_set: TrainingSet) -> Path:
 def find_tuned(project: Project, training_set: TrainingSet) -> Tuned | None:
     """The finished study, if there is one."""
     output = find(tuning_folder(project, training_set))
-    return output and _tuned(output)
+    return _tuned(output) if output else None
+
+
+def require_tunable(project: Project, training_set: TrainingSet) -> None:
+    """Refuse what would fail, before Ray is started.
+
+    Raises what `train.require_possible` does, ConfigurationError for a value of the space that XGBoost does not take or
+    for folds of a ranking, and NotEnoughDataError for folds without rows.
+    """
+    require_possible(project, training_set, layout_of(project, training_set))
+    tuning, job = project.settings.training.tuning, job_of(project, training_set, 1, Path())
+    _require_takes(tuning.space, job.recipe.params)
+    _folds(project, training_set)
 
 
 def tune(project: Project, training_set: TrainingSet, said: Callable[[StudyPace], None] = lambda pace: None) -> Tuned:
     """Run the study, or return the finished one. Needs a connection to a Ray cluster.
 
-    Raises ConfigurationError for an end of the space that XGBoost does not take, or folds of a ranking;
-    NotEnoughDataError for folds without rows; ClusterError when a trial does not fit into memory or CPUs stay busy;
-    TrainingError when no trial has a result.
+    Raises what `require_tunable` does, ClusterError when a trial does not fit into memory or CPUs stay busy, and
+    TrainingError when the settings as they are cannot be trained or no trial has a result.
     """
+    from raypipe.tuning.engine import run_study
+
     folder = tuning_folder(project, training_set)
     found = find(folder)
     if found:
         return _tuned(found)
+    require_tunable(project, training_set)
     study, seats = _study(project, training_set, project.storage / "checkpoints" / folder.name)
-    output = publish(folder, lambda attempt: _search(project, training_set, study, seats, attempt, said))
+    trials = run_study(study, seats, said, modules=OwnCode.of(project).modules())
+    _require_result(trials, study.seconds)
+    output = publish(folder, _published(project, training_set, study, seats, trials))
     shutil.rmtree(study.folder, ignore_errors=True)
     return _tuned(output)
 
@@ -118,11 +141,8 @@ def _tuned(output: Output) -> Tuned:
 
 
 def _study(project: Project, training_set: TrainingSet, folder: Path) -> tuple[Study, Seats]:
-    from raypipe.tuning.engine import Study, rungs
-
     training = project.settings.training
     tuning, job = training.tuning, job_of(project, training_set, 1, Path())
-    _require_takes(tuning.space, job.recipe.params)
     folds = _folds(project, training_set)
     cells, needed = _size(training_set, len(folds), len(job.transforms.names), len(job.transforms.classes or [0]))
     seats = choose_seats(cells, needed, node_cpus(), free_memory(), tuning.trials)
@@ -168,7 +188,8 @@ def _folds(project: Project, training_set: TrainingSet) -> list[Fold]:
             expected="1: trials are measured on the validation part",
         )
     times = pl.scan_parquet(training_set.files(TRAIN), glob=False).select(pl.col(PREDICTION_TIME).dt.epoch("us"))
-    return folds_of(times.collect().to_series(), count, embargo_us(project.settings.split))
+    split = project.settings.split
+    return folds_of(times.collect().to_series(), count, embargo_us(split) if isinstance(split, TimeSplit) else 0)
 
 
 def _size(training_set: TrainingSet, folds: int, features: int, classes: int) -> tuple[int, int]:
@@ -178,28 +199,24 @@ def _size(training_set: TrainingSet, folds: int, features: int, classes: int) ->
     return rows * features, estimated_bytes(rows, features, classes)
 
 
-def _search(
-    project: Project,
-    training_set: TrainingSet,
-    study: Study,
-    seats: Seats,
-    attempt: Path,
-    said: Callable[[StudyPace], None],
-) -> dict[str, Any]:
-    from raypipe.tuning.engine import run_study
-
-    trials = run_study(study, seats, said, modules=OwnCode.of(project).modules())
-    _require_result(trials, study.seconds)
+def _published(
+    project: Project, training_set: TrainingSet, study: Study, seats: Seats, trials: list[Finished]
+) -> Build:
+    """What writes the study's files into an attempt's folder."""
     result = result_of(study, trials) | {
         "training_set": training_set.digest,
         "measured_on": in_words(study.spec.folds),
         "seats": seats.words(),
         "settings": project.settings.training.tuning.model_dump(mode="json"),
     }
-    trials_table(study, trials).write_parquet(attempt / TRIALS)
-    (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
-    write_report(attempt / REPORT, project.settings.name, study, trials, result)
-    return {"training_set": training_set.digest, "trials": len(trials)}
+
+    def build(attempt: Path) -> dict[str, Any]:
+        trials_table(study, trials).write_parquet(attempt / TRIALS)
+        (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+        write_report(attempt / REPORT, project.settings.name, study, trials, result)
+        return {"training_set": training_set.digest, "trials": len(trials)}
+
+    return build
 
 
 def _require_result(trials: list[Finished], seconds: float) -> None:

@@ -82,6 +82,21 @@ ask = rp.RequestView("ask", {"hour": pl.col("at").dt.hour(), "shop": pl.col("sho
 label = rp.Label("bought", spine=visits, prediction_time=pl.col("at").dt.offset_by("-30m"), target=pl.col("bought"))
 """
 
+LABEL_OF = {
+    "binary": 'target=pl.col("bought"), weight=pl.col("amount").fill_null(1) / 50, base_margin=pl.col("at").dt.hour() / 10',
+    "multiclass": """task="multiclass", weight=pl.col("amount") / 50,
+    target=pl.when(pl.col("amount") > 66).then(pl.lit("large")).when(pl.col("amount") > 33).then(pl.lit("medium"))
+        .when(pl.col("amount") >= 0).then(pl.lit("small")).cast(pl.Enum(["small", "medium", "large"]))""",
+    "regression": """task="regression", target=pl.col("amount"), base_margin=pl.col("prediction_time").dt.hour() * 2""",
+    "ranking": """task="ranking", target=(pl.col("amount") / 25).cast(pl.Int32), group=pl.col("at").dt.date(),
+    weight=pl.col("at").dt.day()""",
+}
+GATE_OF = {
+    "binary": ["roc_auc > base_rate.roc_auc - 1"],
+    "multiclass": ["log_loss < 9", "accuracy > 0"],
+    "regression": ["rmse < mean.rmse + 99", "r2 > -9"],
+    "ranking": ["ndcg_at_10 > 0", "ndcg >= constant_order.ndcg - 1"],
+}
 SETTINGS: dict[str, Any] = {
     "name": "shop",
     "sources": {name: {"path": f"{name}.parquet"} for name in ("visits", "stock", "shops")},
@@ -151,6 +166,12 @@ def make_shop(
     return folder
 
 
+def make_shop_of(task: str, folder: Path, label: str | None = None, **changes: Any) -> Path:
+    """The small project with a label of that task (`label`: Label's arguments after the prediction time)."""
+    settings = {"evaluation.gate": GATE_OF[task], **changes.pop("settings", {})}
+    return make_shop(folder, edits=[('target=pl.col("bought")', label or LABEL_OF[task])], settings=settings, **changes)
+
+
 def both_nan(a: Any, b: Any) -> bool:
     return isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
 
@@ -168,6 +189,11 @@ def assert_same(got: Sequence[Any], expected: Sequence[Any], size: Sequence[floa
 @pytest.fixture(scope="session")
 def shop() -> Callable[..., Path]:
     return make_shop
+
+
+@pytest.fixture(scope="session")
+def shop_of() -> Callable[..., Path]:
+    return make_shop_of
 
 
 @pytest.fixture(scope="session")

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypipe.data.split import part_of
-from raypipe.project.settings import Split
+from raypipe.project.settings import TimeSplit
 
 BEGIN, VALIDATION, TEST, END = (datetime(2024, month, 1, tzinfo=UTC) for month in (1, 3, 4, 5))
 TICK, EMBARGO = timedelta(microseconds=1), timedelta(days=2)
-OPEN = Split(validation_from=VALIDATION, test_from=TEST, embargo="2d")
-BOUNDED = Split(train_from=BEGIN, validation_from=VALIDATION, test_from=TEST, test_to=END, embargo="2d")
+OPEN = TimeSplit(validation_from=VALIDATION, test_from=TEST, embargo="2d")
+BOUNDED = TimeSplit(train_from=BEGIN, validation_from=VALIDATION, test_from=TEST, test_to=END, embargo="2d")
 
 
-def part(t: datetime | None, split: Split = OPEN) -> str:
+def part(t: datetime | None, split: TimeSplit = OPEN) -> str:
     return (
         pl.DataFrame({"t": [t]}, schema={"t": pl.Datetime("us", "UTC")}).select(part=part_of(pl.col("t"), split)).item()
     )

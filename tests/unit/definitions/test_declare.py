@@ -104,11 +104,24 @@ def test_hops_are_declared_or_grow_with_the_window():
 
 
 def test_a_label_needs_a_spine_with_a_clock_and_something_known_ahead():
-    with pytest.raises(DefinitionError, match="the spine needs a clock"):
-        rp.Label("late", spine=STATIC, prediction_time=pl.col("at"), target=pl.col("x") > 0)
+    with pytest.raises(DefinitionError, match="prediction_time is missing"):
+        rp.Label("late", spine=TABLE, target=pl.col("x") > 0)
     blind = rp.Source("table", contract=Table, event_time="at", known_time="seen")
     with pytest.raises(DefinitionError, match="knows nothing ahead"):
         rp.Label("late", spine=blind, prediction_time=pl.col("at"), target=pl.col("x") > 0)
+
+
+def test_a_static_spine_has_no_prediction_time_and_names_its_request():
+    with pytest.raises(DefinitionError, match="a static spine has no prediction time"):
+        rp.Label("late", spine=STATIC, prediction_time=pl.col("at"), target=pl.col("x") > 0, request=["key"])
+    with pytest.raises(DefinitionError, match="knows nothing ahead") as caught:
+        rp.Label("late", spine=STATIC, target=pl.col("x") > 0)
+    assert "or in the label's request" in caught.value.hint
+    assert rp.Label("late", spine=STATIC, target=pl.col("x") > 0, request=["key"]).request == ("key",)
+    ahead = rp.Source("static", contract=Table, static=True, known_ahead=["key"])
+    assert rp.Label("late", spine=ahead, target=pl.col("x") > 0).request == ("key",)
+    with pytest.raises(LeakError, match="1 request columns are not known at prediction time: at"):
+        rp.Label("late", spine=ahead, target=pl.col("x") > 0, request=["key", "at"])
 
 
 def test_a_label_may_not_ask_for_what_is_known_later():

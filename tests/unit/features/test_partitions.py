@@ -19,7 +19,7 @@ from raypipe.definitions import FeatureView, LatestView
 from raypipe.features.partitions import Grid, Partition, in_batches, oldest_event, reaching, us
 from raypipe.features.point_in_time import event_columns, view_features
 from raypipe.features.spine import spine
-from raypipe.project.settings import Split
+from raypipe.project.settings import TimeSplit
 
 SECOND = timedelta(seconds=1)
 TIME = pl.Datetime("us", "UTC")
@@ -74,10 +74,10 @@ MOMENTS = st.datetimes(datetime(2023, 11, 1), datetime(2024, 4, 30), timezones=s
 
 
 @st.composite
-def splits(draw) -> Split:
+def splits(draw) -> TimeSplit:
     moments = sorted(draw(st.sets(MOMENTS, min_size=4, max_size=4)))
     first, last = draw(st.booleans()), draw(st.booleans())
-    return Split(
+    return TimeSplit(
         train_from=moments[0] if first else None,
         validation_from=moments[1],
         test_from=moments[2],

@@ -103,7 +103,7 @@ def test_what_features_py_raises_has_its_line(shop, tmp_path, line, what):
         (
             (
                 "label = rp.Label",
-                "other = rp.Label('other', visits, pl.col('at'), pl.col('bought'))\nlabel = rp.Label",
+                "other = rp.Label('other', visits, prediction_time=pl.col('at'), target=pl.col('bought'))\nlabel = rp.Label",
             ),
             "one Label",
             "",

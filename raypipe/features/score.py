@@ -1,0 +1,24 @@
+"""A model's scores for rows of feature values: the same call in evaluation and in serving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from raypipe.definitions.label import BASE_MARGIN
+from raypipe.features.transforms import Transforms
+
+if TYPE_CHECKING:
+    import xgboost as xgb
+
+
+def score(booster: xgb.Booster, transforms: Transforms, features: pl.DataFrame) -> NDArray[np.float32]:
+    """Probabilities, values or ranking scores, shape (rows,); of a multiclass model probabilities of its classes, shape
+    (rows, classes). Each starts from the row's `base_margin`, if `features` has that column."""
+    margin: Any = None
+    if BASE_MARGIN in features.columns:
+        margin = features[BASE_MARGIN].cast(pl.Float32).to_numpy()
+    return np.asarray(booster.inplace_predict(transforms.matrix(features), base_margin=margin), dtype=np.float32)

@@ -1,0 +1,52 @@
+"""An evaluation of a booster that is trained here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import xgboost as xgb
+
+from raypipe.errors import NotEnoughDataError
+from raypipe.evaluation.evaluate import evaluate
+from raypipe.features.training_set import build_training_set
+
+RUN = {"digest": "0" * 64, "rounds": 2, "workers": 1, "history": [1.0, 0.9]}
+
+
+def trained(training_set, folder: Path) -> Path:
+    transforms, frame = training_set.transforms(), pl.read_parquet(training_set.files("train"))
+    rows = xgb.QuantileDMatrix(
+        transforms.matrix(frame), transforms.labels(frame), feature_names=transforms.names,
+        feature_types=transforms.feature_types, enable_categorical=True,
+    )  # fmt: skip
+    xgb.train({"objective": "binary:logistic"}, rows, 2).save_model(folder / "model.ubj")
+    return folder / "model.ubj"
+
+
+def test_a_slice_may_have_the_name_of_a_figure(shop, prepared, tmp_path):
+    """A request column is not mixed up with the scores and the baselines."""
+    names = ["score", "model", "base_rate", "logistic_regression"]
+    derive = "".join(f', "{name}": pl.col("shop")' for name in names)
+    asked = '", "'.join(["shop", *names])
+    edits = [
+        ('"big": pl.col("amount") > 50}', f'"big": pl.col("amount") > 50{derive}}}'),
+        ('known_ahead=["at", "user", "shop"]', f'known_ahead=["at", "user", "{asked}"]'),
+    ]
+    settings = {"evaluation.slices": ["shop", *names], "evaluation.slice_min_rows": 5}
+    made = prepared(shop(tmp_path, edits=edits, settings=settings))
+    training_set = build_training_set(made.project, made.sources, "local")
+    result = evaluate(made.project, training_set, trained(training_set, tmp_path), RUN).result
+    assert [s["value"] for s in result["slices"]["shop"]] != []
+    assert all(slices == result["slices"]["shop"] for slices in result["slices"].values())
+
+
+def test_one_label_among_the_rows_that_count_is_refused(shop_of, prepared, tmp_path):
+    early = 'pl.col("at") < pl.datetime(2024, 1, 29, time_zone="UTC")'
+    weight = f'pl.when({early}).then(1).otherwise((~pl.col("bought")).cast(pl.Int32))'
+    made = prepared(shop_of("binary", tmp_path, f'target=pl.col("bought"), weight={weight}'))
+    training_set = build_training_set(made.project, made.sources, "local")
+    with pytest.raises(NotEnoughDataError, match="one label only"):
+        evaluate(made.project, training_set, trained(training_set, tmp_path), RUN)
+    assert not list(made.project.storage.glob("evaluations/*/attempt-*"))

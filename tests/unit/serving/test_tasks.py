@@ -1,0 +1,253 @@
+"""From a training set to an answer, for each task: what evaluation measures and serving answers is what Booster.predict
+gives. The boosters are trained here, without Ray; no replica is needed to answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import numpy as np
+import orjson
+import polars as pl
+import pytest
+import xgboost as xgb
+from sklearn.metrics import log_loss, mean_absolute_error, roc_auc_score
+
+from raypipe.cli import words
+from raypipe.errors import RequestError
+from raypipe.evaluation.evaluate import SCORES, evaluate
+from raypipe.evaluation.names import BASELINES, METRICS
+from raypipe.features.online_build import build_online_state
+from raypipe.features.serving_spec import serving_spec
+from raypipe.features.training_set import build_training_set
+from raypipe.registry.bundle import LINEAGE, MODEL, SERVING, TRANSFORMS, write_bundle
+from raypipe.registry.bundle import METRICS as METRICS_FILE
+from raypipe.serving.model import LoadedModel
+from raypipe.serving.protocol import Endpoint, answer
+
+OBJECTIVE = {
+    "binary": "binary:logistic",
+    "multiclass": "multi:softprob",
+    "regression": "reg:squarederror",
+    "ranking": "rank:ndcg",
+}
+AS_OF = datetime(2024, 2, 8, tzinfo=UTC)
+ROWS = [
+    {"at": "2024-02-08T03:10:00Z", "user": "u3", "shop": "a"},
+    {"at": "2024-02-08T17:40:00Z", "user": None, "shop": "d"},
+    {"at": "2024-02-08T23:00:00Z", "user": "u9", "shop": "b"},
+]
+
+
+def dmatrix(transforms, frame: pl.DataFrame, *, training: bool = False) -> xgb.DMatrix:
+    matrix = xgb.DMatrix(
+        transforms.matrix(frame, training=training),
+        transforms.labels(frame) if "label" in frame.columns else None,
+        feature_names=transforms.names,
+        feature_types=transforms.feature_types,
+        enable_categorical=True,
+    )
+    if "base_margin" in frame.columns:
+        matrix.set_base_margin(frame["base_margin"].to_numpy())
+    if "group" in frame.columns:
+        matrix.set_group(frame.group_by("group", maintain_order=True).len()["len"].to_numpy())
+    return matrix
+
+
+def booster_of(task: str, training_set) -> xgb.Booster:
+    transforms, frame = training_set.transforms(), pl.read_parquet(training_set.files("train"))
+    frame = frame.sort("group") if task == "ranking" else frame
+    classes = {"num_class": len(transforms.classes)} if transforms.classes else {}
+    params = {"objective": OBJECTIVE[task], "max_depth": 3, "seed": 1, "nthread": 1, **classes}
+    return xgb.train(params, dmatrix(transforms, frame, training=True), 8)
+
+
+@pytest.fixture(scope="module", params=list(METRICS))
+def made(request, shop_of, prepared, tmp_path_factory) -> SimpleNamespace:
+    task, folder = request.param, tmp_path_factory.mktemp(request.param)
+    settings = {"evaluation.slices": ["shop"], "evaluation.slice_min_rows": 5}
+    found = prepared(shop_of(task, folder, settings=settings))
+    training_set = build_training_set(found.project, found.sources, "local")
+    booster = booster_of(task, training_set)
+    booster.save_model(folder / MODEL)
+    run = {"digest": "0" * 64, "rounds": 8, "workers": 1, "history": [1.0, 0.9, 0.8]}
+    evaluation = evaluate(found.project, training_set, folder / MODEL, run)
+    state = build_online_state(found.project, found.sources, AS_OF)
+    documents = {
+        TRANSFORMS: training_set.transforms().to_json(),
+        SERVING: serving_spec(found.project.definitions).to_json(),
+        METRICS_FILE: evaluation.result,
+        LINEAGE: {},
+    }
+    files = {name: orjson.dumps(document) for name, document in documents.items()}
+    digest, uri = write_bundle(folder / "bundles", files | {MODEL: (folder / MODEL).read_bytes()})
+    pointer = {"bundle": uri, "digest": digest, "online": str(state.folder), "online_identity": state.identity}
+    model = LoadedModel("1", pointer, max_past_us=10**12)
+    return SimpleNamespace(
+        task=task, training_set=training_set, booster=booster, evaluation=evaluation, model=model,
+        endpoint=Endpoint("shop", {"1": model}, "1", 100), transforms=training_set.transforms(),
+    )  # fmt: skip
+
+
+# ---- evaluation --------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_booster_predict(made):
+    test = pl.read_parquet(made.training_set.files("test"))
+    scores = pl.read_parquet(made.evaluation.output.path(SCORES))
+    assert scores["__row"].to_list() == test["__row"].to_list()
+    expected = made.booster.predict(dmatrix(made.transforms, test))
+    np.testing.assert_allclose(scores["score"].to_numpy(), expected, rtol=1e-6)
+
+
+def test_the_margin_has_a_part_in_them(made):
+    """Without it the scores would be others, so the test above says something."""
+    test = pl.read_parquet(made.training_set.files("test"))
+    if made.task not in ("binary", "regression"):
+        assert "base_margin" not in test.columns
+        return
+    without = made.booster.predict(dmatrix(made.transforms, test.drop("base_margin")))
+    scores = pl.read_parquet(made.evaluation.output.path(SCORES))["score"].to_numpy()
+    assert np.abs(scores - without).min() > 1e-4
+
+
+def test_figures_are_scikit_learns_by_weight(made):
+    scores = pl.read_parquet(made.evaluation.output.path(SCORES))
+    label, score = made.transforms.labels(scores), scores["score"].to_numpy().astype(np.float64)
+    weight = scores["weight"].to_numpy() if "weight" in scores.columns else None
+    got = made.evaluation.metrics
+    if made.task == "binary":
+        assert got["roc_auc"] == pytest.approx(roc_auc_score(label, score, sample_weight=weight))
+        assert got["roc_auc"] != pytest.approx(roc_auc_score(label, score))
+    elif made.task == "multiclass":
+        score /= score.sum(axis=1, keepdims=True)
+        assert got["log_loss"] == pytest.approx(log_loss(label, score, sample_weight=weight))
+        assert got["log_loss"] != pytest.approx(log_loss(label, score))
+    elif made.task == "regression":
+        assert got["mae"] == pytest.approx(mean_absolute_error(label, score))
+    else:
+        assert 0 < got["ndcg"] <= 1
+        assert got["groups"] <= scores["group"].n_unique()
+
+
+def test_baselines_and_slices_have_the_tasks_metrics(made):
+    result, metrics = made.evaluation.result, set(METRICS[made.task])
+    assert set(result["baselines"]) == set(BASELINES[made.task])
+    for figures in (result["model"], *result["baselines"].values()):
+        assert metrics < set(figures)
+    assert {s["value"] for s in result["slices"]["shop"]} == {"a", "b", "c", "d"}
+    assert sum(s["rows"] for s in result["slices"]["shop"]) == made.training_set.rows("test")
+    assert metrics < set(result["slices"]["shop"][0])
+    assert ("calibration" in result) == (made.task == "binary")
+
+
+def test_the_constant_baseline(made):
+    train = pl.read_parquet(made.training_set.files("train"))
+    test = pl.read_parquet(made.training_set.files("test"))
+    got = made.evaluation.result["baselines"][BASELINES[made.task][0]]
+    label = made.transforms.labels(test)
+    if made.task == "regression":
+        assert got["mae"] == pytest.approx(np.abs(test["label"].to_numpy() - train["label"].mean()).mean(), rel=1e-6)
+    elif made.task == "ranking":
+        assert got["ndcg"] < made.evaluation.result["model"]["ndcg"] + 0.3
+    else:
+        learned, weight = made.transforms.labels(train), train["weight"].to_numpy()
+        shares = np.array([weight[learned == c].sum() for c in range(int(learned.max()) + 1)]) / weight.sum()
+        expected = log_loss(label, np.tile(shares, (len(label), 1)), sample_weight=test["weight"].to_numpy())
+        assert got["log_loss"] == pytest.approx(expected)
+
+
+def test_the_report_and_the_lines_show_the_tasks_figures(made):
+    page = made.evaluation.report.read_text()
+    version = SimpleNamespace(
+        model="shop", version=3, aliases=("champion",), verdict="pass", bundle_digest="f" * 64, bundle_uri="file:///b",
+        metrics={name: v for name, v in made.evaluation.metrics.items() if name != "rows"},
+    )  # fmt: skip
+    line, summary = words.versions([version], made.task), "\n".join(words.summary(version, made.evaluation))
+    for name in METRICS[made.task][:2]:
+        figure = f"{made.evaluation.metrics[name]:.4f}"
+        assert figure in page
+        assert figure in line
+        assert figure in summary
+    assert "roc" not in (line + summary).lower() or "roc_auc" in METRICS[made.task]
+
+
+def test_a_version_of_another_task_has_blanks(made):
+    version = SimpleNamespace(version=3, aliases=(), verdict="pass", bundle_digest="f" * 64, metrics={})
+    assert "ffff" in words.versions([version], made.task)
+
+
+# ---- serving -----------------------------------------------------------------------------------
+
+
+def post(made, path: str, document) -> dict:
+    given = answer(made.endpoint, "POST", path, orjson.dumps(document))
+    assert given.status == 200
+    return orjson.loads(orjson.dumps(given.document))
+
+
+def expected_scores(made) -> np.ndarray:
+    """Booster.predict on the features that the online state gives."""
+    online, types = made.model.online, made.model.bundle.serving.schema()
+    rows = pl.DataFrame(
+        {n: [r[n] for r in ROWS] for n in types if n != "at"} | {"at": [datetime.fromisoformat(r["at"]) for r in ROWS]},
+        schema_overrides={"at": types["at"]},
+    ).select(list(types))
+    with online.snapshot() as known:
+        features = known.features(rows, known.feature_times(online.prediction_times(rows)))
+    hours = {"binary": [0.3, 1.7, 2.3], "regression": [4.0, 34.0, 44.0]}  # of `at`; twice that of half an hour before
+    if made.task in hours:
+        features = features.with_columns(pl.Series("base_margin", hours[made.task]))
+    return made.booster.predict(dmatrix(made.transforms, features))
+
+
+def test_people_get_rows(made):
+    got = post(made, "/models/shop/predict", {"rows": ROWS})["predictions"]
+    expected = expected_scores(made)
+    name = {"binary": "probability", "regression": "value", "ranking": "score"}.get(made.task)
+    for row, score in zip(got, expected, strict=True):
+        del row["feature_time"]
+        if name:
+            assert row == {name: pytest.approx(float(score), rel=1e-5)}
+        else:
+            classes = ["large", "medium", "small"]
+            assert row == {
+                "class": classes[int(score.argmax())],
+                "probabilities": {c: pytest.approx(float(p), rel=1e-5) for c, p in zip(classes, score, strict=True)},
+            }
+
+
+def test_words_of_a_prediction(made):
+    got = post(made, "/models/shop/predict", {"rows": ROWS})
+    first = got["predictions"][0]
+    said = words.prediction(ROWS, got)
+    figure = first["probabilities"][first["class"]] if "class" in first else next(iter(first.values()))
+    assert f"{figure:.4f}" in said.splitlines()[0]
+
+
+def test_tensors_are_what_the_metadata_says(made):
+    inputs = [
+        {"name": n, "datatype": "BYTES", "shape": [3], "data": [row[n] for row in ROWS]} for n in ("at", "user", "shop")
+    ]
+    outputs = post(made, "/v2/models/shop/infer", {"inputs": inputs})["outputs"]
+    told = answer(made.endpoint, "GET", "/v2/models/shop", b"").document["outputs"]
+    assert [(o["name"], o["datatype"]) for o in outputs] == [(t["name"], t["datatype"]) for t in told]
+    for output, metadata in zip(outputs, told, strict=True):
+        assert output["shape"] == [3, *metadata["shape"][1:]]
+        assert len(output["data"]) == np.prod(output["shape"])
+    expected = expected_scores(made)
+    assert outputs[-1]["data"] == pytest.approx(expected.ravel().tolist(), rel=1e-5)
+    if made.task == "multiclass":
+        assert told[1]["parameters"] == {"classes": ["large", "medium", "small"]}
+        assert outputs[0]["data"] == [["large", "medium", "small"][best] for best in expected.argmax(axis=1)]
+
+
+# ---- margins that cannot be --------------------------------------------------------------------
+
+
+def test_a_request_without_a_margin_is_refused_with_its_row(made):
+    margin = pl.when(pl.col("user") == "u9").then(None).otherwise(pl.lit(1.0))
+    rows = pl.DataFrame({"at": [AS_OF] * 2, "user": ["u1", "u9"], "shop": ["a", "a"]})
+    with pytest.raises(RequestError, match="1 rows have no base margin") as caught:
+        made.model._margins(rows, margin)
+    assert caught.value.fields[0]["row"] == 1
