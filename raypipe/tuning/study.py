@@ -47,7 +47,7 @@ def rungs(recipe: Recipe, space: Space) -> list[float]:
     """Rounds times eta at which a trial is compared to others."""
     searched = [space[name] for name in ("eta", "learning_rate") if name in space]
     etas = [float(max(s) if isinstance(s, list) else s.high) for s in searched]
-    most = recipe.rounds * max(1.0, *etas)
+    most = recipe.rounds * max([1.0, *etas])
     return [float(GRACE * HALVING**k) for k in range(int(math.log(max(most / GRACE, 1), HALVING)) + 1)]
 
 
