@@ -148,7 +148,7 @@ class Keeper(tune.Callback):
     running: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # reports of Tune's trials
 
     def __post_init__(self) -> None:
-        self.began = time.monotonic()
+        self.began: float | None = None
         self.finished = list(self.finished)
         self.known = len(self.finished)
 
@@ -157,10 +157,11 @@ class Keeper(tune.Callback):
         return {name: value for name, value in vars(self).items() if name != "said"}
 
     def elapsed_s(self) -> float:
-        """Of the study, over all processes that worked on it."""
-        return self.spent_s + time.monotonic() - self.began
+        """Of the study, over all commands that worked on it, without the start of the processes."""
+        return self.spent_s + (time.monotonic() - self.began if self.began else 0.0)
 
     def on_trial_start(self, *, trial: Any, **_info: Any) -> None:  # type: ignore[override]
+        self.began = self.began or time.monotonic()
         self.running[trial.trial_id] = []
         self._say()
 

@@ -13,8 +13,8 @@ from raypipe.tuning.space import Params, Space
 from raypipe.tuning.trial import Spec
 
 # Asynchronous successive halving (Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020): where
-# a trial's rounds times eta reach 3, 6, 12, ... it stops if it is worse than the median of those that came there.
-GRACE, HALVING = 3, 2
+# a trial's rounds times eta reach 10, 20, 40, ... it stops if it is worse than the median of those that came there.
+GRACE, HALVING = 10, 2
 
 
 @dataclass(frozen=True)

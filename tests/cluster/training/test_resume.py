@@ -69,7 +69,7 @@ def kill(victim: str, process) -> None:
 
     actors = list_actors(filters=[("class_name", "=", ACTORS[victim]), ("state", "=", "ALIVE")], detail=True)
     pids = sorted(actor.pid for actor in actors)
-    os.kill(random.choice(pids), signal.SIGKILL)  # noqa: S311
+    os.kill(random.choice(pids), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("case", range(CASES))
@@ -77,7 +77,7 @@ def kill(victim: str, process) -> None:
 def test_it_ends_with_the_same_trees(cluster, make, started, wait, raypipe, undisturbed, victim, case):
     folder = make("project")
     arguments = ("train", "--project", folder)
-    moment = random.Random(f"{victim} {case}").randint(1, ROUNDS - 50)  # noqa: S311
+    moment = random.Random(f"{victim} {case}").randint(1, ROUNDS - 50)
     process = started(*arguments, ray=cluster.address)
     wait(lambda: process.poll() is not None or rounds_kept(folder) >= moment, what=f"round {moment}", seconds=120)
     assert process.poll() is None, "it ended before it could be killed"

@@ -48,7 +48,9 @@ def job(tmp_path_factory) -> Job:
         train=[write_part(folder / "train.parquet", 1, 0)],
         validation=[write_part(folder / "validation.parquet", 2, 600)],
         transforms=Transforms({"x": Number(), "y": Number()}),
-        recipe=Recipe(params | {"seed_per_iteration": True, "disable_default_eval_metric": True}, 40, 5, Metric("logloss")),
+        recipe=Recipe(
+            params | {"seed_per_iteration": True, "disable_default_eval_metric": True}, 40, 5, Metric("logloss")
+        ),
         ranking=False,
         class_weights=None,
         external_memory="never",

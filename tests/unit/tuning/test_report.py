@@ -11,7 +11,11 @@ from raypipe.project.tuning_settings import Range
 from raypipe.tuning.report import write_report
 from raypipe.tuning.result import result_of, trials_table
 
-SPACE = {"eta": Range(low=0.1, high=1, log=True), "max_depth": Range(low=2, high=8, int=True), "grow_policy": ["depthwise", "lossguide"]}
+SPACE = {
+    "eta": Range(low=0.1, high=1, log=True),
+    "max_depth": Range(low=2, high=8, int=True),
+    "grow_policy": ["depthwise", "lossguide"],
+}
 
 
 def values(eta: float, depth: int, policy: str = "depthwise") -> dict:

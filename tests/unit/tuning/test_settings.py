@@ -65,5 +65,7 @@ def test_without_a_space_there_is_one(shop, tmp_path):
 
 
 def test_tuning_does_not_decide_which_trees_a_run_grows(shop, tmp_path):
-    settings = [load_project(shop(tmp_path / str(n), settings={"training.tuning": {"trials": n}})).settings for n in (3, 9)]
+    settings = [
+        load_project(shop(tmp_path / str(n), settings={"training.tuning": {"trials": n}})).settings for n in (3, 9)
+    ]
     assert settings[0].training.identity() == settings[1].training.identity()
