@@ -104,6 +104,9 @@ def _scatter(trials: Sequence[Finished], result: dict[str, Any], parameter: tupl
     if isinstance(searched, Range):
         if searched.log and all(value > 0 for value in across):
             axes.set_xscale("log")
+            ticks = np.geomspace(searched.low, searched.high, 4)
+            axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+            axes.minorticks_off()
         _dots(axes, shown, across, up, result)
         for end in (searched.low, searched.high):
             axes.axvline(end, color="#dddddd", linewidth=1, zorder=0)

@@ -23,6 +23,8 @@ from raypipe.project.tuning_settings import Range
 Space = Mapping[str, Range | list[Any]]
 Params = dict[str, Any]
 
+# Without a value of its own among the defaults: estimated from the labels, or of memory alone.
+_NOT_TOLD = ("base_score", "max_cached_hist_node")
 EDGE = 0.05  # of the range: an optimum this close to an end may lie beyond it
 # Ends that XGBoost itself sets: there is nothing beyond them.
 # https://xgboost.readthedocs.io/en/release_3.2.0/parameter.html#parameters-for-tree-booster
@@ -79,7 +81,8 @@ def defaults(params: Params) -> Params:
     booster = xgb.Booster(given, [feature])
     found: Params = {}
     _collect(json.loads(booster.save_config())["learner"], found)
-    return {name: found[name] for name in PARAMS if name in found and canonical(name) == name}
+    told = [name for name in PARAMS if name in found and canonical(name) == name and name not in _NOT_TOLD]
+    return {name: found[name] for name in told}
 
 
 def _collect(section: Mapping[str, Any], found: Params) -> None:
