@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raypipe.cluster.connect import joins_a_cluster
 from raypipe.data.digest import short
@@ -29,7 +29,9 @@ from raypipe.registry.tracking import Registry, Version
 from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
 from raypipe.training.train import Run, find_run, layout_of, needs_cluster_first, require_possible, train
-from raypipe.tuning.tune import Tuned, find_tuned, require_tunable, tune
+
+if TYPE_CHECKING:
+    from raypipe.tuning.tune import Tuned
 
 Sources = dict[str, PreparedSource]
 Span = tuple[datetime | None, datetime | None]
@@ -132,6 +134,8 @@ class Pipeline:
 
     def tune(self, training_set: TrainingSet) -> Pipeline:
         """This pipeline with the best parameters that a search finds, in place of training.params."""
+        from raypipe.tuning.tune import find_tuned, require_tunable, tune  # Optuna takes a second
+
         found = find_tuned(self.project, training_set)
         if found is None:
             require_tunable(self.project, training_set)

@@ -190,7 +190,7 @@ class Keeper(tune.Callback):
     def on_experiment_end(self, trials: list[Any], **_info: Any) -> None:
         """What still runs when time is up has been stopped without a word."""
         for trial in trials:
-            if self.running.get(trial.trial_id):
+            if self.failure is None and self.running.get(trial.trial_id):
                 self._keep(trial, "cut")
 
     def _keep(self, trial: Any, status: Status, error: str | None = None) -> None:
