@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ def command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", module, *map(str, arguments)]
 
 
+def raypipe(*arguments: object) -> list[str]:
+    """How to run raypipe's command line."""
+    return [str(Path(sys.executable).with_name("raypipe")), *map(str, arguments)]
+
+
+def installed(module: str, name: str) -> bool:
+    """Whether a peer can be had; says so if it cannot."""
+    found = find_spec(module) is not None
+    if not found:
+        print(f"{name} is left out: pip install -e '.[bench]' installs it", file=sys.stderr)
+    return found
+
+
 def fresh(module: str, *arguments: object) -> Run:
     """Run a module of this folder in a process of its own. Its errors go to our stderr, and end the benchmark."""
     began = time.perf_counter()
@@ -137,6 +151,25 @@ class Comparison:
         """A Markdown table, as the README has it."""
         head = (self.title, "raypipe", self.peer, "raypipe / peer")
         return markdown(head, [figure.cells() for figure in self.figures])
+
+
+@dataclass(frozen=True)
+class Table:
+    """A benchmark's result: what is printed, and every turn's figures."""
+
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    figures: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        return "\n".join([markdown(self.head, self.rows), "", *self.notes]).rstrip()
+
+
+def steps(documents: Sequence[Any]) -> str:
+    """The seconds of each step of raypipe's command, by its documents; `ray` is Ray's start."""
+    seconds = [document["seconds"] for document in documents]
+    return ", ".join(f"{step} {statistics.median(s[step] for s in seconds):.1f} s" for step in seconds[0])
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import serving
-import training
 from features import compare as features
 from measure import QUIET_CORES, Machine
+from training import compare as training
 
-# What `features` stands for; the others run only by name.
-SOME = {"features": ("features:A", "features:B", "features:O")}
+# What `features` and `training` stand for; the other workloads run only by name.
+SOME = {"features": ("features:A", "features:B", "features:O"), "training": ("training:S", "training:M")}
 
 
 def benchmarks(scale: float) -> dict[str, Callable[[Machine, Path], Any]]:
-    """Each benchmark by its name, over that share of the features' rows."""
+    """Each benchmark by its name, over that share of the rows of features and training."""
     windows = {f"features:{w}": partial(features.compare, name=w, scale=scale) for w in ("A", "B", "C")}
     online = partial(features.compare_online, name="O", scale=scale)
-    return {**windows, "features:O": online, "training": training.compare, "serving": serving.compare}
+    trees = {f"training:{w}": partial(training.compare, name=w, scale=scale) for w in ("S", "M", "X")}
+    return {**windows, "features:O": online, **trees, "serving": serving.compare}
 
 
 def measured(run: Callable[[Machine, Path], Any], patience_s: float) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{names}; default: features, training, serving")
     parser.add_argument("--out", type=Path, help="write every round's figures to this JSON file")
     parser.add_argument("--patience", type=float, default=600, help="seconds to wait, in all, for others to be quiet")
-    parser.add_argument("--scale", type=float, default=1.0, help="the share of the features' rows to try with")
+    parser.add_argument("--scale", type=float, default=1.0, help="the share of rows to try features and training with")
     given = parser.parse_args()
     if not 0 < given.scale <= 1:
         parser.error("--scale must be above 0 and at most 1")

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +85,49 @@ def wait() -> Callable[..., Any]:
 @pytest.fixture
 def free_port() -> int:
     return a_free_port()
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Callable[..., SimpleNamespace]:
+    """Run a project's steps up to a bundle: its pipeline, and what a registry would say of the version."""
+
+    def run(folder: Path, as_of: datetime | None = None) -> SimpleNamespace:
+        from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+        from raypipe.pipeline.progress import Progress
+        from raypipe.pipeline.steps import Pipeline
+        from raypipe.project import load_project
+        from raypipe.registry.package import package
+
+        progress = Progress()
+        pipeline = Pipeline(load_project(folder), progress, ClusterOnDemand(progress), as_of, "local")
+        training_set = pipeline.features(pipeline.contracts())
+        made = pipeline.train(training_set)
+        digest, uri, _ = package(pipeline.project, training_set, made, pipeline.evaluate(training_set, made))
+        version = SimpleNamespace(version=1, bundle_uri=uri, bundle_digest=digest)
+        return SimpleNamespace(folder=folder, pipeline=pipeline, version=version)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def rewritten() -> Callable[..., SimpleNamespace]:
+    """The same version with another lineage: `training__workers=9` sets `training.workers` of it, in a whole bundle."""
+
+    def write(version: SimpleNamespace, folder: Path, **changes: Any) -> SimpleNamespace:
+        from raypipe.registry.bundle import LINEAGE, read_files, write_bundle
+
+        files = read_files(version.bundle_uri, version.bundle_digest)
+        lineage = json.loads(files[LINEAGE])
+        for key, value in changes.items():
+            *sections, last = key.split("__")
+            section = lineage
+            for name in sections:
+                section = section[name]
+            section[last] = value
+        digest, uri = write_bundle(folder, files | {LINEAGE: json.dumps(lineage).encode()})
+        return SimpleNamespace(version=version.version, bundle_uri=uri, bundle_digest=digest)
+
+    return write
 
 
 # ---- Ray ---------------------------------------------------------------------------------------

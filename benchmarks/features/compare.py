@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import statistics
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import ROUNDS, Machine, command, fresh, markdown, middle, spread
+from measure import ROUNDS, Machine, Table, command, fresh, installed, middle, raypipe, spread, steps
 from processes import Cost, watched
 
 from features.project import write_project
@@ -38,8 +35,7 @@ class Side:
         project = self.result(files)
         shutil.rmtree(project, ignore_errors=True)
         write_project(workload, files, project)
-        raypipe = str(Path(sys.executable).with_name("raypipe"))
-        return watched([raypipe, "features", "--plan", self.name, "--project", str(project), "--json"])
+        return watched(raypipe("features", "--plan", self.name, "--project", project, "--json"))
 
 
 POLARS = Side("polars_numpy", "Polars and numpy", {"A": ROUNDS, "B": ROUNDS})
@@ -53,25 +49,12 @@ SIDES = (
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """A benchmark's result: what is printed, and every turn's figures."""
-
-    head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    figures: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
-
-    def table(self) -> str:
-        return "\n".join([markdown(self.head, self.rows), "", *self.notes]).rstrip()
-
-
 def compare(machine: Machine, folder: Path, name: str, scale: float) -> Table:
     """Measure workload A, B or C."""
     workload, files = WORKLOADS[name], folder / "files"
     fresh("features.prepare", name, files, scale)
     write_project(workload, files, files / "project")
-    sides = [side for side in SIDES if name in side.rounds and (side is not DUCKDB or _has_duckdb())]
+    sides = [side for side in SIDES if name in side.rounds and (side is not DUCKDB or installed("duckdb", "DuckDB"))]
     costs: dict[str, list[Cost]] = {side.name: [] for side in sides}
     for turn in range(ROUNDS):
         for side in sides:
@@ -80,13 +63,6 @@ def compare(machine: Machine, folder: Path, name: str, scale: float) -> Table:
                 costs[side.name].append(side.run(workload, files))
     checked = fresh("features.check", name, files, *(f"{s.name}={s.result(files)}" for s in sides)).document
     return _table(workload, files, sides, costs, checked)
-
-
-def _has_duckdb() -> bool:
-    found = find_spec("duckdb") is not None
-    if not found:
-        print("DuckDB is left out: pip install -e '.[bench]' installs it", file=sys.stderr)
-    return found
 
 
 def _table(
@@ -101,7 +77,7 @@ def _table(
         f"wrong of {checked['values']:,} values",
     )
     rows = [(side.title, *_cells(side, peers, costs), f"{checked['wrong'][side.name]:,}") for side in sides]
-    notes = [f"{side.title}: {_steps(costs[side.name])}." for side in sides if side.plan]
+    notes = [f"{side.title}: {steps([c.document for c in costs[side.name]])}." for side in sides if side.plan]
     if workload.memory_mib:
         peak = max(cost.peak_mib for found in costs.values() for cost in found)
         notes.append(f"Peak memory is {'' if peak < workload.memory_mib else 'NOT '}under {workload.memory_mib:,} MiB.")
@@ -119,12 +95,6 @@ def _cells(side: Side, peers: Sequence[Side], costs: dict[str, list[Cost]]) -> t
         spread([c.peak_mib for c in mine], 0),
         *ratios,
     )
-
-
-def _steps(costs: list[Cost]) -> str:
-    """The seconds of each of the command's steps; `ray` is Ray's start."""
-    steps = costs[0].document["seconds"]
-    return ", ".join(f"{step} {statistics.median(c.document['seconds'][step] for c in costs):.1f} s" for step in steps)
 
 
 def compare_online(machine: Machine, folder: Path, name: str, scale: float) -> Table:

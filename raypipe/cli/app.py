@@ -139,6 +139,22 @@ def promote(
 
 
 @app.command()
+def reproduce(
+    version: Annotated[int, typer.Argument(help="The version to build again.")],
+    project: ProjectOption = HERE,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep what was built, and say where it lies.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a version again from the source files, as its bundle records it, and say what differs.
+
+    Exit code 0: all that was built is equal to what was recorded, the trees too; 1: something differs.
+    """
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.reproduce(project, version, keep=keep), as_json=as_json)
+
+
+@app.command()
 def serve(
     project: ProjectOption = HERE,
     version: Annotated[

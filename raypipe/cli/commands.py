@@ -102,6 +102,7 @@ def train(folder: Path, plan: str | None, as_of: str | None, *, tune: bool = Fal
             "reused": made.reused,
             "metric": made.manifest["metric"],
             "validation": made.manifest["history"][made.manifest["best_round"]],
+            "training": made.manifest["seconds"],
             **kept,
         }
         return document | _study(tuned) | _seconds(pipeline), f"run {made.digest}\n{made.model_path}"
@@ -148,6 +149,18 @@ def promote(folder: Path, number: int) -> Result:
     already = move_alias(registry, version)
     said = "was champion already" if already else "is champion; an endpoint takes it when it is deployed next"
     return {"version": number, "alias": "champion", "changed": not already}, f"version {number} {said}"
+
+
+def reproduce(folder: Path, number: int, *, keep: bool) -> Result:
+    with _pipeline(folder, None, None) as pipeline:
+        from raypipe.pipeline.reproduce import reproduce as build_again
+        from raypipe.registry.tracking import Registry
+
+        made = build_again(pipeline, Registry(pipeline.project).version(number), keep=keep)
+        findings = [vars(finding) for finding in made.findings]
+        document = {"ok": made.equal, "exit_code": int(not made.equal), "version": number, "findings": findings}
+        document |= {"folder": made.folder} if keep else {}
+        return document | _seconds(pipeline), words.reproduced(number, made)
 
 
 def serve(folder: Path, number: int | None, port: int | None, print_config: bool) -> Result:

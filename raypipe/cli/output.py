@@ -18,7 +18,8 @@ Result = tuple[dict[str, Any], str]  # the document, and the same in words
 
 
 def run_command(command: Callable[[], Result], *, as_json: bool) -> None:
-    """Run `command`, print its result, and leave with the exit code of what it raised (0, 1, 2, 3 or 4)."""
+    """Run `command`, print its result, and leave with the exit code of what it raised (0, 1, 2, 3 or 4), or with 1
+    where the document says that it is not `ok`."""
     sys.stdout.flush()
     stdout = os.dup(1)
     if as_json:
@@ -35,6 +36,8 @@ def run_command(command: Callable[[], Result], *, as_json: bool) -> None:
         sys.exit(130)
     text = json.dumps({"ok": True, **document}, default=str) if as_json else words
     _write(stdout, text)
+    if not document.get("ok", True):
+        sys.exit(1)
 
 
 def _fail(error: RaypipeError, stdout: int, as_json: bool) -> NoReturn:

@@ -14,8 +14,11 @@ from raypipe.project import Project
 
 if TYPE_CHECKING:
     from raypipe.evaluation.evaluate import Evaluation
+    from raypipe.pipeline.reproduce import Reproduction
     from raypipe.registry.tracking import Version
     from raypipe.tuning.tune import Tuned
+
+SHOWN_DETAILS = 12
 
 
 def checked(document: dict[str, Any]) -> str:
@@ -77,6 +80,25 @@ def versions(found: list[Version], task: Task) -> str:
         figures = "".join(f"{v.metrics[name]:>11.4f}" if name in v.metrics else f"{'':>11}" for name in told)
         lines.append(f"{v.version:<8}{', '.join(v.aliases):<12}{v.verdict:<9}{figures}  {v.bundle_digest[:12]}")
     return "\n".join(lines)
+
+
+def reproduced(number: int, made: Reproduction) -> str:
+    """A line a step, with what differs below it."""
+    rows = [
+        ("step", "recorded", "built again", ""),
+        *((f.step, f.recorded, f.rebuilt, f.verdict) for f in made.findings),
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    said = {row[0]: "  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows}
+    lines = [said["step"]]
+    for finding in made.findings:
+        lines.append(said[finding.step])
+        lines += [f"    {detail}" for detail in finding.details[:SHOWN_DETAILS]]
+        if len(finding.details) > SHOWN_DETAILS:
+            lines.append(f"    and {len(finding.details) - SHOWN_DETAILS} more: --json lists all")
+    differs = ", ".join(f.step for f in made.findings if f.verdict == "differs")
+    lines.append(f"version {number} " + ("is reproduced" if made.equal else f"is not reproduced: {differs}"))
+    return "\n".join([*lines, made.folder] if made.folder else lines)
 
 
 def summary(version: Version, evaluation: Evaluation) -> list[str]:

@@ -71,7 +71,9 @@ def build_partitions(
     wanted = missing(project, partitions, sources, as_of)
     for batch in in_batches(wanted, project.definitions, sources, most_rows(project, plan), as_of):
         with _attempts(project, sources, found, batch, as_of) as builds:
-            job = Job(str(project.folder), project.definitions.digest(), sources, as_of, tuple(builds))
+            job = Job(
+                str(project.folder), project.settings, project.definitions.digest(), sources, as_of, tuple(builds)
+            )
             for build, chunks, seconds in _run(project, job, plan, say):
                 manifest = _manifest(project, build, chunks, seconds)
                 manifest["identity"] = identity(build.partition, project.definitions, sources, project.settings, as_of)

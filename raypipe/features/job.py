@@ -18,7 +18,7 @@ from raypipe.errors import DataError
 from raypipe.features.partitions import Partition, Sources, moment, oldest_event, reaching, us
 from raypipe.features.point_in_time import event_columns
 from raypipe.features.spine import CHUNK, PARTITION, file_of, rows_of_chunk, spine
-from raypipe.project import Project
+from raypipe.project import Project, Settings
 
 Say = Callable[[str], None]  # hears how far a build is
 
@@ -50,6 +50,7 @@ class Job:
     """What the plans share: what to build, from what, and where. Crosses to Ray workers by pickle."""
 
     folder: str
+    settings: Settings
     definitions: str  # the digest of what the driver loaded: a worker must build from the same
     sources: Sources
     as_of: datetime | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -42,5 +43,5 @@ def _load(folder: str, definitions: str) -> Project:
 
 
 def load(job: Job) -> Project:
-    """The project as the driver loaded it, once a worker process. Raises DefinitionError if its files have changed."""
-    return _load(job.folder, job.definitions)
+    """The project as the driver has it, read once a worker. Raises DefinitionError if features.py has changed."""
+    return replace(_load(job.folder, job.definitions), settings=job.settings)

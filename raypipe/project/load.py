@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType, NoneType
@@ -33,6 +33,7 @@ class Project:
     folder: Path
     settings: Settings
     definitions: Definitions
+    own_storage: Path | None = None  # in place of the storage root, for what shall share nothing with it
 
     @property
     def storage(self) -> Path:
@@ -41,6 +42,8 @@ class Project:
         `$RAYPIPE_STORAGE/<name>` where that variable is set (on a cluster: a folder that all machines share), else
         `storage` of project.yaml. Raises ConfigurationError inside a job's copy of the project, which Ray deletes.
         """
+        if self.own_storage:
+            return self.own_storage
         shared = os.environ.get(STORAGE_VARIABLE)
         if shared:
             return Path(shared).resolve() / self.settings.name
@@ -70,6 +73,19 @@ def load_project(folder: str | Path) -> Project:
     definitions = Definitions.collect(_import_features(root / "features.py"))
     _check_agreement(settings, definitions)
     return Project(root, settings, definitions)
+
+
+def with_settings(project: Project, document: dict[str, Any]) -> Project:
+    """The project with the settings of `document`, which `Settings.model_dump` made at another time.
+
+    Raises ConfigurationError if this version of raypipe does not know them, or if they do not suit features.py.
+    """
+    try:
+        settings = Settings.model_validate(document)
+    except ValidationError as error:
+        raise _settings_error(error, project.folder / "project.yaml") from None
+    _check_agreement(settings, project.definitions)
+    return replace(project, settings=settings)
 
 
 def read_settings(path: Path) -> Settings:

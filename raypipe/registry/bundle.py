@@ -72,7 +72,7 @@ def read_bundle(uri: str, digest: str) -> Bundle:
 
     Raises BundleError if a file is missing, or if any byte is not what `digest` promises.
     """
-    files = _read_files(uri, digest)
+    files = read_files(uri, digest)
     try:
         bundle = Bundle(
             digest,
@@ -91,7 +91,8 @@ def read_bundle(uri: str, digest: str) -> Bundle:
     return bundle
 
 
-def _read_files(uri: str, digest: str) -> dict[str, bytes]:
+def read_files(uri: str, digest: str) -> dict[str, bytes]:
+    """The bundle's files by name, every byte checked. Raises BundleError as `read_bundle` does."""
     try:
         hashes = dict(orjson.loads(_read(uri, INDEX))["files"])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 import raypipe
+from raypipe.data.digest import digest_of, digest_of_file
+from raypipe.data.publish import find
+from raypipe.data.split import PARTS
 from raypipe.evaluation.evaluate import Evaluation
 from raypipe.features.serving_spec import serving_spec
 from raypipe.features.training_set import TrainingSet
@@ -17,6 +21,10 @@ from raypipe.registry.bundle import LINEAGE, METRICS, MODEL, SERVING, TRANSFORMS
 from raypipe.training.train import Run
 
 LIBRARIES = ("ray", "polars", "pyarrow", "numpy", "xgboost", "dataframely", "scikit-learn")
+# Of the run's manifest: what another run needs to grow the same trees, and what it can be compared by.
+_OF_THE_RUN = (
+    "workers", "threads", "distributed", "matrix", "params", "own_code", "metric", "best_round", "history"
+)  # fmt: skip
 
 
 def package(
@@ -37,16 +45,46 @@ def package(
 
 
 def lineage(project: Project, training_set: TrainingSet, run: Run) -> dict[str, Any]:
-    """Where a model comes from: snapshots, definitions, code, configuration, libraries."""
+    """Where a model comes from: snapshots, definitions, code, configuration, libraries, and how it was trained."""
     identity = training_set.manifest["identity"]
     return {
         "run": run.digest,
         "training_set": training_set.digest,
+        "partitions": partitions(training_set),
         "sources": training_set.manifest["sources"],
         "definitions": {"digest": project.definitions.digest(), "document": identity["definitions"]},
         "as_of": identity["as_of"],
         "configuration": project.settings.model_dump(mode="json"),
         "code": run.manifest["code"],
-        "libraries": {"raypipe": raypipe.__version__, "python": platform.python_version()}
-        | {n: version(n) for n in LIBRARIES},
+        "training": {name: run.manifest[name] for name in _OF_THE_RUN},
+        "libraries": libraries(),
     }
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what decides which bits come out."""
+    own = {"raypipe": raypipe.__version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in LIBRARIES}
+
+
+def partitions(training_set: TrainingSet) -> list[dict[str, Any]]:
+    """The training set's partitions in their order: part of the split, start, rows, and the SHA-256 of their files'
+    names and bytes. Reads every file."""
+    found: dict[str, dict[str, Any]] = {}
+    for part in PARTS:
+        files = [file for file in training_set.manifest["files"] if file["part"] == part]
+        for file, path in zip(files, training_set.files(part), strict=True):
+            folder = path.parents[1]
+            one = found.setdefault(folder.name, {"part": part, "folder": folder, "rows": 0, "files": []})
+            one["rows"] += file["rows"]
+            one["files"].append([path.name, digest_of_file(path)])
+    return [
+        {"part": p["part"], "from": _start(p["folder"]), "rows": p["rows"], "sha256": digest_of(p["files"])}
+        for p in found.values()
+    ]
+
+
+def _start(folder: Path) -> str:
+    output = find(folder)
+    assert output is not None, f"{folder} holds files of a training set"
+    return str(output.manifest["from"])

@@ -33,13 +33,29 @@ def train_on_workers(
     TrainingError or StorageError when the workers give up.
     """
     from ray import cloudpickle
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
-    from ray.train.xgboost import XGBoostTrainer
 
     require_free_cpus(layout.workers * layout.threads, what=f"training with {layout.words()}")
     for module in modules:
         cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+    died: RayActorError | None = None
+    with _listening(Path(job.checkpoints) / PACE, said):
+        for _ in range(max_failures + 1):
+            try:
+                return _fit(job, layout, max_failures)
+            except TrainingFailedError as error:
+                raise _told(error, max_failures) from None
+            except RayActorError as error:  # Ray Train's controller, which it does not start again by itself
+                died = error
+    raise _told(died, max_failures) from None
+
+
+def _fit(job: Job, layout: Layout, max_failures: int) -> dict[str, Any]:
+    """One run of Ray Train, from the newest checkpoint on."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.xgboost import XGBoostTrainer
+
     folder = Path(job.checkpoints)
     trainer = XGBoostTrainer(
         _on_rank,  # type: ignore[arg-type]  # what it returns is Result.return_value
@@ -51,12 +67,7 @@ def train_on_workers(
             failure_config=FailureConfig(max_failures=max_failures),
         ),
     )
-    try:
-        with _listening(folder / PACE, said):
-            result = trainer.fit()
-    except TrainingFailedError as error:
-        raise _told(error, max_failures) from None
-    figures: dict[str, Any] = dict(result.return_value)  # type: ignore[attr-defined]
+    figures: dict[str, Any] = dict(trainer.fit().return_value)  # type: ignore[attr-defined]
     return figures
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raypipe.errors import ClusterError
 from raypipe.project.training_settings import Training
@@ -76,3 +76,19 @@ def _require(layout: Layout, nodes: Sequence[int]) -> None:
             expected=f"{layout.workers} x {layout.threads} = {wanted} CPUs",
             hint="lower training.workers or training.threads, or set workers: auto, or join a larger cluster",
         )
+
+
+def layout_like(recorded: Layout, nodes: Sequence[int]) -> Layout:
+    """The layout of an earlier run as far as these machines hold it; `why` says what does not fit (empty: all does).
+
+    nodes: CPUs of each machine. The number of workers is kept as long as it can be, with fewer threads if need be: it
+    decides how the sums of the workers' histograms round.
+    """
+    if not recorded.distributed:
+        return replace(recorded, why="")  # this process reserves nothing
+    held = f"{' + '.join(str(cpus) for cpus in nodes)} CPUs do not hold {recorded.words()}"
+    for threads in range(recorded.threads, 0, -1):
+        if sum(cpus // threads for cpus in nodes) >= recorded.workers:
+            why = held if threads < recorded.threads else ""
+            return Layout(recorded.workers, threads, distributed=True, why=why)
+    return Layout(max(sum(nodes), 1), 1, distributed=True, why=held)

@@ -70,7 +70,7 @@ def test_a_task_takes_its_own_types_of_target_and_no_others(task, targets):
 @pytest.mark.parametrize("task", ["binray", "", None, "Ranking"])
 def test_an_unknown_task(task):
     with pytest.raises(DefinitionError, match="unknown task") as caught:
-        rp.Label("l", TABLE, pl.col("at"), pl.col("good"), task)
+        rp.Label("l", TABLE, prediction_time=pl.col("at"), target=pl.col("good"), task=task)
     assert caught.value.hint.startswith(("did you mean", "known: binary"))
 
 

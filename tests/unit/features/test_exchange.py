@@ -30,7 +30,14 @@ def made(rides, prepared, tmp_path_factory):
 
 
 def job_of(made, builds: list[Build]) -> Job:
-    return Job(str(made.project.folder), made.project.definitions.digest(), made.sources, None, tuple(builds))
+    return Job(
+        str(made.project.folder),
+        made.project.settings,
+        made.project.definitions.digest(),
+        made.sources,
+        None,
+        tuple(builds),
+    )
 
 
 def a_job(made, start: datetime, end: datetime, rows: int = 1) -> Job:
