@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.status import Status
 
-
 SAID_EVERY_S = 30.0  # how far a step is, where there is no terminal: in a job's log
 
 
