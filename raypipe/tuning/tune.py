@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,7 @@ class Tuned:
     def applied(self, project: Project) -> Project:
         """The project with the chosen parameters, in memory."""
         training = project.settings.training.model_copy(update={"params": self.params})
-        settings = project.settings.model_copy(update={"training": training})
-        return Project(project.folder, settings, project.definitions)
+        return replace(project, settings=project.settings.model_copy(update={"training": training}))
 
 
 def tuning_folder(project: Project, training_set: TrainingSet) -> Path:

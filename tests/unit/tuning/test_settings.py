@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from raypipe.errors import ConfigurationError
@@ -58,6 +60,11 @@ def test_a_space_as_it_is_written(shop, tmp_path):
     assert (tuning.space["eta"].low, tuning.space["eta"].log, tuning.space["eta"].int) == (0.001, True, False)
     assert tuning.space["grow_policy"] == ["depthwise", "lossguide"]
     assert tuning.second is None
+
+
+def test_tuning_settings_survive_their_document(shop, tmp_path):
+    tuning = load(shop, tmp_path, space={"eta": {"low": 0.01, "high": 0.1}, "max_depth": [3, 4]}, folds=2)
+    assert type(tuning).model_validate(json.loads(json.dumps(tuning.model_dump(mode="json")))) == tuning
 
 
 def test_without_a_space_there_is_one(shop, tmp_path):
