@@ -14,13 +14,11 @@ from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import polars as pl
-import xgboost as xgb
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from raypipe.cluster.connect import require_free_cpus
-from raypipe.errors import RaypipeError, TrainingError
+from raypipe.errors import TrainingError
 from raypipe.tuning import journal
 from raypipe.tuning.journal import Finished, Status
 from raypipe.tuning.layout import Seats
@@ -129,7 +127,7 @@ class TrialActor(tune.Trainable):
         try:
             self.trial = self.trial or Trial(self.matrices, self.values)
             return describe(self.trial.step())
-        except (RaypipeError, xgb.core.XGBoostError, MemoryError, pl.exceptions.PolarsError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 (XGBoost's, or the project's own code's: it is told)
             return {"error": in_words(error), "done": True, "learned": 0.0, **dict.fromkeys(OBJECTIVES, math.nan)}
 
 

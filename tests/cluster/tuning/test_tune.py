@@ -165,6 +165,15 @@ def test_time_ends_a_study_and_the_project_s_own_metric_decides(cluster, make, r
     assert found.run["history"][found.run["best_round"]] == pytest.approx(found.result["chosen"]["metric"], abs=1e-6)
 
 
+def test_settings_that_cannot_be_trained_end_the_study(cluster, make, raypipe):
+    folder = make("broken", training={"metric": "losses:absolute"}, trials=50)
+    command = ("train", "--tune", "--project", folder, "--plan", "local", "--json")
+    (folder / "losses.py").write_text(LOSSES.replace("return", "raise KeyError('amount')\n    return"))
+    done = raypipe(*command, ray=cluster.address)
+    assert (done.code, done.json["got"]) == (1, "KeyError: 'amount'")
+    assert "the settings as they are cannot be trained" in done.json["what"]
+
+
 def test_two_objectives_over_folds(cluster, make, raypipe):
     folder = make("two", trials=8, folds=2, objectives=["metric", "size"], within=0.01)
     done = raypipe("train", "--tune", "--project", folder, "--plan", "local", "--json", ray=cluster.address)
