@@ -127,6 +127,18 @@ def models(project: ProjectOption = HERE, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def ui(
+    project: ProjectOption = HERE,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Listen here, on this machine only.")] = 5000,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the runs and versions in MLflow's web pages until interrupted."""
+    from raypipe.cli import commands
+
+    run_command(lambda: commands.ui(project, port), as_json=as_json)
+
+
+@app.command()
 def promote(
     version: Annotated[int, typer.Argument(help="The version to make champion.")],
     project: ProjectOption = HERE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from raypipe.cli import words
 from raypipe.cli.output import Result
-from raypipe.errors import ConfigurationError, DataError
+from raypipe.errors import ConfigurationError, DataError, RegistryError
 from raypipe.project import Project, load_project
 
 if TYPE_CHECKING:
@@ -138,6 +139,30 @@ def models(folder: Path) -> Result:
     project = load_project(folder)
     versions = Registry(project).versions()
     return {"versions": [vars(v) for v in versions]}, words.versions(versions, project.definitions.label.task)
+
+
+def ui(folder: Path, port: int) -> Result:
+    from raypipe.registry.pages import HOST, pages, require_pages
+    from raypipe.registry.store import Store
+    from raypipe.serving.ports import require_free
+
+    project = load_project(folder)
+    server = project.settings.registry.tracking_uri
+    if server:
+        url = re.sub(r"(?<=://)[^/@]*@", "", server)  # a password is not shown
+        return {"url": url}, f"the runs are on an MLflow server: {url}"
+    require_pages()
+    require_free(HOST, port)
+    store = Store(project)
+    url = f"http://{HOST}:{port}/{store.page}"
+    with _both_signals_as_interrupt():
+        try:
+            with pages(store, port) as process:
+                print(f"{project.settings.name} at {url}\nCtrl-C ends it", file=sys.stderr)
+                process.wait()
+        except KeyboardInterrupt:
+            return {"url": url}, "ended"
+    raise RegistryError("MLflow's web pages ended by themselves", where=url, got=f"exit code {process.returncode}")
 
 
 def promote(folder: Path, number: int) -> Result:
@@ -352,6 +377,17 @@ def _serve_until_interrupted(project: Project, target: Target) -> Result:
             progress.note("Ctrl-C ends it")
             _wait_for_signal()
     return {"version": target.version.version, "url": base}, "ended"
+
+
+@contextmanager
+def _both_signals_as_interrupt() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt too, and SIGINT does where a shell has set it aside."""
+    previous = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _wait_for_signal() -> None:

@@ -63,7 +63,8 @@ def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict
 
     Raises NotEnoughDataError if the test rows that count do not differ in their label.
 
-    `run` says which run made the model: `digest`, `rounds`, `workers` and the validation `history`.
+    `run` says which run made the model: `digest`, `rounds`, `workers`, and how it learned: `metric`, `history`, `curve`
+    and `best_round` of its manifest.
     """
     settings = project.settings.evaluation
     named = {"raypipe": raypipe.__version__, "run": run["digest"], "evaluation": settings.model_dump(mode="json")}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from raypipe.cluster.connect import joins_a_cluster
@@ -12,7 +13,7 @@ from raypipe.data.digest import short
 from raypipe.data.publish import Output, find
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.data.split import PARTS
-from raypipe.errors import GateRefusedError, NotEnoughDataError
+from raypipe.errors import GateRefusedError, NotEnoughDataError, RegistryError
 from raypipe.evaluation.evaluate import Evaluation, evaluate
 from raypipe.evaluation.gate import parse
 from raypipe.evaluation.names import headlines
@@ -25,6 +26,7 @@ from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
 from raypipe.registry.package import package
+from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
 from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
@@ -146,27 +148,21 @@ class Pipeline:
         return replace(self, project=tuned.applied(self.project), tuned=tuned)
 
     def train(self, training_set: TrainingSet) -> Run:
-        """The run of the project's training settings on the training set."""
+        """The run of the project's training settings on the training set, recorded in MLflow."""
         if needs_cluster_first(self.project, training_set):
             self.cluster.connect()
-        found = find_run(self.project, training_set)
-        layout = self._layout(training_set) if found is None else None
+        found = find_run(self.project, training_set) or self._layout(training_set)
         with self.progress.step("training") as step:
-            run = found or train(
-                self.project,
-                training_set,
-                layout,
-                lambda pace: step.at(pace.words()),
-                tuning=self.tuned.digest if self.tuned else None,
-            )
+            run = found if isinstance(found, Run) else self._train(training_set, found, step)
             m = run.manifest
-            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and not found else ""
+            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and not run.reused else ""
             step.say(
                 f"run {short(run.digest)}: {m['best_round'] + 1} rounds kept of {len(m['history'])}, "
                 f"{m['layout']}, {m['rows']:,} rows {m['matrix']}, "
                 f"validation {m['metric']} {m['history'][m['best_round']]:.4f}{resumed}",
                 reused=run.reused,
             )
+        self._record(training_set, run)
         return run
 
     def _layout(self, training_set: TrainingSet) -> Layout:
@@ -179,17 +175,43 @@ class Pipeline:
             self.cluster.connect()
         return layout
 
+    def _train(self, training_set: TrainingSet, layout: Layout, step: Step) -> Run:
+        RunLog(self.project).require_reachable()  # before time is spent
+        with self._failure_recorded(training_set):
+            tuning = self.tuned.digest if self.tuned else None
+            return train(self.project, training_set, layout, lambda pace: step.at(pace.words()), tuning=tuning)
+
+    def _record(self, training_set: TrainingSet, run: Run) -> None:
+        with self.progress.step("tracking") as step:
+            logged = RunLog(self.project).record(training_set, run)
+            step.say(f"'{logged.name}' in MLflow", reused=logged.reused)
+
+    @contextmanager
+    def _failure_recorded(self, training_set: TrainingSet) -> Iterator[None]:
+        """A training that fails in the block is recorded; where that fails too, a line says so."""
+        began = datetime.now(UTC)
+        try:
+            yield
+        except Exception as error:
+            try:
+                RunLog(self.project).record_failure(training_set, error, began, datetime.now(UTC))
+            except (RegistryError, OSError) as lost:  # a full disk fails both
+                said = ", ".join(line.strip() for line in str(lost).splitlines())
+                self.progress.note(f"            the failure is not recorded in MLflow: {said}")
+            raise
+
     def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
         """The run's figures on the test part, and the gate's verdict."""
         m = run.manifest
         described = {
             "digest": run.digest,
             "rounds": m["best_round"] + 1,
-            "history": m["history"],
-            "workers": m["workers"],
+            **{name: m[name] for name in ("workers", "metric", "history", "curve", "best_round")},
         }
         with self.progress.step("evaluation") as step:
             made = evaluate(self.project, training_set, run.model_path, described)
+            log = RunLog(self.project)
+            log.add_evaluation(log.record(training_set, run).run_id, made, datetime.now(UTC))
             figures = made.metrics
             told = headlines(self.project.definitions.label.task).items()
             step.say(
@@ -216,20 +238,16 @@ class Pipeline:
         return version
 
     def _register(self, registry: Registry, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
-        digest, uri, lineage = package(self.project, training_set, run, evaluation)
-        run_id = registry.record(
-            digest=digest,
-            uri=uri,
-            lineage=lineage,
-            metrics=evaluation.metrics,
-            params=run.manifest["params"],
-            history=run.manifest["history"],
-            verdict=evaluation.verdict.outcome,
-            report=evaluation.report,
-            evaluation=evaluation.digest,
-        )
         evaluation.verdict.require_pass()
-        return registry.register(run_id)
+        digest, uri, lineage = package(self.project, training_set, run, evaluation)
+        tags = {
+            "bundle_digest": digest,
+            "run_digest": run.digest,
+            "evaluation": evaluation.digest,
+            "verdict": evaluation.verdict.outcome,
+            "definitions_digest": lineage["definitions"]["digest"],
+        }
+        return registry.register(RunLog(self.project).record(training_set, run).run_id, uri=uri, tags=tags)
 
     def promote(self, version: Version) -> Version:
         """Make `version` the champion. Raises GateRefusedError if its verdict is not a pass."""

@@ -1,8 +1,9 @@
 """Train a model on a training set.
 
-`<storage>/runs/<digest>/`: `model.ubj` (cut to the best round) and the run's figures in the manifest. Checkpoints lie
-in `<storage>/checkpoints/<digest>/` until then; a run that was killed continues from there, and since the name is the
-digest of everything that decides the trees, no run is ever continued with another configuration.
+`<storage>/runs/<digest>/`: `model.ubj` (cut to the best round), `code/` (the project's files as they were) and the
+run's figures in the manifest. Checkpoints lie in `<storage>/checkpoints/<digest>/` until then; a run that was killed
+continues from there, and since the name is the digest of everything that decides the trees, no run is ever continued
+with another configuration.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from raypipe.errors import ConfigurationError, NotEnoughDataError, TrainingError
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
 from raypipe.project.code_identity import code_identity
+from raypipe.project.environment import installed
 from raypipe.project.user_code import UserFunction, load_function
 from raypipe.training.boosting import Recipe
 from raypipe.training.checkpoint import storage_errors
@@ -40,7 +42,7 @@ from raypipe.training.objective import (
 )
 from raypipe.training.worker import Files, Job, Pace, Place, train_share
 
-MODEL = "model.ubj"
+MODEL, CODE = "model.ubj", "code"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Run:
     @property
     def model_path(self) -> Path:
         return self.output.path(MODEL)
+
+    @property
+    def code(self) -> Path:
+        """The folder with the project's files as they were."""
+        return self.output.path(CODE)
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,8 @@ def _train(
     settings, began = project.settings.training, datetime.now(UTC)
     code = code_identity(project.folder)
     checkpoints = project.storage / "checkpoints" / attempt.parent.name
+    with storage_errors(attempt):
+        _keep_code(project, attempt / CODE)
     job = job_of(project, training_set, layout.threads, checkpoints)
     figures = _figures(project, job, layout, said)
     expected = {"rows": training_set.rows(TRAIN), "validation_rows": training_set.rows(VALIDATION)}
@@ -226,7 +235,16 @@ def _train(
         "code": code,
         "raypipe": raypipe.__version__,
         "xgboost": xgb.__version__,
+        "environment": installed(),
     }
+
+
+def _keep_code(project: Project, folder: Path) -> None:
+    """Copy the project's files that the run is made of."""
+    folder.mkdir()
+    own = [Path(str(module.__file__)) for module in OwnCode.of(project).modules()]
+    for path in [project.folder / "features.py", project.folder / "project.yaml", *own]:
+        shutil.copy(path, folder)
 
 
 def _figures(project: Project, job: Job, layout: Layout, said: Callable[[Pace], None]) -> dict[str, Any]:

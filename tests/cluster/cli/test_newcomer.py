@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-STEPS = ["contracts", "features", "ray", "training", "evaluation", "registry", "promotion", "online state", "serving"]
+STEPS = [
+    "contracts",
+    "features",
+    "ray",
+    "training",
+    "tracking",
+    "evaluation",
+    "registry",
+    "promotion",
+    "online state",
+    "serving",
+]
 
 
 def test_init_makes_a_project(newcomer):
@@ -73,7 +84,7 @@ def again(newcomer, raypipe):
 
 def test_again_reuses_everything_and_says_so(again):
     assert again.code == 0, again.err
-    for step in ("contracts", "features", "training", "evaluation", "registry", "promotion"):
+    for step in ("contracts", "features", "training", "tracking", "evaluation", "registry", "promotion"):
         [line] = [line for line in again.err.splitlines() if line.startswith(step)]
         assert "reused" in line
 

@@ -36,7 +36,14 @@ ALLOWED: dict[str, set[str]] = {
 
 # What a replica loads: this module and all that it reaches.
 REPLICA = "raypipe.serving.replica"
-CONTROL_PLANE = {"raypipe.registry.tracking", "mlflow", "sqlalchemy", "alembic"}
+CONTROL_PLANE = {
+    "raypipe.registry.tracking",
+    "raypipe.registry.runs",
+    "raypipe.registry.store",
+    "mlflow",
+    "sqlalchemy",
+    "alembic",
+}
 
 
 def module_name(path: Path) -> str:

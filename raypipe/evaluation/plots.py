@@ -1,0 +1,72 @@
+"""The plots of the report and of the tracked runs, as matplotlib figures that no window shows."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MODEL, _TRAIN, _BEST, _PERFECT = "#1f5fa8", "#d08a2e", "#b5402a", "#999999"
+
+
+def calibration(bins: list[dict[str, Any]]) -> Figure:
+    """Observed share over predicted probability, with the rows of each bin."""
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color=_PERFECT, linewidth=1, linestyle="--", label="perfect")
+    axes.plot([b["predicted"] for b in bins], [b["observed"] for b in bins], marker="o", color=_MODEL, label="model")
+    most = max(b["rows"] for b in bins)
+    axes.bar(
+        [b["predicted"] for b in bins],
+        [b["rows"] / most * 0.25 for b in bins],
+        width=0.03,
+        color=_MODEL,
+        alpha=0.25,
+        label=f"rows (tallest: {most:,})",
+    )
+    axes.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def learning_curve(run: Mapping[str, Any]) -> Figure:
+    """The metric by round on validation and train, with the best round; `run` is a run's manifest."""
+    figure, axes = _figure()
+    history, best = run["history"], run["best_round"]
+    axes.plot(range(1, len(history) + 1), history, color=_MODEL, label="validation")
+    axes.plot(*zip(*run["curve"], strict=True), color=_TRAIN, marker=".", markersize=4, linewidth=1, label="train")
+    said = f"best: round {best + 1}, {history[best]:.4g}"
+    axes.axvline(best + 1, color=_BEST, linewidth=1, linestyle="--", label=said)
+    axes.plot([best + 1], [history[best]], color=_BEST, marker="o", markersize=4)
+    axes.set(xlabel="round", ylabel=run["metric"])
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def importance(shares: Mapping[str, float], top: int) -> Figure:
+    """The `top` features by share of the total gain; `shares` has the largest first."""
+    shown = list(shares.items())[:top][::-1]
+    figure, axes = _figure(height=max(3.6, 0.2 * len(shown) + 0.6))
+    axes.barh([name for name, _ in shown], [value for _, value in shown], color=_MODEL)
+    axes.set(xlabel="share of total gain", ylabel="feature")
+    axes.tick_params(axis="y", labelsize=7)
+    axes.margins(y=0.01)
+    return figure
+
+
+def data_uri(figure: Figure) -> str:
+    """The figure as a PNG inside a page."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(image.getvalue()).decode()
+
+
+def _figure(height: float = 3.6) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, height), layout="constrained")
+    return figure, figure.subplots()

@@ -1,0 +1,98 @@
+"""The project's MLflow store: an embedded SQLite file, or any MLflow server by URI.
+
+The control plane only: commands and jobs import this, replicas never do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from raypipe.errors import RegistryError
+from raypipe.project import Project
+from raypipe.registry.run_content import NOTE, about
+
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training runs, not traces
+
+
+class Store:
+    """A client of the project's MLflow store, and the experiment that holds the project's runs."""
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.model = project, project.settings.name
+        self.folder = project.storage / "mlflow"
+        self.is_server = project.settings.registry.tracking_uri is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.uri = project.settings.registry.tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+        self.client = _client(self.uri)
+
+    @property
+    def artifacts(self) -> Path:
+        """Where the embedded store keeps artifacts."""
+        return self.folder / "artifacts"
+
+    @property
+    def page(self) -> str:
+        """The path of the project's runs in MLflow's pages."""
+        with self.reaching():
+            return f"#/experiments/{self.experiment}/runs?workflowType=machine_learning"
+
+    @cached_property
+    def experiment(self) -> str:
+        """The id of the project's experiment, made if need be. MLflow's errors pass through."""
+        described = {NOTE: about(self.project), **_KIND}
+        found = self.client.get_experiment_by_name(self.model)
+        if found is None:
+            location = None if self.is_server else self.artifacts.as_uri()
+            return str(self.client.create_experiment(self.model, artifact_location=location, tags=described))
+        for name, value in described.items():
+            if found.tags.get(name) != value:
+                self.client.set_experiment_tag(found.experiment_id, name, value)
+        return str(found.experiment_id)
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """MLflow's errors inside the block as RegistryError."""
+        with _reaching(self.uri):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One process of this storage root at a time is in such a block: MLflow itself would log a run twice."""
+        with (self.folder / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _client(uri: str) -> Any:
+    # MLflow asks git for a commit and prints its store's migrations; raypipe records the commit itself.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's default takes minutes
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with _reaching(uri):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise RegistryError(
+            "the model registry does not answer as it should",
+            where=uri,
+            got=str(error).splitlines()[0],
+            hint="check registry.tracking_uri in project.yaml",
+        ) from None
