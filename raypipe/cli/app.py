@@ -25,6 +25,9 @@ PlanOption = Annotated[
 AsOfOption = Annotated[
     str | None, typer.Option("--as-of", help="Build from what was known at this time (ISO 8601, UTC).")
 ]
+TuneOption = Annotated[
+    bool, typer.Option("--tune", help="First search for better parameters, as training.tuning says; use them.")
+]
 PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
 HERE = Path()
 
@@ -71,22 +74,30 @@ def features(  # noqa: PLR0917 (typer calls it by name)
 
 @app.command()
 def train(
-    project: ProjectOption = HERE, plan: PlanOption = None, as_of: AsOfOption = None, as_json: JsonOption = False
+    project: ProjectOption = HERE,
+    plan: PlanOption = None,
+    as_of: AsOfOption = None,
+    tune: TuneOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a model on the training set (built first if need be)."""
     from raypipe.cli import commands
 
-    run_command(lambda: commands.train(project, plan, as_of), as_json=as_json)
+    run_command(lambda: commands.train(project, plan, as_of, tune=tune), as_json=as_json)
 
 
 @app.command()
 def evaluate(
-    project: ProjectOption = HERE, plan: PlanOption = None, as_of: AsOfOption = None, as_json: JsonOption = False
+    project: ProjectOption = HERE,
+    plan: PlanOption = None,
+    as_of: AsOfOption = None,
+    tune: TuneOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Evaluate the trained model, judge it by the gate, and register it if it passes."""
     from raypipe.cli import commands
 
-    run_command(lambda: commands.evaluate(project, plan, as_of), as_json=as_json)
+    run_command(lambda: commands.evaluate(project, plan, as_of, tune=tune), as_json=as_json)
 
 
 @app.command()
@@ -98,12 +109,13 @@ def run(  # noqa: PLR0917 (typer calls it by name)
         Path | None, typer.Option("--predict", help="Then deploy, and ask about the rows of this JSON file.")
     ] = None,
     port: PortOption = None,
+    tune: TuneOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Everything from the Parquet files to a champion; what is done already is reused."""
     from raypipe.cli import commands
 
-    run_command(lambda: commands.run(project, plan, as_of, request, port), as_json=as_json)
+    run_command(lambda: commands.run(project, plan, as_of, request, port, tune=tune), as_json=as_json)
 
 
 @app.command()

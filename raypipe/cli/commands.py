@@ -20,6 +20,7 @@ from raypipe.project import Project, load_project
 
 if TYPE_CHECKING:
     from raypipe.evaluation.evaluate import Evaluation
+    from raypipe.features.training_set import TrainingSet
     from raypipe.pipeline.steps import Pipeline
     from raypipe.registry.tracking import Version
     from raypipe.serving.resolve import Target
@@ -88,9 +89,11 @@ def features(
         return document | _seconds(pipeline), f"{words.views(document['views'])}\n{said}"
 
 
-def train(folder: Path, plan: str | None, as_of: str | None) -> Result:
+def train(folder: Path, plan: str | None, as_of: str | None, *, tune: bool = False) -> Result:
     with _pipeline(folder, plan, as_of) as pipeline:
-        made = pipeline.train(pipeline.features(pipeline.contracts()))
+        training_set = pipeline.features(pipeline.contracts())
+        tuned = _tuned(pipeline, training_set, tune=tune)
+        made = tuned.train(training_set)
         kept = {
             name: made.manifest[name]
             for name in ("best_round", "rows", "workers", "threads", "matrix", "cost", "training_set", "params")
@@ -103,22 +106,24 @@ def train(folder: Path, plan: str | None, as_of: str | None) -> Result:
             "training": made.manifest["seconds"],
             **kept,
         }
-        return document | _seconds(pipeline), f"run {made.digest}\n{made.model_path}"
+        return document | _study(tuned) | _seconds(pipeline), f"run {made.digest}\n{made.model_path}"
 
 
-def evaluate(folder: Path, plan: str | None, as_of: str | None) -> Result:
+def evaluate(folder: Path, plan: str | None, as_of: str | None, *, tune: bool = False) -> Result:
     with _pipeline(folder, plan, as_of) as pipeline:
-        evaluation, version = _to_version(pipeline)
-        document = _version_document(version, evaluation)
+        tuned, evaluation, version = _to_version(pipeline, tune=tune)
+        document = _version_document(version, evaluation) | _study(tuned)
         return document | _seconds(pipeline), f"version {version.version} passed its gate\nreport: {evaluation.report}"
 
 
-def run(folder: Path, plan: str | None, as_of: str | None, request: Path | None, port: int | None) -> Result:
+def run(
+    folder: Path, plan: str | None, as_of: str | None, request: Path | None, port: int | None, *, tune: bool = False
+) -> Result:
     rows = read_request(request) if request else None
     with _pipeline(folder, plan, as_of, port) as pipeline:
-        evaluation, version = _to_version(pipeline)
+        tuned, evaluation, version = _to_version(pipeline, tune=tune)
         pipeline.promote(version)
-        document = _version_document(version, evaluation)
+        document = _version_document(version, evaluation) | _study(tuned)
         lines = words.summary(version, evaluation)
         if rows:
             answer = _deploy_and_ask(pipeline, rows)
@@ -279,11 +284,32 @@ def _with_port(project: Project, port: int | None) -> Project:
     return Project(project.folder, project.settings.model_copy(update={"serving": serving}), project.definitions)
 
 
-def _to_version(pipeline: Pipeline) -> tuple[Evaluation, Version]:
+def _to_version(pipeline: Pipeline, *, tune: bool) -> tuple[Pipeline, Evaluation, Version]:
+    """What the project's settings, tuned if asked, come to; and the pipeline with those settings."""
     training_set = pipeline.features(pipeline.contracts())
-    made = pipeline.train(training_set)
-    evaluation = pipeline.evaluate(training_set, made)
-    return evaluation, pipeline.register(training_set, made, evaluation)
+    tuned = _tuned(pipeline, training_set, tune=tune)
+    made = tuned.train(training_set)
+    evaluation = tuned.evaluate(training_set, made)
+    return tuned, evaluation, tuned.register(training_set, made, evaluation)
+
+
+def _tuned(pipeline: Pipeline, training_set: TrainingSet, *, tune: bool) -> Pipeline:
+    """The pipeline with tuned parameters, if asked, and what was found in words on stderr."""
+    if not tune:
+        return pipeline
+    tuned = pipeline.tune(training_set)
+    assert tuned.tuned is not None
+    tuned.progress.note(words.study(tuned.tuned))
+    return tuned
+
+
+def _study(pipeline: Pipeline) -> dict[str, Any]:
+    """What a search found, for the document."""
+    if pipeline.tuned is None:
+        return {}
+    kept = ("metric", "chosen", "untuned", "gain", "params", "edges", "rounds_exhausted", "trials", "pareto")
+    found = {name: pipeline.tuned.result[name] for name in kept}
+    return {"tuning": {"study": pipeline.tuned.digest, "report": str(pipeline.tuned.report), **found}}
 
 
 def _seconds(pipeline: Pipeline) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raypipe.evaluation.evaluate import Evaluation
     from raypipe.pipeline.reproduce import Reproduction
     from raypipe.registry.tracking import Version
+    from raypipe.tuning.tune import Tuned
 
 SHOWN_DETAILS = 12
 
@@ -117,6 +118,35 @@ def summary(version: Version, evaluation: Evaluation) -> list[str]:
         f"baselines    {baselines}",
         f"report       {evaluation.report}",
     ]
+
+
+def study(tuned: Tuned) -> str:
+    """What was searched and found, what stayed as it was, and what lies on an edge of the space."""
+    result = tuned.result
+    edges = {edge["name"]: edge for edge in result["edges"]}
+    lines = [f"            {'searched':<20}{'from':>10}{'to':>10}{'untuned':>11}{'chosen':>11}"]
+    for name, told in result["space"].items():
+        searched, edge = told["searched"], edges.get(name)
+        by_range = isinstance(searched, dict)
+        ends = (searched["low"], searched["high"]) if by_range else (searched[0], searched[-1])
+        said = "" if edge is None else ", XGBoost's limit" if edge["limit"] else ": widen the space"
+        note = f"  on the {edge['side']} edge{said}" if edge else ""
+        columns = f"{_short(ends[0]):>10}{_short(ends[1]):>10}{_short(told['untuned']):>11}{_short(told['chosen']):>11}"
+        lines.append(f"            {name:<20}{columns}{note}")
+    if result["rounds_exhausted"]:
+        lines.append(f"            its best round is close to training.rounds ({result['rounds']}): allow more")
+    kept = {"training.params": result["fixed"], "XGBoost's defaults": result["defaults"]}
+    lines += [
+        f"            not searched, {whose}: {', '.join(f'{name} {_short(value)}' for name, value in values.items())}"
+        for whose, values in kept.items()
+        if values
+    ]
+    lines.append(f"            report {tuned.report}")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def ingested(document: dict[str, Any]) -> str:

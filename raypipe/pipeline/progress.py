@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.status import Status
 
+SAID_EVERY_S = 30.0  # how far a step is, where there is no terminal: in a job's log
+
 
 @dataclass
 class Step:
@@ -20,11 +22,17 @@ class Step:
     reused: bool = False
     seconds: float = 0.0
     status: Status | None = None
+    said_at: float = field(default_factory=time.monotonic)
 
     def at(self, words: str) -> None:
-        """Say how far the step is, on a terminal."""
-        if self.status is not None:
-            self.status.update(f"{self.name} ... {words}")
+        """Say how far the step is: at once on a terminal, else now and then."""
+        if self.status is None:
+            return
+        self.status.update(f"{self.name} ... {words}")
+        now, console = time.monotonic(), self.status.console
+        if not console.is_terminal and now - self.said_at >= SAID_EVERY_S:
+            console.print(f"            {self.name}: {words}", soft_wrap=True)
+            self.said_at = now
 
     def say(self, words: str, *, reused: bool = False) -> None:
         self.words, self.reused = words, reused

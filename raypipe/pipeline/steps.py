@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raypipe.cluster.connect import joins_a_cluster
 from raypipe.data.digest import short
@@ -32,6 +32,9 @@ from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
 from raypipe.training.train import Run, find_run, layout_of, needs_cluster_first, require_possible, train
 
+if TYPE_CHECKING:
+    from raypipe.tuning.tune import Tuned
+
 Sources = dict[str, PreparedSource]
 Span = tuple[datetime | None, datetime | None]
 
@@ -45,6 +48,7 @@ class Pipeline:
     cluster: ClusterOnDemand
     as_of: datetime | None = None
     plan: str | None = None  # overrides features.plan of project.yaml
+    tuned: Tuned | None = None  # where the project's training.params come from
 
     def contracts(self) -> Sources:
         """Check every source. Raises DataError or DataContractError."""
@@ -130,6 +134,19 @@ class Pipeline:
         settings = self.project.settings.features
         return choose_plan(self.plan or settings.plan, settings, sources)
 
+    def tune(self, training_set: TrainingSet) -> Pipeline:
+        """This pipeline with the best parameters that a search finds, in place of training.params."""
+        from raypipe.tuning.tune import find_tuned, require_tunable, tune  # Optuna takes a second
+
+        found = find_tuned(self.project, training_set)
+        if found is None:
+            require_tunable(self.project, training_set)
+            self.cluster.connect()
+        with self.progress.step("tuning") as step:
+            tuned = found or tune(self.project, training_set, lambda pace: step.at(pace.words()))
+            step.say(f"study {short(tuned.digest)}: {tuned.words()}", reused=tuned.output.reused)
+        return replace(self, project=tuned.applied(self.project), tuned=tuned)
+
     def train(self, training_set: TrainingSet) -> Run:
         """The run of the project's training settings on the training set, recorded in MLflow."""
         if needs_cluster_first(self.project, training_set):
@@ -161,7 +178,8 @@ class Pipeline:
     def _train(self, training_set: TrainingSet, layout: Layout, step: Step) -> Run:
         RunLog(self.project).require_reachable()  # before time is spent
         with self._failure_recorded(training_set):
-            return train(self.project, training_set, layout, lambda pace: step.at(pace.words()))
+            tuning = self.tuned.digest if self.tuned else None
+            return train(self.project, training_set, layout, lambda pace: step.at(pace.words()), tuning=tuning)
 
     def _record(self, training_set: TrainingSet, run: Run) -> None:
         with self.progress.step("tracking") as step:

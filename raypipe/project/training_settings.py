@@ -7,43 +7,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from raypipe.errors import nearest
+from raypipe.project.params import PARAMS
 from raypipe.project.section import Section
+from raypipe.project.tuning_settings import Tuning
 
-# Parameters of XGBoost's gbtree with `hist`, and of its objectives, that may be set. The ones of
-# https://xgboost.readthedocs.io/en/release_3.2.0/parameter.html that are missing are set by raypipe, mean other tree
-# methods or devices, or carry state that a checkpoint does not hold (lambdarank_unbiased).
-PARAMS = (
-    "eta",
-    "learning_rate",
-    "gamma",
-    "min_split_loss",
-    "max_depth",
-    "min_child_weight",
-    "max_delta_step",
-    "subsample",
-    "colsample_bytree",
-    "colsample_bylevel",
-    "colsample_bynode",
-    "lambda",
-    "reg_lambda",
-    "alpha",
-    "reg_alpha",
-    "scale_pos_weight",
-    "grow_policy",
-    "max_leaves",
-    "max_bin",
-    "num_parallel_tree",
-    "max_cat_to_onehot",
-    "max_cat_threshold",
-    "max_cached_hist_node",
-    "base_score",
-    "tweedie_variance_power",
-    "huber_slope",
-    "quantile_alpha",
-    "lambdarank_num_pair_per_sample",
-    "lambdarank_normalization",
-    "ndcg_exp_gain",
-)
 _ELSEWHERE = {
     "objective": "training.objective",
     "eval_metric": "training.metric",
@@ -92,6 +59,7 @@ class Training(Section):
     """Groups of features that may stand on one path of a tree; features in no group interact with none."""
     params: dict[str, Any] = Field(default_factory=dict)
     """XGBoost's own parameters (eta, max_depth, ...)."""
+    tuning: Tuning = Tuning()
     dirty_tree: Literal["mark", "refuse"] = "mark"
     """What happens when the project's folder has changes that git does not know: the run says so, or is refused."""
     price_per_core_hour: float | None = Field(None, ge=0)
@@ -125,6 +93,7 @@ class Training(Section):
                 "checkpoint_every",
                 "checkpoint_seconds",
                 "max_failures",
+                "tuning",
                 "dirty_tree",
                 "price_per_core_hour",
             },

@@ -53,14 +53,19 @@ def boost(
     state.booster = booster
     while not recipe.finished(state.history):
         round_ = len(state.history)
-        if recipe.samples:
-            _renew_samplers(booster)
-        booster.update(train, round_, recipe.gradient)
+        grow(recipe, booster, train, round_)
         state.history.append(recipe.metric.of(booster, validation, round_))
         if round_ % CURVE_EVERY == 0 or recipe.finished(state.history):
             state.curve.append((round_ + 1, recipe.metric.of(booster, train, round_)))
         after_round(state)
     return state
+
+
+def grow(recipe: Recipe, booster: xgb.Booster, train: xgb.DMatrix, round_: int) -> None:
+    """Train round `round_` (counted from 0). All ranks call it."""
+    if recipe.samples:
+        _renew_samplers(booster)
+    booster.update(train, round_, recipe.gradient)
 
 
 def best_model(recipe: Recipe, state: State) -> bytes:

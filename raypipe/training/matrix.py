@@ -83,15 +83,18 @@ def columns_of(schema: pl.Schema, transforms: Transforms) -> list[str]:
     return [*transforms.names, *(name for name in beside if name in schema and name not in transforms.names)]
 
 
-def frames_of(share: Sequence[FileRows], transforms: Transforms) -> Frames:
-    """The rows of a share, read as they are asked for, in frames of at most about BATCH_CELLS cells."""
+def frames_of(share: Sequence[FileRows], transforms: Transforms, where: pl.Expr | None = None) -> Frames:
+    """The rows of a share, of them those `where` it is true, read as they are asked for, in frames of at most about
+    BATCH_CELLS cells; none of them is empty, unless the share is."""
     schema = pl.read_parquet_schema(share[0].path)
     columns = columns_of(pl.Schema(schema), transforms)
     most = max(BATCH_CELLS // max(len(transforms.names), 1), 1)
 
     def read() -> Iterator[pl.DataFrame]:
         for batch in _batched(share, most):
-            yield pl.concat(_scan(piece).select(columns) for piece in batch).collect()
+            frame = pl.concat(_scan(piece, where).select(columns) for piece in batch).collect()
+            if where is None or frame.height:
+                yield frame
 
     return read
 
@@ -110,8 +113,9 @@ def _batched(share: Sequence[FileRows], most: int) -> Iterator[list[FileRows]]:
         yield batch
 
 
-def _scan(piece: FileRows) -> pl.LazyFrame:
-    return pl.scan_parquet(piece.path, glob=False).slice(piece.start, piece.rows)
+def _scan(piece: FileRows, where: pl.Expr | None = None) -> pl.LazyFrame:
+    rows = pl.scan_parquet(piece.path, glob=False).slice(piece.start, piece.rows)
+    return rows if where is None else rows.filter(where)
 
 
 def ranked_frames(share: Sequence[FileRows], transforms: Transforms, rank: int, workers: int) -> Frames:

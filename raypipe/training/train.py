@@ -152,8 +152,12 @@ def train(
     training_set: TrainingSet,
     layout: Layout | None = None,
     said: Callable[[Pace], None] = lambda pace: None,
+    *,
+    tuning: str | None = None,
 ) -> Run:
     """Train, or return the finished run. A distributed layout needs a connection to a Ray cluster.
+
+    tuning: the digest of the study that training.params come from, for the manifest; no part of the run's identity.
 
     Raises what `require_possible` does, ClusterError when CPUs stay busy, StorageError for a storage root that fails,
     and TrainingError when the workers give up.
@@ -161,7 +165,9 @@ def train(
     folder = run_folder(project, training_set)
     laid_out = layout or layout_of(project, training_set)
     require_possible(project, training_set, laid_out)
-    output = publish(folder, lambda attempt: _train(project, training_set, laid_out, attempt, said))
+    output = publish(
+        folder, lambda attempt: _train(project, training_set, laid_out, attempt, said) | {"tuning": tuning}
+    )
     return Run(folder.name, output)
 
 

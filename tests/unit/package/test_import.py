@@ -25,12 +25,13 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"project", "definitions", "errors"},
     "features": BASE | {"cluster"},
     "training": BASE | {"features", "cluster"},
+    "tuning": BASE | {"features", "training", "cluster"},
     "evaluation": BASE | {"features"},
     "registry": LEARNING,
     "serving": LEARNING | {"registry", "cluster"},
     "monitoring": LEARNING | {"registry", "cluster"},
-    "pipeline": LEARNING | {"registry", "serving", "monitoring", "cluster"},
-    "cli": LEARNING | {"registry", "serving", "monitoring", "pipeline", "cluster"},
+    "pipeline": LEARNING | {"tuning", "registry", "serving", "monitoring", "cluster"},
+    "cli": LEARNING | {"tuning", "registry", "serving", "monitoring", "pipeline", "cluster"},
 }
 
 # What a replica loads: this module and all that it reaches.

@@ -1,0 +1,1 @@
+"""The search for better XGBoost parameters: space, folds, trials, Ray Tune, choice and report."""
