@@ -6,20 +6,40 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raypipe.errors import ConfigurationError
+from raypipe.errors import ConfigurationError, TrainingError
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """The project's own function; what it raises is told as its fault."""
+
+    function: Callable[..., Any]
+    path: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns. Raises TrainingError."""
+        try:
+            return self.function(*arguments)
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+            raise TrainingError(
+                f"{self.path} of the project failed", where=where, got=f"{type(error).__name__}: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
 class UserFunction:
     """A function, the module that it comes from, and the SHA-256 of that module's source."""
 
-    function: Callable[..., Any]
+    function: Guarded
     module: ModuleType
     digest: str
 
@@ -34,8 +54,10 @@ def load_function(folder: Path, path: str, *, where: str) -> UserFunction:
     found = getattr(module, function, None)
     if not callable(found):
         raise ConfigurationError(f"module '{name}' has no function '{function}'", where=where, got=path)
-    source = Path(str(module.__file__)).read_bytes()
-    return UserFunction(found, module, hashlib.sha256(source).hexdigest())
+    source = Path(str(module.__file__))
+    if not source.is_file():
+        raise ConfigurationError(f"the file of module '{name}' is gone", where=where, got=source.name)
+    return UserFunction(Guarded(found, path), module, hashlib.sha256(source.read_bytes()).hexdigest())
 
 
 def _import(folder: Path, name: str, *, where: str) -> ModuleType:

@@ -129,7 +129,8 @@ def tags(project: Project, training_set: TrainingSet, digest: str, code: Mapping
 def run_tags(manifest: Mapping[str, Any]) -> dict[str, str]:
     """What only a finished run can say."""
     libraries = {f"version.{name}": manifest["environment"][name] for name in ("python", "raypipe", "ray", "polars")}
-    return libraries | {"version.xgboost": manifest["xgboost"], "resumed_at": str(manifest["resumed_at"])}
+    tuned = {"tuning": str(manifest["tuning"])} if manifest["tuning"] else {}
+    return libraries | {"version.xgboost": manifest["xgboost"], "resumed_at": str(manifest["resumed_at"])} | tuned
 
 
 def error_tags(error: BaseException) -> dict[str, str]:

@@ -132,9 +132,10 @@ def test_own_code_reaches_the_workers_and_its_errors_come_back(small, cluster):
     told = run.manifest["history"][run.manifest["best_round"]]
     assert told == pytest.approx(float(((scores - frame["label"].to_numpy()) ** 2).mean()), rel=1e-5)
     broken = with_training(own, objective="losses:broken", max_failures=0)
-    with pytest.raises(TrainingError, match="training failed") as failed:
+    with pytest.raises(TrainingError, match="losses:broken of the project failed") as failed:
         train(broken, training_set)
     assert failed.value.got == "ValueError: no such luck"
+    assert failed.value.where == "losses.py:8"
 
 
 def test_external_memory_gives_the_same_trees(small, cluster):
