@@ -133,9 +133,9 @@ def ui(
     as_json: JsonOption = False,
 ) -> None:
     """Show the runs and versions in MLflow's web pages until interrupted."""
-    from raypipe.cli import commands
+    from raypipe.cli import serving_commands
 
-    run_command(lambda: commands.ui(project, port), as_json=as_json)
+    run_command(lambda: serving_commands.ui(project, port), as_json=as_json)
 
 
 @app.command()
@@ -179,9 +179,9 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the champion over HTTP until interrupted."""
-    from raypipe.cli import commands
+    from raypipe.cli import serving_commands
 
-    run_command(lambda: commands.serve(project, version, port, print_config), as_json=as_json)
+    run_command(lambda: serving_commands.serve(project, version, port, print_config), as_json=as_json)
 
 
 @app.command()
@@ -198,9 +198,9 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Add rows to the online state; running endpoints answer from them at once."""
-    from raypipe.cli import commands
+    from raypipe.cli import serving_commands
 
-    run_command(lambda: commands.ingest(project, source, file, as_of), as_json=as_json)
+    run_command(lambda: serving_commands.ingest(project, source, file, as_of), as_json=as_json)
 
 
 @app.command()
@@ -213,9 +213,9 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a running endpoint for predictions."""
-    from raypipe.cli import commands
+    from raypipe.cli import serving_commands
 
-    run_command(lambda: commands.predict(project, request, url), as_json=as_json)
+    run_command(lambda: serving_commands.predict(project, request, url), as_json=as_json)
 
 
 @app.command(name="ray-env")

@@ -107,7 +107,7 @@ def test_telco_churn_tuned(cluster, tmp_path):
 def test_census_income_tuned(cluster, tmp_path):
     """Within 60 trials. The published tuned XGBoost has a log loss of 0.275423."""
     search = {"trials": 60, "folds": 3, "seconds": 900}
-    told, evaluation = tuned(
+    _, evaluation = tuned(
         adult(tmp_path / "adult", rounds=600, early_stopping_rounds=50, params=TREES, tuning=search), cluster
     )
     assert evaluation.metrics["log_loss"] <= 0.2750

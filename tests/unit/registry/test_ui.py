@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.cli import commands
+from raypipe.cli import serving_commands
 from raypipe.errors import ConfigurationError, RegistryError
 from raypipe.registry.pages import pages
 
@@ -95,14 +95,14 @@ def test_a_port_in_use_is_refused(trained, free_port, monkeypatch):
         holder.bind(("127.0.0.1", free_port))
         holder.listen()
         with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{free_port}: it is in use"):
-            commands.ui(trained.project.folder, free_port)
+            serving_commands.ui(trained.project.folder, free_port)
 
 
 def test_without_the_full_package_it_says_the_one_command(trained, free_port):
     with suppress(PackageNotFoundError):
         pytest.skip(f"mlflow {version('mlflow')} is installed")
     with pytest.raises(ConfigurationError, match="not installed") as refused:
-        commands.ui(trained.project.folder, free_port)
+        serving_commands.ui(trained.project.folder, free_port)
     assert re.fullmatch(rf".*python\S* -m pip install mlflow=={version('mlflow-skinny')}", refused.value.hint)
 
 
@@ -110,6 +110,6 @@ def test_with_a_server_it_prints_the_servers_address(trained, edited, free_port,
     for name in ("features.py", "project.yaml"):
         (tmp_path / name).write_text((template / name).read_text())
     edited(tmp_path, registry__tracking_uri="https://me:secret@mlflow.example.org/team")
-    document, words = commands.ui(tmp_path, free_port)
+    document, words = serving_commands.ui(tmp_path, free_port)
     assert document == {"url": "https://mlflow.example.org/team"}
     assert "secret" not in words

@@ -1,0 +1,153 @@
+"""The commands that serve: a model over HTTP, its online state, and MLflow's pages."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raypipe.cli import words
+from raypipe.cli.arguments import moment, read_request, with_port
+from raypipe.cli.output import Result
+from raypipe.errors import ConfigurationError, DataError, RegistryError
+from raypipe.project import Project, load_project
+
+if TYPE_CHECKING:
+    from raypipe.pipeline.steps import Pipeline
+    from raypipe.serving.resolve import Target
+
+
+def serve(folder: Path, number: int | None, port: int | None, print_config: bool) -> Result:
+    from raypipe.serving.resolve import resolve
+
+    project = with_port(load_project(folder), port)
+    if print_config:
+        import yaml
+
+        from raypipe.serving.deploy import deploy_document
+
+        document = deploy_document(project, resolve(project, number))
+        return {"config": document}, yaml.safe_dump(document, sort_keys=False).rstrip()
+    from raypipe.serving.ports import require_free
+
+    require_free(project.settings.serving.host, project.settings.serving.port)
+    return _serve_until_interrupted(project, resolve(project, number))
+
+
+def ingest(folder: Path, source: str | None, file: Path | None, as_of: str | None) -> Result:
+    import polars as pl
+
+    from raypipe.features.online_build import advance
+    from raypipe.features.online_build import ingest as add
+
+    if (source is None) != (file is None):
+        raise ConfigurationError("a file goes with its source", where="FILE, --source", hint="name both, or neither")
+    project = load_project(folder)
+    known_at = moment(as_of, "--as-of") or project.settings.serving.as_of or datetime.now(UTC)
+    if source is None or file is None:
+        moved = advance(project, known_at).as_of.isoformat()
+        return {"as_of": moved}, f"as of {moved}"
+    try:
+        rows = pl.read_parquet(file, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError("a file cannot be read", where=str(file), got=str(error).splitlines()[0]) from None
+    document = {"source": source, "rows": rows.height, **add(project, source, rows, known_at).to_json()}
+    return document, words.ingested(document)
+
+
+def predict(folder: Path, request: Path, url: str | None) -> Result:
+    from raypipe.serving.client import predict as ask
+
+    project = load_project(folder)
+    serving = project.settings.serving
+    rows = read_request(request)
+    answer = ask(url or f"http://{serving.host}:{serving.port}", project.settings.name, rows)
+    return answer, words.prediction(rows, answer)
+
+
+def deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    from raypipe.serving.client import predict as ask
+    from raypipe.serving.deploy import proxy_in_words, serving
+    from raypipe.serving.ports import require_free
+    from raypipe.serving.resolve import resolve
+
+    project, progress = pipeline.project, pipeline.progress
+    require_free(project.settings.serving.host, project.settings.serving.port)
+    pipeline.cluster.connect()
+    with progress.step("online state") as step:
+        target = resolve(project)
+        step.say(target.known)
+    with ExitStack() as stack:
+        with progress.step("serving") as step:
+            base = stack.enter_context(serving(project, target))
+            step.say(f"{base} behind {proxy_in_words()}")
+        return ask(base, project.settings.name, rows)
+
+
+def _serve_until_interrupted(project: Project, target: Target) -> Result:
+    from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+    from raypipe.pipeline.progress import Progress
+    from raypipe.serving.deploy import proxy_in_words, serving
+
+    progress = Progress()
+    with ClusterOnDemand(progress) as cluster:
+        cluster.connect()
+        with serving(project, target) as base:
+            served = f"version {target.version.version} of {target.version.model} at {base}"
+            progress.note(f"{served} behind {proxy_in_words()}; online values: {target.known}")
+            progress.note("Ctrl-C ends it")
+            _wait_for_signal()
+    return {"version": target.version.version, "url": base}, "ended"
+
+
+@contextmanager
+def _both_signals_as_interrupt() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt too, and SIGINT does where a shell has set it aside."""
+    previous = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait_for_signal() -> None:
+    caught: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        while not caught:
+            signal.pause()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def ui(folder: Path, port: int) -> Result:
+    from raypipe.registry.pages import HOST, pages, require_pages
+    from raypipe.registry.store import Store
+    from raypipe.serving.ports import require_free
+
+    project = load_project(folder)
+    server = project.settings.registry.tracking_uri
+    if server:
+        url = re.sub(r"(?<=://)[^/@]*@", "", server)  # a password is not shown
+        return {"url": url}, f"the runs are on an MLflow server: {url}"
+    require_pages()
+    require_free(HOST, port)
+    store = Store(project)
+    url = f"http://{HOST}:{port}/{store.page}"
+    with _both_signals_as_interrupt():
+        try:
+            with pages(store, port) as process:
+                print(f"{project.settings.name} at {url}\nCtrl-C ends it", file=sys.stderr)
+                process.wait()
+        except KeyboardInterrupt:
+            return {"url": url}, "ended"
+    raise RegistryError("MLflow's web pages ended by themselves", where=url, got=f"exit code {process.returncode}")
