@@ -21,7 +21,8 @@ Matrix = xgb.DMatrix  # one of its subclasses, but for a validation with categor
 class Batches(xgb.DataIter):
     """Frames of training-set rows, each turned into a float32 matrix when XGBoost asks for it.
 
-    XGBoost passes over them four times (three in external memory). `training`: the rows are of the training split,
+    XGBoost passes over them four times (three in external memory); `keep`: the batches stay in memory until
+    `matrix_of` is done with them, so that the files are read once. `training`: the rows are of the training split,
     whose rows must not see their own labels in an encoding, and which class weights apply to. `cache`: a path on disk
     that external memory's pages begin with.
     """
@@ -34,32 +35,52 @@ class Batches(xgb.DataIter):
         training: bool,
         class_weights: Sequence[float] | None = None,
         cache: str | None = None,
+        keep: bool = False,
     ) -> None:
         self.frames, self.transforms, self.training = frames, transforms, training
         self.class_weights = None if class_weights is None else np.array(class_weights, np.float32)
         self.left = frames()
+        self.kept: list[dict[str, Any]] | None = [] if keep else None
+        self.at, self.whole = 0, False
         super().__init__(cache_prefix=cache)
 
     def reset(self) -> None:
-        self.left = self.frames()
+        self.at = 0
+        if not self.whole:
+            self.left = self.frames()
+            self.kept = None if self.kept is None else []
 
     def next(self, input_data: Callable[..., Any]) -> bool:
+        batch = self._kept() if self.whole else self._read()
+        if batch is not None:
+            input_data(**batch)
+        return batch is not None
+
+    def _kept(self) -> dict[str, Any] | None:
+        assert self.kept is not None
+        self.at += 1
+        return self.kept[self.at - 1] if self.at <= len(self.kept) else None
+
+    def _read(self) -> dict[str, Any] | None:
         frame = next(self.left, None)
         if frame is None:
-            return False
+            self.whole = self.kept is not None
+            return None
         label = self.transforms.labels(frame)
         more = {"base_margin": _floats(frame[BASE_MARGIN])} if BASE_MARGIN in frame.columns else {}
         if GROUP in frame.columns:
             more["qid"] = frame[GROUP].to_numpy()
-        input_data(
-            data=self.transforms.matrix(frame, training=self.training),
-            label=label,
-            weight=self._weight(frame, label),
-            feature_names=self.transforms.names,
-            feature_types=self.transforms.feature_types,
+        batch = {
+            "data": self.transforms.matrix(frame, training=self.training),
+            "label": label,
+            "weight": self._weight(frame, label),
+            "feature_names": self.transforms.names,
+            "feature_types": self.transforms.feature_types,
             **more,
-        )
-        return True
+        }
+        if self.kept is not None:
+            self.kept.append(batch)
+        return batch
 
     def _weight(self, frame: pl.DataFrame, label: Any) -> Any:
         """A weight a row, a group of a ranking, or None where every row counts alike."""
@@ -150,6 +171,7 @@ def matrix_of(
         return _plain(batches, threads=threads, external=external)
     kind = xgb.ExtMemQuantileDMatrix if external else xgb.QuantileDMatrix
     made: Matrix = kind(batches, ref=ref, nthread=threads, max_bin=max_bin, enable_categorical=True)
+    batches.kept = None
     return made
 
 

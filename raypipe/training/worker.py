@@ -27,6 +27,7 @@ from raypipe.training.shares import FileRows, share_rows
 
 Files = list[tuple[str, int]]  # paths with their rows
 _SCRATCH = "raypipe-matrix-"
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def train_share(job: Job, place: Place, said: Callable[[Pace], None]) -> dict[st
     with _xgboost_errors(place), _scratch() as scratch:
         state = _shared_checkpoint(job, place)
         resumed_at = len(state.history)
-        external, said_of_memory = _external(job, place)
-        train, validation = _matrices(job, place, Path(scratch) if external else None)
+        memory = _memory(job, place)
+        train, validation = _matrices(job, place, Path(scratch) if memory.external else None, keep=memory.keep)
         read_s = time.monotonic() - began
         after_round = _Rank0(job, said, resumed_at) if place.rank == 0 else _nothing
         boost(job.recipe, train, validation, state, after_round)
@@ -101,7 +102,7 @@ def train_share(job: Job, place: Place, said: Callable[[Pace], None]) -> dict[st
         "curve": state.curve,
         "best_round": job.recipe.metric.better(state.history),
         "resumed_at": resumed_at,
-        "matrix": said_of_memory,
+        "matrix": memory.why,
         "seconds": {"read": read_s, "rounds": wall_s - read_s, "wall": wall_s, "cpu": float(used[0])},
         "peak_bytes": int(used[1]),
         "model": best_model(job.recipe, state) if place.rank == 0 else b"",
@@ -140,7 +141,7 @@ def _shared_checkpoint(job: Job, place: Place) -> State:
     return unpack(content) if content else State()
 
 
-def _matrices(job: Job, place: Place, cache: Path | None) -> tuple[Matrix, Matrix]:
+def _matrices(job: Job, place: Place, cache: Path | None, *, keep: bool) -> tuple[Matrix, Matrix]:
     max_bin = int(job.recipe.params.get("max_bin", 256))  # XGBoost's default
 
     def made(name: str, files: Files, ref: Matrix | None) -> Matrix:
@@ -150,6 +151,7 @@ def _matrices(job: Job, place: Place, cache: Path | None) -> tuple[Matrix, Matri
             training=ref is None,
             class_weights=job.class_weights,
             cache=str(cache / name) if cache else None,
+            keep=keep,
         )
         return matrix_of(batches, threads=place.threads, max_bin=max_bin, ref=ref, external=cache is not None)
 
@@ -164,16 +166,25 @@ def _frames(job: Job, place: Place, files: Files) -> Frames:
     return frames_of(share_rows(files, place.workers)[place.rank], job.transforms)
 
 
-def _external(job: Job, place: Place) -> tuple[bool, str]:
-    """Whether the matrix goes to disk, and why, in words."""
-    rows = sum(rows for _, rows in [*job.train, *job.validation]) // place.workers
-    needed = estimated_bytes(rows, len(job.transforms.names), len(job.transforms.classes or [0]))
+@dataclass(frozen=True)
+class _Memory:
+    """Whether the matrix goes to disk; whether the batches that it is made of are kept while it is made; and why."""
+
+    external: bool
+    keep: bool
+    why: str
+
+
+def _memory(job: Job, place: Place) -> _Memory:
+    rows, features = sum(rows for _, rows in [*job.train, *job.validation]) // place.workers, len(job.transforms.names)
+    needed = estimated_bytes(rows, features, len(job.transforms.classes or [0]))
     free = free_memory() // place.on_machine
     why = f"{needed / 2**20:,.0f} MiB estimated, {free / 2**20:,.0f} MiB free"
     if job.external_memory != "auto":
         why = f"{why}; asked for"
     external = job.external_memory == "always" or (job.external_memory == "auto" and needed > free)
-    return external, f"{'in external memory' if external else 'in memory'} ({why})"
+    keep = not external and needed + rows * features * FLOAT32_BYTES < free / 2
+    return _Memory(external, keep, f"{'in external memory' if external else 'in memory'} ({why})")
 
 
 @contextmanager

@@ -105,14 +105,17 @@ def cells(matrix_: xgb.QuantileDMatrix) -> np.ndarray:
     return matrix_.get_data().toarray()
 
 
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("batch", [100, 3000, 10**7])
-def test_batches_of_any_size_make_the_same_matrix(plain, monkeypatch, batch):
+def test_batches_of_any_size_make_the_same_matrix(plain, monkeypatch, batch, keep):
     frame = plain.frame.drop("group")
     monkeypatch.setattr(matrix, "BATCH_CELLS", batch)
     frames = frames_of(plain.share, plain.transforms)
     assert max(f.height for f in frames()) <= max(batch // 3, 1)
     assert pl.concat(frames()).select("a", "b", "c", "label").equals(frame.select("a", "b", "c", "label"))
-    made = matrix_of(Batches(classes_alone(frames), plain.transforms, training=True), threads=1, max_bin=256)
+    batches = Batches(classes_alone(frames), plain.transforms, training=True, keep=keep)
+    made = matrix_of(batches, threads=1, max_bin=256)
+    assert batches.kept is None
     x, weight = frame.select(pl.col("a", "b", "c").cast(pl.Float32)).to_numpy(), frame["weight"].to_numpy()
     expected = xgb.QuantileDMatrix(x, weight=weight, max_bin=256)  # weights move the bins' bounds
     assert np.array_equal(cells(made), cells(expected))
