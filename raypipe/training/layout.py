@@ -36,17 +36,17 @@ def sized_by_cluster(settings: Training, cells: int, *, joined: bool) -> bool:
     return settings.workers == "auto" and joined and cells > SMALL_CELLS
 
 
-def choose_layout(settings: Training, cells: int, nodes: Sequence[int], *, joined: bool) -> Layout:
+def choose_layout(settings: Training, cells: int, nodes: Sequence[int], *, here: int, joined: bool) -> Layout:
     """The layout of a run over `cells` cells (rows x features).
 
-    nodes: CPUs of each machine: of the cluster that is joined, else of this one alone.
+    nodes: CPUs of each machine: of the cluster that is joined, else of this one alone. here: CPUs of this machine.
     Raises ClusterError for what the machines cannot hold, with the arithmetic: Ray would wait for ever.
     """
     if sized_by_cluster(settings, cells, joined=joined):
         layout = _over_machines(settings.threads, cells, nodes)
     elif settings.workers == "auto":
         why = f"{cells / 1e6:,.1f} million cells" if joined else "one machine"
-        layout = Layout(1, settings.threads or max(nodes), distributed=False, why=why)
+        layout = Layout(1, settings.threads or here, distributed=False, why=why)
     else:
         threads = settings.threads or max(sum(nodes) // settings.workers, 1)
         threads = min(threads, max(nodes)) if settings.threads is None else threads

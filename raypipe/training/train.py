@@ -20,6 +20,7 @@ import xgboost as xgb
 
 import raypipe
 from raypipe.cluster.connect import joins_a_cluster, node_cpus
+from raypipe.cluster.machine import usable_cpus
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, find, publish
 from raypipe.data.split import TRAIN, VALIDATION
@@ -105,7 +106,9 @@ def needs_cluster_first(project: Project, training_set: TrainingSet) -> bool:
 
 def layout_of(project: Project, training_set: TrainingSet) -> Layout:
     """How the run would be laid out. Raises ClusterError for an impossible request."""
-    return choose_layout(project.settings.training, _cells(training_set), node_cpus(), joined=joins_a_cluster())
+    return choose_layout(
+        project.settings.training, _cells(training_set), node_cpus(), here=usable_cpus(), joined=joins_a_cluster()
+    )
 
 
 def _cells(training_set: TrainingSet) -> int:

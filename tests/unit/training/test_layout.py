@@ -13,7 +13,7 @@ BIG = 10 * LARGE_CELLS
     ("settings", "cells", "nodes", "joined", "expected"),
     [
         ({}, BIG, [2], False, (1, 2, False)),  # one machine: one process with all its cores
-        ({}, SMALL_CELLS, [8, 8], True, (1, 8, False)),
+        ({}, SMALL_CELLS, [8, 8], True, (1, 2, False)),  # the command's own machine
         ({}, SMALL_CELLS + 1, [8, 8], True, (1, 8, True)),
         ({}, BIG, [8, 8, 8], True, (3, 8, True)),
         ({}, BIG, [4] * 100, True, (10, 4, True)),  # no more workers than pay
@@ -28,7 +28,7 @@ BIG = 10 * LARGE_CELLS
     ],
 )
 def test_by_hand(settings, cells, nodes, joined, expected):
-    layout = choose_layout(Training(**settings), cells, nodes, joined=joined)
+    layout = choose_layout(Training(**settings), cells, nodes, here=2, joined=joined)
     assert (layout.workers, layout.threads, layout.distributed) == expected
 
 
@@ -42,5 +42,5 @@ def test_by_hand(settings, cells, nodes, joined, expected):
 )
 def test_what_does_not_fit_is_refused_with_the_arithmetic(settings, nodes, got, expected):
     with pytest.raises(ClusterError, match="do not fit") as refused:
-        choose_layout(Training(**settings), BIG, nodes, joined=True)
+        choose_layout(Training(**settings), BIG, nodes, here=2, joined=True)
     assert (refused.value.got, refused.value.expected) == (got, expected)
