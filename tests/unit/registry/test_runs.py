@@ -206,11 +206,15 @@ def test_an_error_of_the_projects_own_code(made, runs, edited, opened):
     p = made()
     (p.project.folder / "losses.py").write_text(BROKEN)
     broken = opened(edited(p.project.folder, training__objective="losses:broken"))
-    with pytest.raises(ValueError, match="labels must be 0 or 1"):
+    with pytest.raises(TrainingError, match="losses:broken of the project failed"):
         broken.steps.train(broken.training_set)
     [run] = runs(p)
     tags = run.data.tags
-    assert (run.info.status, tags["error"], tags["error.what"]) == ("FAILED", "ValueError", "labels must be 0 or 1")
+    assert (run.info.status, tags["error"], tags["error.what"]) == (
+        "FAILED",
+        "TrainingError",
+        "losses:broken of the project failed",
+    )
     assert "Traceback" not in tags["mlflow.note.content"]
     assert tags["mlflow.note.content"].startswith("**Failed.**")
 

@@ -70,7 +70,8 @@ def made(request, shop_of, prepared, tmp_path_factory) -> SimpleNamespace:
     training_set = build_training_set(found.project, found.sources, "local")
     booster = booster_of(task, training_set)
     booster.save_model(folder / MODEL)
-    run = {"digest": "0" * 64, "rounds": 8, "workers": 1, "history": [1.0, 0.9, 0.8]}
+    learned = {"metric": "m", "history": [1.0, 0.9, 0.8], "curve": [(1, 1.0)], "best_round": 2}
+    run = {"digest": "0" * 64, "rounds": 8, "workers": 1, **learned}
     evaluation = evaluate(found.project, training_set, folder / MODEL, run)
     state = build_online_state(found.project, found.sources, AS_OF)
     documents = {
