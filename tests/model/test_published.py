@@ -32,8 +32,8 @@ def trained(folder: Path) -> tuple[TrainingSet, Run, Evaluation]:
     training_set = build_training_set(project, sources, "local")
     run = train(project, training_set)
     told: dict[str, Any] = {"digest": run.digest, "rounds": run.manifest["best_round"] + 1}
-    described = {**told, "history": run.manifest["history"], "workers": run.manifest["workers"]}
-    return training_set, run, evaluate(project, training_set, run.model_path, described)
+    learned = {name: run.manifest[name] for name in ("workers", "metric", "history", "curve", "best_round")}
+    return training_set, run, evaluate(project, training_set, run.model_path, told | learned)
 
 
 @needs("adult")
