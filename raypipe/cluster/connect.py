@@ -137,6 +137,15 @@ def node_cpus() -> list[int]:
     return [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
 
 
+def free_cpus() -> int:
+    """CPUs that nobody has reserved of the cluster in use, or all of the local one that would be started."""
+    import ray
+
+    if not ray.is_initialized():
+        return local_cpus()
+    return int(ray.available_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]
+
+
 def joins_a_cluster() -> bool:
     """Whether `ray_cluster` would join a cluster that runs already."""
     return bool(os.environ.get("RAY_ADDRESS"))

@@ -20,7 +20,7 @@ import polars as pl
 import xgboost as xgb
 
 import raypipe
-from raypipe.cluster.connect import node_cpus
+from raypipe.cluster.connect import free_cpus, node_cpus
 from raypipe.cluster.machine import free_memory
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, find, publish
@@ -145,6 +145,7 @@ def _study(project: Project, training_set: TrainingSet, folder: Path) -> tuple[S
     folds = _folds(project, training_set)
     cells, needed = _size(training_set, len(folds), len(job.transforms.names), len(job.transforms.classes or [0]))
     seats = choose_seats(cells, needed, node_cpus(), free_memory(), tuning.trials)
+    seats = replace(seats, trials=max(min(seats.trials, free_cpus() // seats.threads), 1))  # an endpoint may hold some
     spec = Spec(job, training.params, folds, tuning.second, seats.threads, rungs(job.recipe, tuning.space))
     study = Study(
         spec=spec,

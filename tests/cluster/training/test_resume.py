@@ -70,7 +70,8 @@ def kill(victim: str, process, address: str) -> None:
     os.environ["RAY_ADDRESS"] = address  # there may be other clusters on the machine
     actors = list_actors(filters=[("class_name", "=", ACTORS[victim]), ("state", "=", "ALIVE")], detail=True)
     del os.environ["RAY_ADDRESS"]
-    pids = sorted(actor.pid for actor in actors)
+    newest = max(actor.job_id for actor in actors)  # earlier runs of this cluster may have left a controller
+    pids = sorted(actor.pid for actor in actors if actor.job_id == newest)
     os.kill(random.choice(pids), signal.SIGKILL)
 
 
