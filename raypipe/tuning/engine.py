@@ -18,7 +18,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from raypipe.cluster.connect import require_free_cpus
-from raypipe.errors import TrainingError
+from raypipe.errors import RaypipeError, TrainingError
 from raypipe.tuning import journal
 from raypipe.tuning.journal import Finished, Status
 from raypipe.tuning.layout import Seats
@@ -235,5 +235,7 @@ class Budget(tune.Stopper):
 
 def in_words(error: BaseException) -> str:
     """An error in one line."""
+    if isinstance(error, RaypipeError):
+        return f"{error.what}: {error.got}" if error.got else error.what
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith("[bt]")]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -170,7 +170,7 @@ def test_settings_that_cannot_be_trained_end_the_study(cluster, make, raypipe):
     command = ("train", "--tune", "--project", folder, "--plan", "local", "--json")
     (folder / "losses.py").write_text(LOSSES.replace("return", "raise KeyError('amount')\n    return"))
     done = raypipe(*command, ray=cluster.address)
-    assert (done.code, done.json["got"]) == (1, "KeyError: 'amount'")
+    assert (done.code, done.json["got"]) == (1, "losses:absolute of the project failed: KeyError: 'amount'")
     assert "the settings as they are cannot be trained" in done.json["what"]
 
 
