@@ -62,8 +62,8 @@ label = rp.Label("rich", spine=people, target=pl.col("income") == ">50K", reques
 
 def telco(folder: Path, seed: int, **training: Any) -> Path:
     """Customer churn, split at random by customer."""
-    rows = pl.read_parquet(DATA / "telco_churn" / "telco_churn.parquet")
-    asked = [name for name in rows.columns if name not in ("customerID", "Churn")]
+    rows = pl.read_parquet(DATA / "telco_churn" / "telco_churn.parquet").rename(str.lower)
+    asked = [name for name in rows.columns if name not in ("customerid", "churn")]
     features = f"""\
 import dataframely as dy
 import polars as pl
@@ -72,11 +72,11 @@ import raypipe as rp
 
 
 class Telco(dy.Schema):
-{_columns(rows, key="customerID")}
+{_columns(rows, key="customerid")}
 
 customers = rp.Source("customers", contract=Telco, static=True)
 ask = rp.RequestView("ask", {{name: pl.col(name) for name in {asked}}})
-label = rp.Label("churn", spine=customers, target=pl.col("Churn") == "Yes", request={asked})
+label = rp.Label("churn", spine=customers, target=pl.col("churn") == "Yes", request={asked})
 """
     settings = {
         "name": "telco",
