@@ -16,6 +16,7 @@ from raypipe.errors import ClusterError, RaypipeError
 
 JOIN_TIMEOUT_S = 10.0
 BUSY_TIMEOUT_S = 60.0
+SETTLE_S = 5.0  # a cluster takes seconds to give back the CPUs of what has just ended
 
 
 @contextmanager
@@ -151,17 +152,25 @@ def joins_a_cluster() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
-def require_free_cpus(needed: float, *, what: str) -> None:
-    """Wait until so many CPUs of the cluster in use are free. Raises ClusterError if others keep them busy."""
+def wait_for_cpus(needed: float, seconds: float) -> float:
+    """Wait until so many CPUs of the cluster in use are free, for `seconds` at most; returns how many are."""
     import ray
 
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while (free := ray.available_resources().get("CPU", 0.0)) < needed:  # type: ignore[no-untyped-call]
-        if time.monotonic() > deadline:
-            raise ClusterError(
-                f"{what} needs CPUs that others keep busy",
-                got=f"{free:g} of {sum(node_cpus())} CPUs are free after {BUSY_TIMEOUT_S:g} s",
-                expected=f"{needed:g} CPUs",
-                hint="wait for what else runs there (`ray status` names it), or lower training.workers",
-            )
+    deadline = time.monotonic() + seconds
+    while True:
+        free = float(ray.available_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]
+        if free >= needed or time.monotonic() > deadline:
+            return free
         time.sleep(0.2)
+
+
+def require_free_cpus(needed: float, *, what: str) -> None:
+    """Wait until so many CPUs of the cluster in use are free. Raises ClusterError if others keep them busy."""
+    free = wait_for_cpus(needed, BUSY_TIMEOUT_S)
+    if free < needed:
+        raise ClusterError(
+            f"{what} needs CPUs that others keep busy",
+            got=f"{free:g} of {sum(node_cpus())} CPUs are free after {BUSY_TIMEOUT_S:g} s",
+            expected=f"{needed:g} CPUs",
+            hint="wait for what else runs there (`ray status` names it), or lower training.workers",
+        )

@@ -30,7 +30,7 @@ class Training(Section):
     """Ray Train workers; each reads its own share of the rows. auto: one process with all cores of the machine, where
     that is quickest; on a cluster with more machines, one worker a machine when the data is large."""
     threads: int | None = Field(None, ge=1)
-    """XGBoost's threads in each worker, which are the CPUs it reserves; default: all there are, divided evenly."""
+    """XGBoost's threads in each worker, which are the CPUs it reserves; default: all that are free, divided evenly."""
     external_memory: Literal["auto", "always", "never"] = "auto"
     """Whether the matrix is kept on disk instead of in memory. auto: when the estimate exceeds the free memory."""
     rounds: int = Field(200, ge=1)

@@ -78,6 +78,12 @@ def _require(layout: Layout, nodes: Sequence[int]) -> None:
         )
 
 
+def within_free(layout: Layout, free: float) -> Layout:
+    """The layout with threads for the CPUs that are free on the cluster, of which an endpoint may hold some."""
+    threads = max(min(layout.threads, int(free) // layout.workers), 1)
+    return replace(layout, threads=threads)
+
+
 def layout_like(recorded: Layout, nodes: Sequence[int]) -> Layout:
     """The layout of an earlier run as far as these machines hold it; `why` says what does not fit (empty: all does).
 

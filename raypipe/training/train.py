@@ -19,7 +19,7 @@ from typing import Any
 import xgboost as xgb
 
 import raypipe
-from raypipe.cluster.connect import joins_a_cluster, node_cpus
+from raypipe.cluster.connect import SETTLE_S, joins_a_cluster, node_cpus, wait_for_cpus
 from raypipe.cluster.machine import usable_cpus
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, find, publish
@@ -32,7 +32,7 @@ from raypipe.project.environment import installed
 from raypipe.project.user_code import UserFunction, load_function
 from raypipe.training.boosting import Recipe
 from raypipe.training.checkpoint import storage_errors
-from raypipe.training.layout import Layout, choose_layout, sized_by_cluster
+from raypipe.training.layout import Layout, choose_layout, sized_by_cluster, within_free
 from raypipe.training.objective import (
     OBJECTIVES,
     check_parameters,
@@ -168,6 +168,8 @@ def train(
     folder = run_folder(project, training_set)
     laid_out = layout or layout_of(project, training_set)
     require_possible(project, training_set, laid_out)
+    if laid_out.distributed and project.settings.training.threads is None:
+        laid_out = within_free(laid_out, wait_for_cpus(laid_out.workers * laid_out.threads, SETTLE_S))
     output = publish(
         folder, lambda attempt: _train(project, training_set, laid_out, attempt, said) | {"tuning": tuning}
     )

@@ -103,6 +103,21 @@ def test_cpus_that_others_keep_busy_are_named(small, cluster, monkeypatch):
         ray.util.remove_placement_group(busy)
 
 
+def test_threads_that_nobody_asked_for_are_those_that_are_free(small, cluster):
+    import ray
+
+    held = ray.util.placement_group([{"CPU": 1}])
+    ray.get(held.ready())
+    try:
+        free = int(ray.available_resources()["CPU"])
+        project, training_set = small("beside")
+        run = train(with_training(project, workers=1), training_set)
+        assert (run.manifest["workers"], run.manifest["threads"]) == (1, free)
+        assert free < 4
+    finally:
+        ray.util.remove_placement_group(held)
+
+
 def test_a_value_that_xgboost_does_not_take_is_refused_before_any_worker(small, cluster):
     project, training_set = small("typo")
     with pytest.raises(ConfigurationError, match="XGBoost refuses a parameter") as refused:

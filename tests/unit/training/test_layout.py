@@ -4,7 +4,7 @@ import pytest
 
 from raypipe.errors import ClusterError
 from raypipe.project.training_settings import Training
-from raypipe.training.layout import LARGE_CELLS, SMALL_CELLS, choose_layout
+from raypipe.training.layout import LARGE_CELLS, SMALL_CELLS, Layout, choose_layout, within_free
 
 BIG = 10 * LARGE_CELLS
 
@@ -44,3 +44,12 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic(settings, nodes, got, 
     with pytest.raises(ClusterError, match="do not fit") as refused:
         choose_layout(Training(**settings), BIG, nodes, here=2, joined=True)
     assert (refused.value.got, refused.value.expected) == (got, expected)
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "free", "expected"),
+    [(1, 4, 4.0, 4), (1, 4, 3.0, 3), (2, 2, 3.0, 1), (2, 2, 9.0, 2), (1, 4, 2.5, 2), (2, 4, 1.0, 1), (1, 4, 0.0, 1)],
+)
+def test_threads_that_nobody_asked_for_give_way_to_what_holds_cpus(workers, threads, free, expected):
+    layout = Layout(workers, threads, distributed=True, why="asked for")
+    assert within_free(layout, free) == Layout(workers, expected, distributed=True, why="asked for")
