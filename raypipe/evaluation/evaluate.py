@@ -6,6 +6,7 @@ label, weight, base margin and group where the label declares them, score, slice
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ from raypipe.evaluation.gate import Verdict, judge, parse
 from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measurable, measure
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
+from raypipe.evaluation.tested import MODEL, Tested
 from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
 from raypipe.project import Project
 
-MODEL = "model"
 RESULT, SCORES, REPORT = "evaluation.json", "scores.parquet", "report.html"
 
 
@@ -85,40 +86,28 @@ def verdict_of(project: Project, result: dict[str, Any]) -> Verdict:
 def _evaluate(
     project: Project, training_set: TrainingSet, model: Path, run: dict[str, Any], attempt: Path
 ) -> dict[str, Any]:
-    settings, transforms = project.settings.evaluation, training_set.transforms()
-    booster, task = xgb.Booster(model_file=str(model)), project.definitions.label.task
-    rows, said = _scored(project, training_set, transforms, booster)
-    found, bins = said[MODEL], settings.calibration_bins
-    if not measurable(task, found):
+    tested = _tested(project, training_set, xgb.Booster(model_file=str(model)))
+    if not measurable(tested.task, tested.model):
         raise NotEnoughDataError(
             "the test rows that have a weight above 0 have one label only", where="features.py: Label, weight"
         )
     result: dict[str, Any] = {
-        "task": task,
-        MODEL: measure(task, found, bins),
-        "baselines": {name: measure(task, said[name], bins) for name in BASELINES[task]},
-        "slices": {
-            column: by_slice(task, found, rows[column], bins, settings.slice_min_rows) for column in settings.slices
-        },
-        "period": _period(rows),
-        "importance": importance(booster),
+        "task": tested.task,
+        "period": _period(tested.rows),
         "run": run,
         "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out", "split")}
         | {"digest": training_set.digest},
     }
-    if task == "binary":
-        result["calibration"] = curve(calibration(found, bins))
-    rows.with_columns(pl.Series("score", found.score)).write_parquet(attempt / SCORES)
+    result |= {name: analyse(tested) for name, analyse in _ANALYSES.items()}
+    tested.rows.with_columns(pl.Series("score", tested.model.score)).write_parquet(attempt / SCORES)
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     write_report(attempt / REPORT, project.settings.name, result, verdict_of(project, result))
-    return {"rows": rows.height}
+    return {"rows": tested.rows.height}
 
 
-def _scored(
-    project: Project, training_set: TrainingSet, transforms: Transforms, booster: xgb.Booster
-) -> tuple[pl.DataFrame, dict[str, Scored]]:
-    """The test rows, and what the model (by `MODEL`) and each baseline say of them. Reads a file at a time."""
-    label, train = project.definitions.label, training_set.files(TRAIN)
+def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -> Tested:
+    """The test rows, and what the model and each baseline say of them. Reads a file at a time."""
+    label, train, transforms = project.definitions.label, training_set.files(TRAIN), training_set.transforms()
     simple, linear = BASELINES[label.task]
     classes = None if transforms.classes is None else len(transforms.classes)
     fitted = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
@@ -134,7 +123,8 @@ def _scored(
     rows = pl.concat(parts)
     by_name = {name: np.concatenate(found) for name, found in scores.items()}
     by_name[simple] = baselines.constant(label.task, train, transforms, rows.height)
-    return rows, {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
+    said = {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
+    return Tested(project, training_set, transforms, booster, rows, said)
 
 
 def _numbers(rows: pl.DataFrame, scores: Floats, transforms: Transforms) -> Scored:
@@ -161,3 +151,40 @@ def importance(booster: xgb.Booster) -> dict[str, float]:
     gain: dict[str, float] = booster.get_score(importance_type="total_gain")  # type: ignore[assignment]
     total = sum(gain.values()) or 1.0
     return {name: value / total for name, value in sorted(gain.items(), key=lambda item: -item[1])}
+
+
+def _measured(tested: Tested) -> dict[str, float]:
+    return measure(tested.task, tested.model, tested.settings.calibration_bins)
+
+
+def _baselines(tested: Tested) -> dict[str, dict[str, float]]:
+    bins = tested.settings.calibration_bins
+    return {name: measure(tested.task, tested.said[name], bins) for name in BASELINES[tested.task]}
+
+
+def _slices(tested: Tested) -> dict[str, list[dict[str, Any]]]:
+    bins, least = tested.settings.calibration_bins, tested.settings.slice_min_rows
+    return {
+        column: by_slice(tested.task, tested.model, tested.rows[column], bins, least)
+        for column in tested.settings.slices
+    }
+
+
+def _calibration(tested: Tested) -> list[Mapping[str, Any]] | None:
+    if tested.task != "binary":
+        return None
+    return curve(calibration(tested.model, tested.settings.calibration_bins))
+
+
+def _importance(tested: Tested) -> dict[str, float]:
+    return importance(tested.booster)
+
+
+# Each key of evaluation.json, with what makes it.
+_ANALYSES: dict[str, Callable[[Tested], Any]] = {
+    MODEL: _measured,
+    "baselines": _baselines,
+    "slices": _slices,
+    "calibration": _calibration,
+    "importance": _importance,
+}

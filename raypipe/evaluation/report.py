@@ -23,7 +23,7 @@ def write_report(path: Path, model: str, result: dict[str, Any], verdict: Verdic
         f"Learning curve ({result['run']['metric']})": plots.learning_curve(result["run"]),
         "Features by gain": plots.importance(result["importance"], top=15),
     }
-    if "calibration" in result:
+    if result["calibration"]:
         shown = {"Calibration": plots.calibration(result["calibration"]), **shown}
     images = {name: plots.data_uri(figure) for name, figure in shown.items()}
     page = environment.get_template("report.html").render(

@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from raypipe.definitions.durations import microseconds
-from raypipe.errors import DefinitionError
+from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.section import Section
 from raypipe.project.training_settings import Training
-
-
-def _utc(value: Any) -> Any:
-    """A date or time without an offset is UTC."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    return value
-
-
-def _duration(value: Any) -> Any:
-    try:
-        microseconds(value, where="project.yaml")
-    except DefinitionError as error:
-        raise ValueError(f"{error.what}; expected {error.expected}") from None
-    return value
-
+from raypipe.project.units import Duration, Moment, Share
 
 _FLOAT32_MAX = 3.4028234663852886e38
-
-Moment = Annotated[datetime, BeforeValidator(_utc)]
-Duration = Annotated[str, BeforeValidator(_duration)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
 
 OnViolation = Literal["refuse", "quarantine", "warn"]
 
@@ -226,20 +200,6 @@ class TransformSettings(Section):
     """Categories that fewer training rows have share one code, "rare"; 1: none is rare."""
     features: dict[str, FeatureTransform] = Field(default_factory=dict)
     """By name of a feature; one that is not named here goes into the matrix as it is."""
-
-
-class Evaluation(Section):
-    """Metrics on the test months, and the rules a model must meet to be promoted."""
-
-    slices: list[str] = Field(default_factory=list)
-    """Request columns by whose values the metrics are broken down."""
-    slice_min_rows: int = Field(200, ge=1)
-    """Slices smaller than this are listed with their row count and no metrics."""
-    calibration_bins: int = Field(10, ge=2, le=100)
-    """binary: equal-width bins of the expected calibration error."""
-    gate: list[str] = Field(min_length=1)
-    """Rules `<metric> <op> <figure>`: "roc_auc > logistic_regression.roc_auc", "calibration_error <= 0.05". Metrics and
-    baselines are those of the label's task: raypipe.evaluation.names."""
 
 
 class Registry(Section):

@@ -1,0 +1,51 @@
+"""The test part as every analysis sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+import xgboost as xgb
+
+from raypipe.data.split import TEST
+from raypipe.definitions.label import Task
+from raypipe.evaluation.metrics import Scored
+from raypipe.features.training_set import TrainingSet
+from raypipe.features.transforms import Transforms
+from raypipe.project import Project
+from raypipe.project.evaluation_settings import Evaluation
+
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The test rows, and what the model and all that it is compared with say of them.
+
+    rows: row number, prediction time, label, weight, base margin and group where the label declares them, request
+    columns and slice columns. said: by MODEL and the names of the baselines; rows as in `rows`.
+    """
+
+    project: Project
+    training_set: TrainingSet
+    transforms: Transforms
+    booster: xgb.Booster
+    rows: pl.DataFrame
+    said: Mapping[str, Scored]
+
+    @property
+    def task(self) -> Task:
+        return self.project.definitions.label.task
+
+    @property
+    def settings(self) -> Evaluation:
+        return self.project.settings.evaluation
+
+    @property
+    def model(self) -> Scored:
+        return self.said[MODEL]
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The test rows with all their columns, features included, a file at a time, in the order of `rows`."""
+        yield from map(pl.read_parquet, self.training_set.files(TEST))
