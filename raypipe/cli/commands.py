@@ -30,13 +30,12 @@ def init(folder: Path) -> Result:
 
 def check(folder: Path) -> Result:
     from raypipe.data.split import in_words
-    from raypipe.evaluation.gate import parse
+    from raypipe.evaluation.rules import rules_of
     from raypipe.training.objective import check_training
 
     project = load_project(folder)
-    for rule in project.settings.evaluation.gate:
-        parse(rule, project.definitions.label.task)
     definitions = project.definitions
+    rules_of(definitions, project.settings.evaluation)
     check_training(project.settings.training, definitions.label.task, definitions.features())
     features = definitions.features()
     document = {
