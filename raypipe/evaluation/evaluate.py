@@ -6,7 +6,7 @@ label, weight, base margin and group where the label declares them, score, slice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,16 @@ from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation import baselines
+from raypipe.evaluation.calibration import calibration_of
+from raypipe.evaluation.compare import comparisons
+from raypipe.evaluation.curves import curves
 from raypipe.evaluation.gate import Verdict, judge, parse
 from raypipe.evaluation.intervals import intervals
-from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measurable, measure
+from raypipe.evaluation.metrics import Floats, Scored, by_slice, measurable, measure
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
 from raypipe.evaluation.tested import MODEL, Tested
+from raypipe.evaluation.threshold import threshold
 from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
@@ -179,12 +183,6 @@ def _slices(tested: Tested) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _calibration(tested: Tested) -> list[Mapping[str, Any]] | None:
-    if tested.task != "binary":
-        return None
-    return curve(calibration(tested.model, tested.settings.calibration_bins))
-
-
 def _importance(tested: Tested) -> dict[str, float]:
     return importance(tested.booster)
 
@@ -196,7 +194,10 @@ _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     "confidence": _confidence,
     "blocks": _blocks,
     "intervals": intervals,
+    "comparisons": comparisons,
     "slices": _slices,
-    "calibration": _calibration,
+    "calibration": calibration_of,
+    "threshold": threshold,
+    "curves": curves,
     "importance": _importance,
 }

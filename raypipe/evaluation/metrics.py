@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -239,8 +239,3 @@ def by_slice(task: Task, found: Scored, values: pl.Series, bins: int, min_rows: 
             described |= measure(task, rows, bins)
         slices.append(described)
     return sorted(slices, key=lambda s: (-s["rows"], str(s["value"])))
-
-
-def curve(bins: Sequence[CalibrationBin]) -> list[Mapping[str, Any]]:
-    """The calibration curve as JSON-able rows."""
-    return [asdict(b) for b in bins]
