@@ -102,8 +102,8 @@ def _by_cost(order: Order, false_positive: float, false_negative: float, on: str
 
 
 def measures(wish: Threshold, found: Scored, value: float, blocks: Ints, confidence: float) -> dict[str, Any]:
-    """What calling rows positive from `value` on does to `found`: sums of weights (without weights, of rows), and shares
-    and the mean cost of a row with their intervals."""
+    """What calling rows positive from `value` on does to `found`: sums of weights (or of rows), and shares and the mean
+    cost of a row with their intervals."""
     found, blocks = counting(found, blocks)
     called, positive, weight = found.score >= value, found.label == 1, weight_of(found)
 
