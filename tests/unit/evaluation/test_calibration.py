@@ -55,7 +55,9 @@ def test_the_lines_intervals_hold_the_truth(effect):
     assert all(0.93 <= count / 500 <= 0.97 for count in held.values()), held
 
 
-@pytest.mark.parametrize("score", [[0.1, 0.2, 0.8, 0.9], [0.9, 0.8, 0.2, 0.1], [0.3, 0.3, 0.3, 0.3], [0.1, 0.4, 0.4, 0.9]])
+@pytest.mark.parametrize(
+    "score", [[0.1, 0.2, 0.8, 0.9], [0.9, 0.8, 0.2, 0.1], [0.3, 0.3, 0.3, 0.3], [0.1, 0.4, 0.4, 0.9]]
+)
 def test_a_score_that_separates_the_labels_has_no_line(score):
     got = recalibration(Scored(np.array([0.0, 0, 1, 1]), np.array(score)), np.arange(4), 0.95)
     assert [figure.to_json() for figure in got.values()] == [[None, None, None]] * 2

@@ -17,7 +17,9 @@ def confusion(found: Scored, threshold: float) -> dict[str, float]:
     cells = {"tp": 0.0, "fp": 0.0, "fn": 0.0, "tn": 0.0}
     for label, score, weight in zip(found.label, found.score, found.weight, strict=True):
         called = score >= threshold
-        cells[{(1, True): "tp", (0, True): "fp", (1, False): "fn", (0, False): "tn"}[int(label), bool(called)]] += weight
+        cells[{(1, True): "tp", (0, True): "fp", (1, False): "fn", (0, False): "tn"}[int(label), bool(called)]] += (
+            weight
+        )
     return cells
 
 
