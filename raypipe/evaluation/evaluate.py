@@ -6,7 +6,7 @@ label, weight, base margin and group where the label declares them, score, slice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,17 @@ from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation import baselines
+from raypipe.evaluation.calibration import calibration_of
+from raypipe.evaluation.compare import comparisons
+from raypipe.evaluation.curves import curves
 from raypipe.evaluation.gate import Verdict, judge, parse
-from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measurable, measure
-from raypipe.evaluation.names import BASELINES
+from raypipe.evaluation.intervals import intervals
+from raypipe.evaluation.last_value import last_value
+from raypipe.evaluation.metrics import Floats, Scored, by_slice, measurable, measure
+from raypipe.evaluation.names import BASELINES, LAST_VALUE
 from raypipe.evaluation.report import write_report
 from raypipe.evaluation.tested import MODEL, Tested
+from raypipe.evaluation.threshold import threshold
 from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
@@ -78,8 +84,8 @@ def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict
 def verdict_of(project: Project, result: dict[str, Any]) -> Verdict:
     """The project's gate over the figures of `result`."""
     figures, task = dict(result["model"]), project.definitions.label.task
-    for baseline in BASELINES[task]:
-        figures |= {f"{baseline}.{metric}": value for metric, value in result["baselines"][baseline].items()}
+    for baseline, measured in result["baselines"].items():
+        figures |= {f"{baseline}.{metric}": value for metric, value in measured.items()}
     return judge([parse(rule, task) for rule in project.settings.evaluation.gate], figures)
 
 
@@ -108,7 +114,7 @@ def _evaluate(
 def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -> Tested:
     """The test rows, and what the model and each baseline say of them. Reads a file at a time."""
     label, train, transforms = project.definitions.label, training_set.files(TRAIN), training_set.transforms()
-    simple, linear = BASELINES[label.task]
+    simple, linear = BASELINES[label.task][:2]
     classes = None if transforms.classes is None else len(transforms.classes)
     fitted = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
     kept = [ROW, PREDICTION_TIME, LABEL, *label.row_columns(), *label.request_columns()]
@@ -123,6 +129,8 @@ def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -
     rows = pl.concat(parts)
     by_name = {name: np.concatenate(found) for name, found in scores.items()}
     by_name[simple] = baselines.constant(label.task, train, transforms, rows.height)
+    last = last_value(project.definitions, training_set, transforms)
+    by_name |= {} if last is None else {LAST_VALUE: last}
     said = {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
     return Tested(project, training_set, transforms, booster, rows, said)
 
@@ -157,9 +165,18 @@ def _measured(tested: Tested) -> dict[str, float]:
     return measure(tested.task, tested.model, tested.settings.calibration_bins)
 
 
+def _confidence(tested: Tested) -> float:
+    return tested.settings.confidence
+
+
+def _blocks(tested: Tested) -> dict[str, Any]:
+    return tested.blocks.to_json()
+
+
 def _baselines(tested: Tested) -> dict[str, dict[str, float]]:
     bins = tested.settings.calibration_bins
-    return {name: measure(tested.task, tested.said[name], bins) for name in BASELINES[tested.task]}
+    names = [name for name in BASELINES[tested.task] if name in tested.said]
+    return {name: measure(tested.task, tested.said[name], bins) for name in names}
 
 
 def _slices(tested: Tested) -> dict[str, list[dict[str, Any]]]:
@@ -170,12 +187,6 @@ def _slices(tested: Tested) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _calibration(tested: Tested) -> list[Mapping[str, Any]] | None:
-    if tested.task != "binary":
-        return None
-    return curve(calibration(tested.model, tested.settings.calibration_bins))
-
-
 def _importance(tested: Tested) -> dict[str, float]:
     return importance(tested.booster)
 
@@ -184,7 +195,13 @@ def _importance(tested: Tested) -> dict[str, float]:
 _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     MODEL: _measured,
     "baselines": _baselines,
+    "confidence": _confidence,
+    "blocks": _blocks,
+    "intervals": intervals,
+    "comparisons": comparisons,
     "slices": _slices,
-    "calibration": _calibration,
+    "calibration": calibration_of,
+    "threshold": threshold,
+    "curves": curves,
     "importance": _importance,
 }
