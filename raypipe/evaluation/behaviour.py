@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from numpy.typing import NDArray
 
 from raypipe.definitions import Behaviour, Definitions, DerivedView, Direction, Invariance, RequestView
@@ -22,6 +23,7 @@ from raypipe.evaluation.tested import Tested
 from raypipe.features.score import score
 
 ROWS = 20_000  # a test, evenly over the test rows that it is about
+_NARROW = cs.integer() - cs.by_dtype(pl.Int64, pl.UInt64)  # arithmetic on them would wrap around
 
 
 def behaviour(tested: Tested) -> list[dict[str, Any]]:
@@ -67,9 +69,11 @@ def changed(rows: pl.DataFrame, test: Behaviour, definitions: Definitions) -> pl
 
     Raises DefinitionError for a value that the column's type has no room for.
     """
-    new, label = changes(test), definitions.label
+    new = changes(test)
     try:
-        said = rows.with_columns(e.cast(rows.schema[n]).alias(n) for n, e in new.items()).select(*new)
+        wide = rows.with_columns(_NARROW.cast(pl.Int64))
+        said = wide.with_columns(e.cast(rows.schema[name]).alias(name) for name, e in new.items()).select(*new)
+        return _made_again(rows, said, definitions)
     except pl.exceptions.PolarsError as error:
         raise DefinitionError(
             "a change cannot be made on some row",
@@ -77,13 +81,17 @@ def changed(rows: pl.DataFrame, test: Behaviour, definitions: Definitions) -> pl
             got=type(error).__name__,
             hint="narrow the test's rows by where=..., or clip the new value to what the column holds",
         ) from None
-    frame = rows.with_columns(said[name] for name in new if name in label.request)
+
+
+def _made_again(rows: pl.DataFrame, said: pl.DataFrame, definitions: Definitions) -> pl.DataFrame:
+    label = definitions.label
+    frame = rows.with_columns(said[name] for name in said.columns if name in label.request)
     if label.prediction_time is not None:
         frame = frame.with_columns(label.prediction_time.alias(PREDICTION_TIME))
     for view, names in zip(definitions.views, definitions.features_by_view().values(), strict=True):
         if isinstance(view, RequestView | DerivedView):
             frame = frame.with_columns(view.columns())
-        frame = frame.with_columns(said[name] for name in names if name in new)
+        frame = frame.with_columns(said[name] for name in names if name in said.columns)
     margin = label.request_columns().get(BASE_MARGIN)
     return frame if margin is None else frame.with_columns(margin.alias(BASE_MARGIN))
 
