@@ -16,6 +16,7 @@ BASELINES: dict[Task, tuple[str, ...]] = {
     "regression": ("mean", "ridge_regression"),
     "ranking": ("constant_order", "ridge_regression"),
 }
+MORE_IS_BETTER = ("roc_auc", "average_precision", "accuracy", "r2", "ndcg_at_10", "ndcg")  # of all others, less is
 _TITLES = {"roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "r2": "R2", "ndcg_at_10": "NDCG at 10", "ndcg": "NDCG"}
 
 

@@ -2,71 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import numpy as np
 import orjson
 import polars as pl
 import pytest
 import xgboost as xgb
-from scipy import stats
 
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.metrics import Scored, measure
 from raypipe.evaluation.names import METRICS
-from raypipe.evaluation.usefulness import (
-    _HEADLINES,
-    MATTERS,
-    Permuted,
-    blocks_of,
-    figures,
-    jackknife,
-    useless,
-    usefulness,
-)
+from raypipe.evaluation.usefulness import MATTERS, Permuted, figures, useless, usefulness
 
 ROWS = 4000
-
-
-def test_the_jackknife_of_a_mean_is_the_interval_of_block_means():
-    values = np.random.default_rng(1).gamma(2, size=(10, 30))
-    left_out = np.array([np.delete(values, block, axis=0).mean() for block in range(10)])
-    found = jackknife(float(values.mean()), left_out, 0.9)
-    low, high = stats.t.interval(0.9, 9, values.mean(), stats.sem(values.mean(axis=1)))
-    assert (found.value, found.low, found.high) == pytest.approx((values.mean(), low, high))
-
-
-@pytest.mark.parametrize("left_out", [[], [1.0], [1.0, math.nan, 1.0]])
-def test_no_interval_without_blocks_to_leave_out(left_out):
-    assert jackknife(1.0, np.array(left_out), 0.95) == Figure(1.0)
-
-
-def test_blocks_follow_time():
-    times = pl.Series([5, 3, 9, 1, 7, 0, 2, 8, 4, 6]).cast(pl.Datetime("us", "UTC"))
-    assert blocks_of(times, None).tolist() == [5, 3, 9, 1, 7, 0, 2, 8, 4, 6]
-    assert blocks_of(times.clear(10), None).tolist() == list(range(10))
-    assert blocks_of(times.head(3), None).tolist() == [3, 0, 6]
-
-
-def test_a_group_lies_in_one_block():
-    dice = np.random.default_rng(2)
-    group = dice.integers(0, 40, 300)
-    times = pl.Series(dice.permutation(300)).cast(pl.Datetime("us", "UTC"))
-    blocks = blocks_of(times, group)
-    assert np.unique(blocks).tolist() == list(range(10))
-    inside = pl.DataFrame({"group": group, "block": blocks, "time": times}).group_by("group")
-    found = inside.agg(pl.col("block").n_unique(), pl.col("block").first().alias("at"), pl.col("time").min())
-    assert found["block"].to_list() == [1] * len(found)
-    assert found.sort("time")["at"].is_sorted()
-
-
-def test_the_metric_is_that_of_the_evaluation(tested):
-    """On all rows, and on the rows without each block."""
-    metric, found = METRICS[tested.task][0], tested.model.counting()
-    blocks = blocks_of(tested.rows["prediction_time"].gather(np.arange(len(found.label))), found.group)
-    got = _HEADLINES[tested.task][0](found, blocks)
-    left = [found, *(found.take(blocks != block) for block in np.unique(blocks))]
-    assert got == pytest.approx([measure(tested.task, rows, 10)[metric] for rows in left], rel=1e-6)
 
 
 def planted(task: str) -> Permuted:
@@ -87,15 +36,14 @@ def planted(task: str) -> Permuted:
     # Sampled columns: copies share the work.
     booster = xgb.train(objective[task] | {"colsample_bynode": 0.5, "nthread": 1, "seed": 1}, rows, 40)
     truth = Scored(label[task][ROWS:].astype(float), np.zeros(ROWS), None, qid[ROWS:] if task == "ranking" else None)
-    blocks = blocks_of(pl.Series([None] * ROWS, dtype=pl.Datetime("us")), truth.group)
-    return Permuted(task, booster, x[ROWS:], None, truth, blocks, dice.permutation(ROWS))
+    return Permuted(task, booster, x[ROWS:], None, truth, np.arange(ROWS) // 100, dice.permutation(ROWS), 0.95)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression", "ranking"])
 def test_planted_noise_is_useless_and_signals_are_not(task):
     permuted = planted(task)
     drops = [permuted.drop([at]) for at in range(4)]
-    matters = MATTERS * permuted.drop(range(4)).value
+    matters = MATTERS * permuted.whole
     assert useless(drops, permuted.drop, matters) == {1}
     assert drops[0].low > 10 * matters
     assert drops[1].low < matters
@@ -143,3 +91,10 @@ def test_each_feature_with_its_drop_and_cost(tested):
     found = figures(told)
     assert found["features.null_share"].value == max(one["null_share"] for one in told)
     assert found["features.useless"].value == sum(one["useless"] for one in told)
+
+
+def test_nothing_is_known_of_rows_with_one_label():
+    permuted = planted("binary")
+    alike = replace(permuted, truth=replace(permuted.truth, label=np.ones(ROWS)))
+    assert alike.drop([0]).to_json() == [None, None, None]
+    assert (alike.whole, useless([alike.drop([0])], alike.drop, 0.1)) == (0.0, set())
