@@ -47,6 +47,7 @@ def check(folder: Path) -> Result:
         "request": {name: str(dtype) for name, dtype in definitions.label.request_schema().items()},
         "split": in_words(project.settings.split),
         "gate": project.settings.evaluation.gate,
+        "behaviours": [test.name for test in definitions.behaviours],
         "definitions": definitions.digest(),
     }
     return document, words.checked(document)

@@ -25,7 +25,8 @@ def checked(document: dict[str, Any]) -> str:
     """What `raypipe check` found."""
     request = ", ".join(f"{name} ({dtype})" for name, dtype in document["request"].items())
     counts = ", ".join(f"{len(document[what])} {what}" for what in ("sources", "views", "features"))
-    told = [f"request fields: {request}", document["split"], f"gate: {len(document['gate'])} rules"]
+    judged = f"gate: {len(document['gate'])} rules; {len(document['behaviours'])} behavioural tests"
+    told = [f"request fields: {request}", document["split"], judged]
     return "\n".join([f"{document['model']} ({document['task']}): {counts}", *told, "ok"])
 
 

@@ -20,6 +20,7 @@ import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, publish
 from raypipe.data.split import TEST, TRAIN
+from raypipe.definitions.behaviour import document
 from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
@@ -27,6 +28,8 @@ from raypipe.evaluation import baselines
 from raypipe.evaluation.calibration import calibration_of
 from raypipe.evaluation.compare import comparisons
 from raypipe.evaluation.curves import curves
+from raypipe.evaluation.behaviour import behaviour
+from raypipe.evaluation.explain import mean_contributions
 from raypipe.evaluation.gate import Verdict, judge, parse
 from raypipe.evaluation.intervals import intervals
 from raypipe.evaluation.last_value import last_value
@@ -35,6 +38,7 @@ from raypipe.evaluation.names import BASELINES, LAST_VALUE
 from raypipe.evaluation.report import write_report
 from raypipe.evaluation.tested import MODEL, Tested
 from raypipe.evaluation.threshold import threshold
+from raypipe.evaluation.usefulness import usefulness
 from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
@@ -74,7 +78,12 @@ def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict
     and `best_round` of its manifest.
     """
     settings = project.settings.evaluation
-    named = {"raypipe": raypipe.__version__, "run": run["digest"], "evaluation": settings.model_dump(mode="json")}
+    named = {
+        "raypipe": raypipe.__version__,
+        "run": run["digest"],
+        "evaluation": settings.model_dump(mode="json"),
+        "behaviours": [document(test) for test in project.definitions.behaviours],
+    }
     folder = project.storage / "evaluations" / digest_of(named)
     output = publish(folder, lambda attempt: _evaluate(project, training_set, model, run, attempt))
     result = orjson.loads(output.path(RESULT).read_bytes())
@@ -204,4 +213,7 @@ _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     "threshold": threshold,
     "curves": curves,
     "importance": _importance,
+    "contributions": mean_contributions,
+    "usefulness": usefulness,
+    "behaviour": behaviour,
 }

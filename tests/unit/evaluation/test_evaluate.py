@@ -88,3 +88,16 @@ def test_one_label_among_the_rows_that_count_is_refused(shop_of, prepared, tmp_p
     with pytest.raises(NotEnoughDataError, match="one label only"):
         evaluate(made.project, training_set, trained(training_set, tmp_path), RUN)
     assert not list(made.project.storage.glob("evaluations/*/attempt-*"))
+
+
+def test_a_behavioural_test_makes_another_evaluation_and_no_other_training_set(shop, prepared, tmp_path):
+    still = '\nstill = rp.Invariance("stock", {"in_stock_level": 1}, within=1)\nlabel ='
+    digests = []
+    for name, edits in (("without", []), ("with", [("\nlabel =", still)]), ("other", [("\nlabel =", still.replace("=1)", "=0.5)"))])):
+        made = prepared(shop(tmp_path / name, edits=edits))
+        training_set = build_training_set(made.project, made.sources, "local")
+        found = evaluate(made.project, training_set, trained(training_set, tmp_path), RUN)
+        digests.append((training_set.digest, found.digest))
+        assert [(one["name"], one["holds"]) for one in found.result["behaviour"]] == [("stock", True)] * len(edits)
+    assert len({training_set for training_set, _ in digests}) == 1
+    assert len({evaluation for _, evaluation in digests}) == 3
