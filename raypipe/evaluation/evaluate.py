@@ -24,6 +24,7 @@ from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation import baselines
+from raypipe.evaluation.backtest import backtest
 from raypipe.evaluation.gate import Verdict, judge, parse
 from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measurable, measure
 from raypipe.evaluation.names import BASELINES
@@ -187,4 +188,5 @@ _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     "slices": _slices,
     "calibration": _calibration,
     "importance": _importance,
+    "backtest": backtest,
 }
