@@ -27,7 +27,7 @@ from raypipe.evaluation.influence import Linear, counting, linear
 from raypipe.evaluation.intervals import plain
 from raypipe.evaluation.leakage.sample import evenly, scan
 from raypipe.evaluation.metrics import Scored, measurable
-from raypipe.evaluation.names import METRICS
+from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
 from raypipe.evaluation.tested import Tested
 from raypipe.features.score import score
 from raypipe.features.transforms import Transforms
@@ -41,7 +41,6 @@ from raypipe.training.train import job_of
 
 SCORED = 10  # rows that are scored, as a multiple of those that are trained on
 BLOCKS = 8  # of an age's rows, by time: what an interval's spread is taken over
-RISING = ("roc_auc", "ndcg_at_10")  # of the tasks' first metrics, those of which more is better
 _DAY = timedelta(days=1)
 
 
@@ -239,7 +238,7 @@ def _told(tested: Tested, settings: Backtest, found: Sequence[Origin], because: 
     for age in sorted({one.age for _, _, ages in found for one in ages}):
         pairs = [(ages[0], one) for _, _, ages in found for one in ages if one.age == age]
         rows = sum(one.rows for _, one in pairs)
-        lost = together([one.lost_since(new, rising=metric in RISING) for new, one in pairs])
+        lost = together([one.lost_since(new, rising=metric not in LOWER_IS_BETTER) for new, one in pairs])
         worse = plain(lost, confidence, rows).to_json()
         by_age.append(entry(age, rows, together([one.quality for _, one in pairs])) | {"worse": worse})
     days, why = staleness(by_age, settings.tolerance)
