@@ -1,7 +1,8 @@
 """How a model ages: trained at rolling origins on what was known then, scored on all rows that came after.
 
 Quality changes with the time that is predicted for, too: a stormy week is harder than a calm one. How hard each is, a
-yardstick says: models of the same parameters that learned from the other weeks of the whole period, later ones included.
+yardstick says: models of the same parameters that learned from the other weeks of the whole period, later ones included,
+and that are told the time, so that they know each week's relation.
 What age costs is how much of its lead over the yardstick a model has lost since it was new. The staleness budget is the
 age up to which that is shown to be less than the tolerance (non-inferiority).
 
@@ -40,6 +41,7 @@ from raypipe.training.objective import class_weights
 from raypipe.training.train import job_of
 
 SCORED = 10  # rows that are scored, as a multiple of those that are trained on
+CLOCK = "__days"  # the prediction time as a feature of the yardstick, days since 1970
 BLOCKS = 8  # of an age's rows, by time: what an interval's spread is taken over
 _DAY = timedelta(days=1)
 
@@ -77,7 +79,8 @@ def backtest(tested: Tested) -> dict[str, Any] | None:
         return None
     if not isinstance(split, TimeSplit):
         return _told(tested, settings, [], "there is no time")
-    rows = _rows(tested, settings).sort(PREDICTION_TIME, maintain_order=True)
+    days = pl.col(PREDICTION_TIME).dt.epoch("us") / (_DAY // timedelta(microseconds=1))
+    rows = _rows(tested, settings).sort(PREDICTION_TIME, maintain_order=True).with_columns(days.alias(CLOCK))
     trainer = Trainer(tested, settings.rows)
     width = timedelta(microseconds=microseconds(settings.age, where="project.yaml: evaluation.backtest.age"))
     yardstick = Yardstick.of(trainer, rows, width)
@@ -122,19 +125,22 @@ class Trainer:
         self.recipe: Recipe = job_of(tested.project, tested.training_set, threads, Path()).recipe
         self.threads, self.rounds = threads, tested.booster.num_boosted_rounds()
 
-    def of(self, rows: pl.DataFrame) -> Model | None:
-        """None if the labels of `rows` do not differ."""
+    def of(self, rows: pl.DataFrame, *, clock: bool = False) -> Model | None:
+        """None if the labels of `rows` do not differ. `clock`: the time is a feature, and no constraint keeps it from
+        the others."""
         rows = rows if self.task == "ranking" else rows.gather_every(max(-(-rows.height // self.most), 1))
         if rows[LABEL].n_unique() < 2:
             return None
         settings, features = self.project.settings, self.project.definitions.features()
+        features |= {CLOCK: pl.Float64()} if clock else {}
         transforms = fit(features, rows.lazy(), settings.transforms, self.task)
         if self.task == "ranking":  # XGBoost takes rankings in order of their groups
             rows = rows.sort(GROUP, maintain_order=True).with_columns(pl.col(GROUP).rle_id())
         balanced = settings.training.class_weight is not None
         weights = class_weights(np.bincount(transforms.labels(rows).astype(np.intp)).tolist()) if balanced else None
         batches = Batches(lambda: iter([rows]), transforms, training=True, class_weights=weights)
-        params = self.recipe.params | ({"num_class": len(transforms.classes)} if transforms.classes else {})
+        params = {k: v for k, v in self.recipe.params.items() if not (clock and k.endswith("_constraints"))}
+        params |= {"num_class": len(transforms.classes)} if transforms.classes else {}
         matrix = matrix_of(batches, threads=self.threads, max_bin=int(params.get("max_bin", 256)))
         booster = xgb.Booster(params, [matrix])
         for round_ in range(self.rounds):
@@ -157,7 +163,7 @@ class Yardstick:
         """None if the labels of either do not differ."""
         first = rows[PREDICTION_TIME][0]
         odd = _unit(first, width) % 2 == 1
-        models = trainer.of(rows.filter(~odd)), trainer.of(rows.filter(odd))
+        models = trainer.of(rows.filter(~odd), clock=True), trainer.of(rows.filter(odd), clock=True)
         return cls(*models, first, width) if models[0] and models[1] else None
 
     def of_row(self, rows: pl.DataFrame) -> Iterator[tuple[Model, pl.DataFrame]]:

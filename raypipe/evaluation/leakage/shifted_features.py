@@ -29,7 +29,7 @@ from raypipe.features.partitions import moment, oldest_event, us
 from raypipe.features.point_in_time import event_columns, view_features
 
 NAME = "shifted_features"
-THINNER = 4  # of the sample's rows one in so many is built again
+ROWS = 10_000  # of training that are built again; of validation half as many
 
 
 def probe(sample: Sample) -> Probed:
@@ -38,7 +38,7 @@ def probe(sample: Sample) -> Probed:
     horizon = (sample.train[LABEL_KNOWN_TIME] - sample.train[PREDICTION_TIME]).median()
     if not isinstance(horizon, timedelta) or horizon <= timedelta(0):
         return Probed(because="outcomes are known when they are predicted: there is no horizon to shift by")
-    now = replace(sample, train=sample.train[::THINNER], validation=sample.validation[::THINNER])
+    now = replace(sample, train=_thin(sample.train, ROWS), validation=_thin(sample.validation, ROWS // 2))
     score_now = _score(now)
     if score_now is None:
         return Probed(because="the labels of the training or the validation rows do not differ")
@@ -61,6 +61,10 @@ def collapsed(now: Concordance, before: Concordance, near_perfect: float) -> boo
     """Whether a near-perfect score is left with less than half of what fading evenly would leave it."""
     left = floor(now.skill - 2 * ERRORS * now.error)
     return now.low > near_perfect and before.high < left
+
+
+def _thin(rows: pl.DataFrame, most: int) -> pl.DataFrame:
+    return rows[:: max(-(-rows.height // most), 1)]
 
 
 def _score(sample: Sample) -> Concordance | None:

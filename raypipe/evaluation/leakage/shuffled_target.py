@@ -74,7 +74,7 @@ def _whole_entities(sample: Sample, entity: Entity) -> pl.DataFrame:
     total = sum(sample.training_set.rows(part) for part in PARTS)
     every = -(-total // sample.settings.rows)
     taken = rows.filter(_hash(entity) % every == 0).collect()
-    return taken.filter(pl.len().over(entity) > 1) if taken.height else taken
+    return taken.filter(pl.len().over(list(entity)) > 1)
 
 
 def _hash(entity: Entity) -> pl.Expr:
@@ -87,9 +87,11 @@ def _numbers(sample: Sample) -> list[str]:
 
 def _of_entity(rows: pl.DataFrame, entity: Entity, names: list[str]) -> list[str]:
     """The features that are the same in all rows of nearly every entity, but not in all entities."""
+    if not names or rows.is_empty():
+        return []
     same = [(pl.col(n).min() == pl.col(n).max()).fill_null(value=False).alias(n) for n in names]
-    shares = rows.group_by(entity).agg(same).select(pl.col(names).mean()) if names else rows.select()
-    varied = rows.select(pl.col(names).n_unique()).row(0, named=True) if names else {}
+    shares = rows.group_by(list(entity)).agg(same).select(pl.col(names).mean())
+    varied = rows.select(pl.col(names).n_unique()).row(0, named=True)
     return [name for name in names if shares[name][0] > STATIC and varied[name] > 2]
 
 
