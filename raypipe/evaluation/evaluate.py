@@ -25,6 +25,7 @@ from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation import baselines
+from raypipe.evaluation.backtest import backtest
 from raypipe.evaluation.calibration import calibration_of
 from raypipe.evaluation.compare import comparisons
 from raypipe.evaluation.curves import curves
@@ -216,4 +217,5 @@ _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     "contributions": mean_contributions,
     "usefulness": usefulness,
     "behaviour": behaviour,
+    "backtest": backtest,
 }

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from raypipe.project.probe_settings import Backtest, Leakage
 from raypipe.project.section import Section
 
 BlockSetting = Literal["auto", "row", "hour", "day", "week"]
@@ -40,6 +41,9 @@ class Evaluation(Section):
     """Slices smaller than this are listed with their row count and no metrics."""
     calibration_bins: int = Field(10, ge=2, le=100)
     """binary: equal-width bins of the expected calibration error."""
+    leakage: Leakage = Leakage()
+    backtest: Backtest | None = None
+    """How a model ages, by rolling origins; default: not looked at. {} takes the defaults."""
     gate: list[str] = Field(min_length=1)
     """Rules `<metric> <op> <figure>`: "roc_auc > logistic_regression.roc_auc", "calibration_error <= 0.05". Metrics and
     baselines are those of the label's task: raypipe.evaluation.names."""
