@@ -52,3 +52,13 @@ def _by_quantile(values: pl.Series, bins: int) -> Binned:
         np.where(values.is_null().to_numpy(), len(said) + 1, places),
         [f"< {said[0]}", *between, f">= {said[-1]}", None],
     )
+
+
+def frequent(column: Binned, least_rows: int) -> Binned:
+    """The bins that have so many rows, numbered by where they occur first; of other rows the code is `len(names)`."""
+    kept = np.flatnonzero(column.rows() >= least_rows)
+    first = [int(np.argmax(column.codes == code)) for code in kept]
+    kept = kept[np.argsort(first)]
+    number = np.full(len(column.names), len(kept))
+    number[kept] = np.arange(len(kept))
+    return Binned(number[column.codes], [column.names[code] for code in kept])
