@@ -25,6 +25,7 @@ from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation import baselines
 from raypipe.evaluation.gate import Verdict, judge, parse
+from raypipe.evaluation.intervals import intervals
 from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measurable, measure
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
@@ -157,6 +158,14 @@ def _measured(tested: Tested) -> dict[str, float]:
     return measure(tested.task, tested.model, tested.settings.calibration_bins)
 
 
+def _confidence(tested: Tested) -> float:
+    return tested.settings.confidence
+
+
+def _blocks(tested: Tested) -> dict[str, Any]:
+    return tested.blocks.to_json()
+
+
 def _baselines(tested: Tested) -> dict[str, dict[str, float]]:
     bins = tested.settings.calibration_bins
     return {name: measure(tested.task, tested.said[name], bins) for name in BASELINES[tested.task]}
@@ -184,6 +193,9 @@ def _importance(tested: Tested) -> dict[str, float]:
 _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     MODEL: _measured,
     "baselines": _baselines,
+    "confidence": _confidence,
+    "blocks": _blocks,
+    "intervals": intervals,
     "slices": _slices,
     "calibration": _calibration,
     "importance": _importance,
