@@ -45,6 +45,7 @@ def _by_quantile(values: pl.Series, bins: int) -> Binned:
     ordered = values.drop_nulls().sort()
     edges = ordered.gather([len(ordered) * k // bins for k in range(1, bins)]).unique().sort()
     edges = edges.filter(edges > ordered[0])
+    edges = edges if len(edges) else ordered.filter(ordered > ordered[0]).head(1)  # nearly all rows have the least value
     places = np.searchsorted(edges.to_physical().to_numpy(), values.fill_null(ordered[0]).to_physical().to_numpy(), "right")
     said = [f"{edge:.6g}" if isinstance(edge, float) else str(edge) for edge in edges]
     between = [f"[{low}, {high})" for low, high in zip(said, said[1:], strict=False)]

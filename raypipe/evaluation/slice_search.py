@@ -61,6 +61,18 @@ class Found:
     p_value: float
     p_adjusted: float
 
+    @property
+    def more(self) -> float:
+        """By how much the avoidable loss exceeds the rest's."""
+        assert self.loss.value is not None
+        return self.loss.value - self.rest
+
+    @property
+    def surely(self) -> float:
+        """The lower end of the avoidable loss."""
+        assert self.loss.low is not None
+        return self.loss.low
+
     def to_json(self) -> dict[str, Any]:
         where = [{"feature": name, "is": value} for name, value in self.where]
         return {**vars(self), "where": where, "loss": self.loss.to_json()}
@@ -120,7 +132,7 @@ def search(asked: Search) -> tuple[int, list[Found]]:
         if one.more >= asked.least_effect:
             found.append(one)
             told |= inside
-    return len(slices), sorted(found, key=lambda one: -one.loss.low)
+    return len(slices), sorted(found, key=lambda one: -one.surely)
 
 
 def _tested(asked: Search) -> tuple[list[Where], Sums]:
@@ -138,7 +150,7 @@ def _tested(asked: Search) -> tuple[list[Where], Sums]:
         named = (places < np.array(shape) - 1).all(axis=1)
         slices += [tuple(zip(names, place, strict=True)) for place in places[named].tolist()]
         sums.append(here.of[kept[named]])
-    return slices, Sums(np.concatenate(sums))
+    return slices, Sums(np.concatenate([np.empty((0, asked.terms.shape[1])), *sums]))
 
 
 def _enough(asked: Search, sums: Sums) -> Mask:

@@ -1,7 +1,7 @@
 """Metrics by the values of declared columns, with intervals, and against a champion.
 
-The intervals of one column's slices hold together: each has the confidence 1 - (1 - confidence) / slices (Bonferroni),
-so that the lowest of many is not taken for bad because it is the lowest of many.
+The intervals of one column's slices hold together: each has the confidence 1 - (1 - confidence) / slices (Bonferroni).
+The worst of many slices is then not taken for bad because some slice is always the worst.
 """
 
 from __future__ import annotations
@@ -14,70 +14,75 @@ import polars as pl
 
 from raypipe.definitions.label import Task
 from raypipe.evaluation.binning import binned
-from raypipe.evaluation.compare import compared
+from raypipe.evaluation.compare import differences
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.influence import Ints
 from raypipe.evaluation.intervals import measured
 from raypipe.evaluation.metrics import Scored, measurable, measure
-from raypipe.evaluation.names import LOWER_IS_BETTER
+from raypipe.evaluation.names import MORE_IS_BETTER
 from raypipe.evaluation.tested import CHAMPION, Tested
 from raypipe.project.evaluation_settings import Evaluation
 
-Described = dict[str, Any]
+Slice = dict[str, Any]
 
 
-def slices(tested: Tested) -> dict[str, list[Described]]:
+def slices(tested: Tested) -> dict[str, list[Slice]]:
     """`by_slice` of each declared column, by its name."""
-    chosen = (tested.task, tested.model, tested.said.get(CHAMPION))
+    models = tested.task, tested.model, tested.said.get(CHAMPION)
     return {
-        column: by_slice(*chosen, tested.rows[column], tested.blocks.of, tested.settings, tested.seed)
+        column: by_slice(*models, tested.rows[column], tested.blocks.of, tested.settings, tested.seed)
         for column in tested.settings.slices
     }
 
 
 def by_slice(
-    task: Task,
-    found: Scored,
-    champion: Scored | None,
-    values: pl.Series,
-    blocks: Ints,
-    settings: Evaluation,
-    seed: int,
-) -> list[Described]:
+    task: Task, found: Scored, champion: Scored | None, values: pl.Series, blocks: Ints, settings: Evaluation, seed: int
+) -> list[Slice]:
     """Metrics of the rows of each value or bin, largest first; slices too small or whose labels do not differ have none.
 
     champion: what it says of the same rows. values, blocks: shape (rows,). A group of a ranking is divided where its
     rows have different values.
     """
-    bins = binned(values, settings.slice_bins)
-    places = {code: np.flatnonzero(bins.codes == code) for code in np.flatnonzero(bins.rows())}
-    told = {
-        code
-        for code, at in places.items()
-        if len(at) >= settings.slice_min_rows and measurable(task, found.take(at))
-    }
+    column, bins = binned(values, settings.slice_bins), settings.calibration_bins
+    places = [np.flatnonzero(column.codes == code) for code in range(len(column.names))]
+    least = settings.slice_min_rows
+    told = [code for code, at in enumerate(places) if len(at) >= least and measurable(task, found.take(at))]
     confidence = 1 - (1 - settings.confidence) / max(len(told), 1)
-    made = []
-    for code, at in places.items():
-        described: Described = {"value": bins.names[code], "rows": len(at)}
-        if code in told:
-            rows, chosen = found.take(at), {"confidence": confidence, "bins": settings.calibration_bins, "seed": seed}
-            described |= measure(task, rows, settings.calibration_bins)
-            figures = measured(task, rows, blocks[at], **chosen)
-            described["intervals"] = {name: figure.to_json() for name, figure in figures.items()}
-            if champion is not None:
-                ...
-        made.append(described)
-    return sorted(made, key=lambda s: (-s["rows"], str(s["value"])))
+    made: list[Slice] = [{"value": column.names[code], "rows": len(at)} for code, at in enumerate(places)]
+    for code in told:
+        at, chosen = places[code], {"confidence": confidence, "bins": bins, "seed": seed}
+        rows, block = found.take(at), blocks[at]
+        figures = measured(task, rows, block, **chosen)
+        made[code] |= measure(task, rows, bins) | {"intervals": {name: f.to_json() for name, f in figures.items()}}
+        if champion is not None:
+            against = differences(task, rows, champion.take(at), block, **chosen)
+            made[code]["champion"] = {name: one.figure.to_json() for name, one in against.items()}
+    return sorted((s for s in made if s["rows"]), key=lambda s: (-s["rows"], str(s["value"])))
 
 
-def worst(slices: Sequence[Described], metric: str) -> Described | None:
-    """The slice in which `metric` is worst, as `by_slice` describes it; None if no slice has it."""
-    told = [s for s in slices if metric in s.get("intervals", {})]
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    return min(told, key=lambda s: sign * s[metric], default=None)
+def worst(described: Sequence[Slice], metric: str) -> Slice | None:
+    """The slice of a column in which `metric` is worst; None if no slice has it."""
+    told = [s for s in described if metric in s.get("intervals", {})]
+    return min(told, key=lambda s: s[metric] if metric in MORE_IS_BETTER else -s[metric], default=None)
 
 
-def figures(by_column: Mapping[str, Sequence[Described]]) -> dict[str, Figure]:
-    """`slice.<column>.<metric>`: the worst of the column's slices; `worst` tells which that is. The interval is of the
-    worst there may be: its ends are the worst of the ends."""
+def figures(found: Mapping[str, Sequence[Slice]]) -> dict[str, Figure]:
+    """Of the `slices` of a result: `slice.<column>.<metric>`, the value of the column's `worst` slice. The interval is
+    that of the worst value there may be, of whichever slice: from the worst of the lower to the worst of the upper
+    ends."""
+    made = {}
+    for column, described in found.items():
+        for metric in sorted({name for s in described for name in s.get("intervals", {})}):
+            one = worst(described, metric)
+            assert one is not None
+            value = one["intervals"][metric][0]
+            made[f"slice.{column}.{metric}"] = Figure(value, *_ends(described, metric), one["rows"])
+    return made
+
+
+def _ends(described: Sequence[Slice], metric: str) -> tuple[float | None, float | None]:
+    ends = [s["intervals"][metric][1:] for s in described if metric in s.get("intervals", {})]
+    if any(low is None for low, _ in ends):
+        return None, None
+    end = min if metric in MORE_IS_BETTER else max
+    return end(low for low, _ in ends), end(high for _, high in ends)
