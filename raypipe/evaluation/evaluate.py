@@ -7,7 +7,7 @@ weight, base margin and group where the label declares them, score, slice column
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,19 @@ from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation import baselines, worst_rows
+from raypipe.evaluation.calibration import calibration_of
+from raypipe.evaluation.compare import comparisons
+from raypipe.evaluation.curves import curves
 from raypipe.evaluation.fairness import fairness
 from raypipe.evaluation.gate import Verdict, judge, parse
 from raypipe.evaluation.intervals import intervals
-from raypipe.evaluation.metrics import Floats, Scored, calibration, curve, measurable, measure
-from raypipe.evaluation.names import BASELINES
+from raypipe.evaluation.last_value import last_value
+from raypipe.evaluation.metrics import Floats, Scored, measurable, measure
+from raypipe.evaluation.names import BASELINES, LAST_VALUE
 from raypipe.evaluation.report import write_report
 from raypipe.evaluation.slices import slices
 from raypipe.evaluation.tested import MODEL, Tested
+from raypipe.evaluation.threshold import threshold
 from raypipe.evaluation.worst_slices import worst_slices
 from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
@@ -83,8 +88,8 @@ def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict
 def verdict_of(project: Project, result: dict[str, Any]) -> Verdict:
     """The project's gate over the figures of `result`."""
     figures, task = dict(result["model"]), project.definitions.label.task
-    for baseline in BASELINES[task]:
-        figures |= {f"{baseline}.{metric}": value for metric, value in result["baselines"][baseline].items()}
+    for baseline, measured in result["baselines"].items():
+        figures |= {f"{baseline}.{metric}": value for metric, value in measured.items()}
     return judge([parse(rule, task) for rule in project.settings.evaluation.gate], figures)
 
 
@@ -116,7 +121,7 @@ def _evaluate(
 def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -> Tested:
     """The test rows, and what the model and each baseline say of them. Reads a file at a time."""
     label, train, transforms = project.definitions.label, training_set.files(TRAIN), training_set.transforms()
-    simple, linear = BASELINES[label.task]
+    simple, linear = BASELINES[label.task][:2]
     classes = None if transforms.classes is None else len(transforms.classes)
     fitted = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
     kept = [ROW, PREDICTION_TIME, LABEL, *label.row_columns(), *label.request_columns()]
@@ -132,6 +137,8 @@ def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -
     rows = pl.concat(parts)
     by_name = {name: np.concatenate(found) for name, found in scores.items()}
     by_name[simple] = baselines.constant(label.task, train, transforms, rows.height)
+    last = last_value(project.definitions, training_set, transforms)
+    by_name |= {} if last is None else {LAST_VALUE: last}
     said = {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
     return Tested(project, training_set, transforms, booster, rows, said)
 
@@ -176,13 +183,10 @@ def _blocks(tested: Tested) -> dict[str, Any]:
 
 def _baselines(tested: Tested) -> dict[str, dict[str, float]]:
     bins = tested.settings.calibration_bins
-    return {name: measure(tested.task, tested.said[name], bins) for name in BASELINES[tested.task]}
+    names = [name for name in BASELINES[tested.task] if name in tested.said]
+    return {name: measure(tested.task, tested.said[name], bins) for name in names}
 
 
-def _calibration(tested: Tested) -> list[Mapping[str, Any]] | None:
-    if tested.task != "binary":
-        return None
-    return curve(calibration(tested.model, tested.settings.calibration_bins))
 
 
 def _importance(tested: Tested) -> dict[str, float]:
@@ -196,9 +200,12 @@ _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     "confidence": _confidence,
     "blocks": _blocks,
     "intervals": intervals,
+    "comparisons": comparisons,
     "slices": slices,
     "worst_slices": worst_slices,
+    "calibration": calibration_of,
+    "threshold": threshold,
     "fairness": fairness,
-    "calibration": _calibration,
+    "curves": curves,
     "importance": _importance,
 }

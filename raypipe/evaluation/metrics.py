@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -224,6 +224,3 @@ _MEASURES: dict[Task, Callable[[Scored, int], dict[str, float]]] = {
 }
 
 
-def curve(bins: Sequence[CalibrationBin]) -> list[Mapping[str, Any]]:
-    """The calibration curve as JSON-able rows."""
-    return [asdict(b) for b in bins]

@@ -24,7 +24,7 @@ def write_report(path: Path, model: str, result: dict[str, Any], verdict: Verdic
         "Features by gain": plots.importance(result["importance"], top=15),
     }
     if result["calibration"]:
-        shown = {"Calibration": plots.calibration(result["calibration"]), **shown}
+        shown = {"Calibration": plots.calibration(result["calibration"]["bins"]), **shown}
     images = {name: plots.data_uri(figure) for name, figure in shown.items()}
     page = environment.get_template("report.html").render(
         model=model, result=result, verdict=verdict, metrics=METRICS[result["task"]], plots=images
