@@ -83,7 +83,7 @@ def terms(rows: Correctable) -> Array:
     weight, x = rows.weight, rows.line[:, 1]
     slope, curve, noise = weight * rows.residual, weight * rows.curve, weight**2 * rows.noise
     parts = [np.ones(len(x)), weight, slope, slope * x, curve, curve * x, curve * x**2, noise, noise * x, noise * x**2]
-    return np.column_stack(parts)
+    return np.asfortranarray(np.column_stack(parts))  # sums are taken column by column
 
 
 def sums_by(codes: NDArray[np.intp], bins: int, summed: Array) -> Sums:

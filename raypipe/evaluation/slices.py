@@ -6,7 +6,7 @@ The worst of many slices is then not taken for bad because some slice is always 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,29 +60,33 @@ def by_slice(
     return sorted((s for s in made if s["rows"]), key=lambda s: (-s["rows"], str(s["value"])))
 
 
-def worst(described: Sequence[Slice], metric: str) -> Slice | None:
-    """The slice of a column in which `metric` is worst; None if no slice has it."""
-    told = [s for s in described if metric in s.get("intervals", {})]
-    return min(told, key=lambda s: s[metric] if metric in MORE_IS_BETTER else -s[metric], default=None)
+def worst(described: Sequence[Slice], metric: str, kind: str = "intervals") -> Slice | None:
+    """The slice of a column in which `metric` is worst, or with kind "champion" worst against it; None if none has it."""
+    told = [s for s in described if metric in s.get(kind, {})]
+    return _worse(metric)(told, key=lambda s: s[kind][metric][0], default=None)  # type: ignore[no-any-return]
 
 
 def figures(found: Mapping[str, Sequence[Slice]]) -> dict[str, Figure]:
-    """Of the `slices` of a result: `slice.<column>.<metric>`, the value of the column's `worst` slice. The interval is
-    that of the worst value there may be, of whichever slice: from the worst of the lower to the worst of the upper
-    ends."""
-    made = {}
-    for column, described in found.items():
-        for metric in sorted({name for s in described for name in s.get("intervals", {})}):
-            one = worst(described, metric)
-            assert one is not None
-            value = one["intervals"][metric][0]
-            made[f"slice.{column}.{metric}"] = Figure(value, *_ends(described, metric), one["rows"])
-    return made
+    """Of the `slices` of a result: `slice.<column>.<metric>`, the value of the column's `worst` slice, and where there is
+    a champion `slice.<column>.<metric>_difference`, the worst of model less champion. The interval is that of the worst
+    value there may be, of whichever slice: from the worst of the lower to the worst of the upper ends."""
+    return {
+        f"slice.{column}.{metric}{suffix}": _figure(described, metric, kind)
+        for column, described in found.items()
+        for kind, suffix in (("intervals", ""), ("champion", "_difference"))
+        for metric in sorted({name for s in described for name in s.get(kind, {})})
+    }
 
 
-def _ends(described: Sequence[Slice], metric: str) -> tuple[float | None, float | None]:
-    ends = [s["intervals"][metric][1:] for s in described if metric in s.get("intervals", {})]
+def _figure(described: Sequence[Slice], metric: str, kind: str) -> Figure:
+    one = worst(described, metric, kind)
+    assert one is not None
+    ends = [s[kind][metric][1:] for s in described if metric in s.get(kind, {})]
     if any(low is None for low, _ in ends):
-        return None, None
-    end = min if metric in MORE_IS_BETTER else max
-    return end(low for low, _ in ends), end(high for _, high in ends)
+        return Figure(one[kind][metric][0], rows=one["rows"])
+    low, high = (_worse(metric)(side) for side in zip(*ends, strict=True))
+    return Figure(one[kind][metric][0], low, high, one["rows"])
+
+
+def _worse(metric: str) -> Callable[..., Any]:
+    return min if metric in MORE_IS_BETTER else max

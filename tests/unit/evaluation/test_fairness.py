@@ -37,8 +37,8 @@ def test_rates_by_hand():
     found = grouped(list("aaaabbbb"), Scored(label, score), RATES)
     got = {group["value"]: [group[metric][0] for metric in RATES] for group in found["groups"]}
     assert got == {"a": [0.5, 0.5, 0.5, 0.5], "b": [0.25, 0, pytest.approx(2 / 3), 1]}
-    assert {m: d[0] for m, d in found["differences"].items()} == pytest.approx(dict(zip(RATES, [0.25, 0.5, 1 / 6, 0.5])))
-    assert {m: r[0] for m, r in found["ratios"].items()} == pytest.approx(dict(zip(RATES, [0.5, 0, 0.75, 0.5])))
+    assert {m: d[0] for m, d in found["differences"].items()} == pytest.approx(dict(zip(RATES, [0.25, 0.5, 1 / 6, 0.5], strict=True)))
+    assert {m: r[0] for m, r in found["ratios"].items()} == pytest.approx(dict(zip(RATES, [0.5, 0, 0.75, 0.5], strict=True)))
 
 
 def test_a_weight_counts():

@@ -90,6 +90,16 @@ def test_the_figure_of_a_column_is_that_of_its_worst_slice():
     assert worst(RESULT["shop"], "mae") is None
 
 
+def test_the_figure_against_a_champion_is_that_of_the_slice_that_loses_most():
+    """rmse grew by 0.3 in a, r2 fell by 0.2 in b."""
+    against = {"a": {"rmse": [0.3, -0.1, 0.7], "r2": [0.1, 0.0, 0.2]}, "b": {"rmse": [0.0, 0.0, 0.1], "r2": [-0.2, -0.3, 0.1]}}
+    slices = [s | {"champion": against[s["value"]]} if s["value"] in against else s for s in RESULT["shop"]]
+    found = figures({"shop": slices})
+    assert found["slice.shop.rmse_difference"] == Figure(0.3, 0.0, 0.7, 90)
+    assert found["slice.shop.r2_difference"] == Figure(-0.2, -0.3, 0.1, 50)
+    assert worst(slices, "r2", "champion")["value"] == "b"
+
+
 def test_a_slice_without_an_interval_leaves_the_worst_without_one():
     one = {"value": "d", "rows": 9, "rmse": 1.0, "intervals": {"rmse": [1.0, None, None]}}
     assert figures({"shop": [*RESULT["shop"], one]})["slice.shop.rmse"] == Figure(3.0, None, None, 50)
