@@ -1,7 +1,8 @@
 """Evaluate a model on the whole of the test part, in one process, a file at a time.
 
-`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html` and `scores.parquet` (`__row`, prediction time,
-label, weight, base margin and group where the label declares them, score, slice columns).
+`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html`, `scores.parquet` (`__row`, prediction time, label,
+weight, base margin and group where the label declares them, score, slice columns) and `worst_rows.parquet`
+(raypipe.evaluation.worst_rows).
 """
 
 from __future__ import annotations
@@ -24,22 +25,25 @@ from raypipe.definitions.behaviour import document
 from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
-from raypipe.evaluation import baselines
+from raypipe.evaluation import baselines, worst_rows
 from raypipe.evaluation.backtest import backtest
+from raypipe.evaluation.behaviour import behaviour
 from raypipe.evaluation.calibration import calibration_of
 from raypipe.evaluation.compare import comparisons
 from raypipe.evaluation.curves import curves
-from raypipe.evaluation.behaviour import behaviour
 from raypipe.evaluation.explain import mean_contributions
+from raypipe.evaluation.fairness import fairness
 from raypipe.evaluation.gate import Verdict, judge, parse
 from raypipe.evaluation.intervals import intervals
 from raypipe.evaluation.last_value import last_value
-from raypipe.evaluation.metrics import Floats, Scored, by_slice, measurable, measure
+from raypipe.evaluation.metrics import Floats, Scored, measurable, measure
 from raypipe.evaluation.names import BASELINES, LAST_VALUE
 from raypipe.evaluation.report import write_report
+from raypipe.evaluation.slices import slices
 from raypipe.evaluation.tested import MODEL, Tested
 from raypipe.evaluation.threshold import threshold
 from raypipe.evaluation.usefulness import usefulness
+from raypipe.evaluation.worst_slices import worst_slices
 from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
@@ -115,6 +119,9 @@ def _evaluate(
         | {"digest": training_set.digest},
     }
     result |= {name: analyse(tested) for name, analyse in _ANALYSES.items()}
+    worst = worst_rows.worst_rows(tested)
+    worst.write_parquet(attempt / worst_rows.FILE)
+    result["worst_rows"] = worst_rows.to_json(worst)
     tested.rows.with_columns(pl.Series("score", tested.model.score)).write_parquet(attempt / SCORES)
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     write_report(attempt / REPORT, project.settings.name, result, verdict_of(project, result))
@@ -128,12 +135,13 @@ def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -
     classes = None if transforms.classes is None else len(transforms.classes)
     fitted = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
     kept = [ROW, PREDICTION_TIME, LABEL, *label.row_columns(), *label.request_columns()]
-    kept += project.settings.evaluation.slices
+    settings = project.settings.evaluation
+    kept += [*settings.slices, *(settings.fairness.groups if settings.fairness else [])]
     parts: list[pl.DataFrame] = []
     scores: dict[str, list[Floats]] = {MODEL: [], linear: []}
     for file in training_set.files(TEST):
         frame = pl.read_parquet(file)
-        parts.append(frame.select(kept))
+        parts.append(frame.select(dict.fromkeys(kept)))
         scores[MODEL].append(score(booster, transforms, frame))
         scores[linear].append(baselines.predict(fitted, transforms.matrix(frame), classes))
     rows = pl.concat(parts)
@@ -189,14 +197,6 @@ def _baselines(tested: Tested) -> dict[str, dict[str, float]]:
     return {name: measure(tested.task, tested.said[name], bins) for name in names}
 
 
-def _slices(tested: Tested) -> dict[str, list[dict[str, Any]]]:
-    bins, least = tested.settings.calibration_bins, tested.settings.slice_min_rows
-    return {
-        column: by_slice(tested.task, tested.model, tested.rows[column], bins, least)
-        for column in tested.settings.slices
-    }
-
-
 def _importance(tested: Tested) -> dict[str, float]:
     return importance(tested.booster)
 
@@ -209,9 +209,11 @@ _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     "blocks": _blocks,
     "intervals": intervals,
     "comparisons": comparisons,
-    "slices": _slices,
+    "slices": slices,
+    "worst_slices": worst_slices,
     "calibration": calibration_of,
     "threshold": threshold,
+    "fairness": fairness,
     "curves": curves,
     "importance": _importance,
     "contributions": mean_contributions,
