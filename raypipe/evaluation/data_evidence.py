@@ -76,8 +76,7 @@ def examine(project: Project, sources: Sources, training_set: TrainingSet, now: 
     folder = project.storage / "evidence" / digest_of(named)
     output = publish(folder, lambda attempt: _examine(project, sources, training_set, attempt))
     document: dict[str, Any] = orjson.loads(output.path(EVIDENCE).read_bytes())
-    ages = _ages(document, now)
-    return DataEvidence(output, document | {"age_of_data_s": min(ages.values(), default=None)})
+    return DataEvidence(output, document | {"age_of_data_s": _ages(document, now)})
 
 
 def figures(document: Mapping[str, Any], now: datetime) -> dict[str, Figure]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import polars as pl
 import xgboost as xgb
@@ -20,33 +19,34 @@ import xgboost as xgb
 import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, publish
-from raypipe.data.split import TEST, TRAIN
 from raypipe.definitions.behaviour import document
-from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
-from raypipe.definitions.source import ROW
+from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import NotEnoughDataError
-from raypipe.evaluation import baselines, worst_rows
+from raypipe.evaluation import worst_rows
 from raypipe.evaluation.backtest import backtest
 from raypipe.evaluation.behaviour import behaviour
 from raypipe.evaluation.calibration import calibration_of
+from raypipe.evaluation.champion import Champion
 from raypipe.evaluation.compare import comparisons
 from raypipe.evaluation.curves import curves
+from raypipe.evaluation.data_evidence import DataEvidence
 from raypipe.evaluation.explain import mean_contributions
 from raypipe.evaluation.fairness import fairness
-from raypipe.evaluation.gate import Verdict, judge, parse
+from raypipe.evaluation.gate import Verdict, judge
+from raypipe.evaluation.gate_figures import evidence_of
 from raypipe.evaluation.intervals import intervals
-from raypipe.evaluation.last_value import last_value
-from raypipe.evaluation.metrics import Floats, Scored, measurable, measure
-from raypipe.evaluation.names import BASELINES, LAST_VALUE
+from raypipe.evaluation.latency import latency
+from raypipe.evaluation.metrics import measurable, measure
+from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
+from raypipe.evaluation.rules import rules_of
 from raypipe.evaluation.slices import slices
+from raypipe.evaluation.scoring import score_test_part
 from raypipe.evaluation.tested import MODEL, Tested
 from raypipe.evaluation.threshold import threshold
 from raypipe.evaluation.usefulness import usefulness
 from raypipe.evaluation.worst_slices import worst_slices
-from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
-from raypipe.features.transforms import Transforms
 from raypipe.project import Project
 
 RESULT, SCORES, REPORT = "evaluation.json", "scores.parquet", "report.html"
@@ -74,8 +74,15 @@ class Evaluation:
         return model
 
 
-def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict[str, Any]) -> Evaluation:
-    """Measure `model` and the baselines, judge by the project's rules, and write the report.
+def evaluate(
+    project: Project,
+    training_set: TrainingSet,
+    model: Path,
+    run: dict[str, Any],
+    data: DataEvidence,
+    champion: Champion | None = None,
+) -> Evaluation:
+    """Measure `model`, the baselines and the champion, judge by the project's rules, and write the report.
 
     Raises NotEnoughDataError if the test rows that count do not differ in their label.
 
@@ -88,25 +95,33 @@ def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict
         "run": run["digest"],
         "evaluation": settings.model_dump(mode="json"),
         "behaviours": [document(test) for test in project.definitions.behaviours],
+        "data": data.digest,
+        "champion": champion.digest if champion else None,
     }
     folder = project.storage / "evaluations" / digest_of(named)
-    output = publish(folder, lambda attempt: _evaluate(project, training_set, model, run, attempt))
+    output = publish(folder, lambda attempt: _evaluate(project, training_set, model, run, data, champion, attempt))
     result = orjson.loads(output.path(RESULT).read_bytes())
     return Evaluation(output, result, verdict_of(project, result))
 
 
 def verdict_of(project: Project, result: dict[str, Any]) -> Verdict:
     """The project's gate over the figures of `result`."""
-    figures, task = dict(result["model"]), project.definitions.label.task
-    for baseline, measured in result["baselines"].items():
-        figures |= {f"{baseline}.{metric}": value for metric, value in measured.items()}
-    return judge([parse(rule, task) for rule in project.settings.evaluation.gate], figures)
+    return judge(rules_of(project.definitions, project.settings.evaluation), evidence_of(result))
 
 
-def _evaluate(
-    project: Project, training_set: TrainingSet, model: Path, run: dict[str, Any], attempt: Path
+def _evaluate(  # noqa: PLR0917 (all that goes into it)
+    project: Project,
+    training_set: TrainingSet,
+    model: Path,
+    run: dict[str, Any],
+    data: DataEvidence,
+    champion: Champion | None,
+    attempt: Path,
 ) -> dict[str, Any]:
-    tested = _tested(project, training_set, xgb.Booster(model_file=str(model)))
+    definitions, transforms = project.definitions.document(), training_set.transforms()
+    why_not = champion.why_not(definitions, transforms) if champion else None
+    booster = xgb.Booster(model_file=str(model))
+    tested = score_test_part(project, training_set, booster, None if why_not else champion)
     if not measurable(tested.task, tested.model):
         raise NotEnoughDataError(
             "the test rows that have a weight above 0 have one label only", where="features.py: Label, weight"
@@ -115,6 +130,8 @@ def _evaluate(
         "task": tested.task,
         "period": _period(tested.rows),
         "run": run,
+        "champion": {"version": champion.version, "digest": champion.digest, "why_not": why_not} if champion else None,
+        "data": data.document,
         "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out", "split")}
         | {"digest": training_set.digest},
     }
@@ -126,41 +143,6 @@ def _evaluate(
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     write_report(attempt / REPORT, project.settings.name, result, verdict_of(project, result))
     return {"rows": tested.rows.height}
-
-
-def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -> Tested:
-    """The test rows, and what the model and each baseline say of them. Reads a file at a time."""
-    label, train, transforms = project.definitions.label, training_set.files(TRAIN), training_set.transforms()
-    simple, linear = BASELINES[label.task][:2]
-    classes = None if transforms.classes is None else len(transforms.classes)
-    fitted = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
-    kept = [ROW, PREDICTION_TIME, LABEL, *label.row_columns(), *label.request_columns()]
-    settings = project.settings.evaluation
-    kept += [*settings.slices, *(settings.fairness.groups if settings.fairness else [])]
-    parts: list[pl.DataFrame] = []
-    scores: dict[str, list[Floats]] = {MODEL: [], linear: []}
-    for file in training_set.files(TEST):
-        frame = pl.read_parquet(file)
-        parts.append(frame.select(dict.fromkeys(kept)))
-        scores[MODEL].append(score(booster, transforms, frame))
-        scores[linear].append(baselines.predict(fitted, transforms.matrix(frame), classes))
-    rows = pl.concat(parts)
-    by_name = {name: np.concatenate(found) for name, found in scores.items()}
-    by_name[simple] = baselines.constant(label.task, train, transforms, rows.height)
-    last = last_value(project.definitions, training_set, transforms)
-    by_name |= {} if last is None else {LAST_VALUE: last}
-    said = {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
-    return Tested(project, training_set, transforms, booster, rows, said)
-
-
-def _numbers(rows: pl.DataFrame, scores: Floats, transforms: Transforms) -> Scored:
-    """The scores of some rows with what they are measured by."""
-    return Scored(
-        transforms.labels(rows).astype(np.float64),
-        scores,
-        rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None,
-        np.unique(rows[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in rows.columns else None,
-    )
 
 
 def _period(scored: pl.DataFrame) -> tuple[str, str] | None:
@@ -220,4 +202,5 @@ _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     "usefulness": usefulness,
     "behaviour": behaviour,
     "backtest": backtest,
+    "latency": latency,
 }

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from raypipe.errors import GateRefusedError
 from raypipe.evaluation.figure import Figure
-from raypipe.evaluation.rules import CHAMPION, Rule
+from raypipe.evaluation.names import CHAMPION
+from raypipe.evaluation.rules import Rule
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 _MOST_TIMES = 1000.0  # narrower than this, more rows are no advice

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from raypipe.evaluation import behaviour, fairness
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.gate import Case, Evidence
-from raypipe.evaluation.rules import CHAMPION
+from raypipe.evaluation.names import CHAMPION
 
 Document = Mapping[str, Any]
 Named = Iterator[tuple[str, list[Case]]]
@@ -66,26 +68,20 @@ def _threshold(result: Document) -> Named:
 
 
 def _fairness(result: Document) -> Named:
-    for column, found in (result["fairness"] or {}).items():
-        for kind in ("difference", "ratio"):
-            for metric, interval in found[f"{kind}s"].items():
-                yield f"fairness.{column}.{metric}_{kind}", [Case(_figure(interval, result["model"]["rows"]))]
+    for name, figure in fairness.figures(result["fairness"]).items():
+        yield name, [Case(figure)]
 
 
 def _single(result: Document) -> Named:
-    """Counts, times and ages, without intervals."""
-    counts = {
-        "features.useless": [found["feature"] for found in result["usefulness"] if found["useless"]],
-        "behaviour.failed": [found["name"] for found in result["behaviour"] if not found["passed"]],
-        "worst_slices.found": [found["where"] for found in result["worst_slices"]["found"]],
-    }
-    for name, found in counts.items():
-        yield name, [Case(Figure(len(found)))]
+    """Counts, times and ages."""
+    yield "behaviour.failed", [Case(behaviour.figures(result["behaviour"])["behaviour.failed"])]
+    yield "features.useless", [Case(Figure(sum(feature["useless"] for feature in result["usefulness"])))]
+    yield "worst_slices.found", [Case(Figure(len(result["worst_slices"]["found"])))]
     for name, value in (result["latency"] or {}).items():
         yield f"latency.{name}", [Case(Figure(value))]
     if result["backtest"] is not None:
         days = result["backtest"]["staleness_days"]
-        yield "backtest.staleness", [Case(Figure(float("inf") if days is None else days * 86_400.0))]
+        yield "backtest.staleness", [Case(Figure(math.inf if days is None else days * 86_400.0))]
 
 
 def _data(data: Document) -> Named:
@@ -104,4 +100,5 @@ def _data(data: Document) -> Named:
 
 
 def _figure(interval: Sequence[float | None], rows: int) -> Figure:
-    return Figure(*interval, rows)
+    value, low, high = interval
+    return Figure(value, low, high, rows)

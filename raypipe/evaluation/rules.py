@@ -9,11 +9,10 @@ from raypipe.definitions import Definitions
 from raypipe.definitions.durations import microseconds
 from raypipe.definitions.label import Task
 from raypipe.errors import ConfigurationError, DefinitionError, nearest
-from raypipe.evaluation.names import BASELINES, METRICS
+from raypipe.evaluation.names import BASELINES, CHAMPION, METRICS
 from raypipe.project.evaluation_settings import Evaluation
 
 WHERE = "project.yaml: evaluation.gate"
-CHAMPION = "champion"
 PROBES = ("single_feature", "shuffled_target", "shifted_features", "overlap", "known_time", "random_split")
 AGES = ("age_of_data", "backtest.staleness")  # in seconds; a bound is a duration
 _OF_ANY_TASK = (
@@ -55,7 +54,13 @@ def known_figures(definitions: Definitions, settings: Evaluation) -> list[str]:
     task = definitions.label.task
     slices = [f"slice.{column}.{metric}" for column in settings.slices for metric in METRICS[task]]
     of_task = _OF_BINARY if task == "binary" else ()
-    return [*METRICS[task], *slices, *of_task, *_OF_ANY_TASK, *_of_data(definitions)]
+    return [*METRICS[task], *slices, *of_task, *_fairness(settings), *_OF_ANY_TASK, *_of_data(definitions)]
+
+
+def _fairness(settings: Evaluation) -> list[str]:
+    asked = settings.fairness
+    kinds = ("difference", "ratio")
+    return [f"fairness.{g}.{m}_{kind}" for g in asked.groups for m in asked.metrics for kind in kinds] if asked else []
 
 
 def _of_data(definitions: Definitions) -> list[str]:
