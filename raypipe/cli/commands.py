@@ -135,17 +135,6 @@ def models(folder: Path) -> Result:
     return {"versions": [vars(v) for v in versions]}, words.versions(versions, project.definitions.label.task)
 
 
-def promote(folder: Path, number: int) -> Result:
-    from raypipe.pipeline.steps import promote as move_alias
-    from raypipe.registry.tracking import Registry
-
-    registry = Registry(load_project(folder))
-    version = registry.version(number)
-    already = move_alias(registry, version)
-    said = "was champion already" if already else "is champion; an endpoint takes it when it is deployed next"
-    return {"version": number, "alias": "champion", "changed": not already}, f"version {number} {said}"
-
-
 def reproduce(folder: Path, number: int, *, keep: bool) -> Result:
     with pipeline_of(folder, None, None) as pipeline:
         from raypipe.pipeline.reproduce import reproduce as build_again
