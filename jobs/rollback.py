@@ -1,8 +1,8 @@
 """Job: make the version that served before the champion again.
 
-    ray job submit --working-dir . -- python jobs/rollback.py --project examples/flights
+    ray job submit --working-dir . -- python jobs/rollback.py --from 3 --project examples/flights
 
-The same function, options and exit codes as `raypipe rollback`; submitting it again undoes it.
+The same function, options and exit codes as `raypipe rollback`; with --from, submitting it again changes nothing.
 """
 
 import sys

@@ -131,8 +131,10 @@ def models(folder: Path) -> Result:
     from raypipe.registry.tracking import Registry
 
     project = load_project(folder)
-    versions = Registry(project).versions()
-    return {"versions": [vars(v) for v in versions]}, words.versions(versions, project.definitions.label.task)
+    registry = Registry(project)
+    versions, retired = registry.versions(), registry.releases().retired
+    document = {"versions": [{**vars(v), "retired": v.version in retired} for v in versions]}
+    return document, words.versions(versions, project.definitions.label.task, retired)
 
 
 def reproduce(folder: Path, number: int, *, keep: bool) -> Result:

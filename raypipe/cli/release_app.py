@@ -33,7 +33,14 @@ def promote(
 
 
 @release_app.command()
-def rollback(project: ProjectOption = HERE, reason: ReasonOption = None, as_json: JsonOption = False) -> None:
+def rollback(
+    project: ProjectOption = HERE,
+    bad: Annotated[
+        int | None, typer.Option("--from", help="Only if this version is champion; safe to repeat, in jobs and scripts.")
+    ] = None,
+    reason: ReasonOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Make the version that served before the champion again.
 
     That is the one which the ledger says was champion until the last change: a second rollback undoes the first.
@@ -41,7 +48,7 @@ def rollback(project: ProjectOption = HERE, reason: ReasonOption = None, as_json
     """
     from raypipe.cli import release_commands
 
-    run_command(lambda: release_commands.rollback(project, reason), as_json=as_json)
+    run_command(lambda: release_commands.rollback(project, bad, reason), as_json=as_json)
 
 
 @release_app.command()

@@ -28,14 +28,19 @@ def promote(folder: Path, number: int, override: str | None) -> Result:
     return document | {"entry": entry.number}, f"version {number} is champion; {_NEXT}"
 
 
-def rollback(folder: Path, reason: str | None) -> Result:
+def rollback(folder: Path, bad: int | None, reason: str | None) -> Result:
     from raypipe.registry.tracking import Registry
 
     _require_said(reason, "--reason")
-    entry = Registry(load_project(folder)).rollback(at=datetime.now(UTC), reason=reason)
-    change = entry.change
-    document = {"version": change.to, "from": change.from_, "alias": change.alias, "entry": entry.number}
-    return document, f"version {change.to} is champion again, in place of version {change.from_}; {_NEXT}"
+    registry = Registry(load_project(folder))
+    entry = registry.rollback(at=datetime.now(UTC), reason=reason, bad=bad)
+    if entry is None:
+        champion = registry.releases().champion
+        said = f"version {bad} is not champion: version {champion} is"
+        return {"version": champion, "alias": "champion", "changed": False}, said
+    to, before = entry.change.to, entry.change.from_
+    document = {"version": to, "from": before, "alias": "champion", "changed": True, "entry": entry.number}
+    return document, f"version {to} is champion again, in place of version {before}; {_NEXT}"
 
 
 def retire(folder: Path, number: int, reason: str | None) -> Result:

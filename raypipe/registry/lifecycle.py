@@ -134,11 +134,16 @@ def promotion(releases: Releases, version: int, override: str | None = None) -> 
     return Change(action, releases.model, CHAMPION, releases.champion, version, evidence, override)
 
 
-def rollback(releases: Releases, reason: str | None = None) -> Change:
-    """Make the version that served before the champion. Raises RegistryError if there is none, or it is retired."""
+def rollback(releases: Releases, reason: str | None = None, bad: int | None = None) -> Change | None:
+    """Make the version that served before the champion; None if `bad` is given and is not champion.
+
+    Raises RegistryError if no version served before, or that one is retired.
+    """
     champion, previous = releases.champion, releases.previous
     if champion is None:
         raise RegistryError(f"model '{releases.model}' has no champion", hint="raypipe run trains and promotes one")
+    if bad not in (None, champion):
+        return None
     if previous is None:
         raise RegistryError(
             f"no version served before version {champion}",

@@ -134,15 +134,13 @@ class Registry:
         self._require_as_recorded(number, known)
         return self._move(lambda releases: lifecycle.promotion(releases, number, override), known, at)
 
-    def rollback(self, *, at: datetime, reason: str | None = None) -> Entry:
-        """Make the version that served before champion; again, and the first serves. Raises as `promote` does."""
+    def rollback(self, *, at: datetime, reason: str | None = None, bad: int | None = None) -> Entry | None:
+        """Make the version that served before champion; again, and the first serves. None if `bad` is given and is not
+        champion. Raises as `promote` does."""
         known = self._settle(at)
-        change = lifecycle.rollback(known, reason)
-        assert change.to is not None
-        self._require_as_recorded(change.to, known)
-        entry = self._move(lambda _: change, known, at)
-        assert entry is not None
-        return entry
+        if known.previous is not None:
+            self._require_as_recorded(known.previous, known)
+        return self._move(lambda releases: lifecycle.rollback(releases, reason, bad), known, at)
 
     def retire(self, number: int, *, at: datetime, reason: str | None = None) -> Entry | None:
         """Never promote a version again; None if it is retired. Raises RegistryError for the champion."""
