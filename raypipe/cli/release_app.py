@@ -36,7 +36,8 @@ def promote(
 def rollback(
     project: ProjectOption = HERE,
     bad: Annotated[
-        int | None, typer.Option("--from", help="Only if this version is champion; safe to repeat, in jobs and scripts.")
+        int | None,
+        typer.Option("--from", help="Only if this version is champion; safe to repeat, in jobs and scripts."),
     ] = None,
     reason: ReasonOption = None,
     as_json: JsonOption = False,

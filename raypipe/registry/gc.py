@@ -1,4 +1,4 @@
-"""Remove what nothing needs: outputs of no version that an alias or the ledger's last ones name, and of no run under way.
+"""Remove what nothing needs: what no version is made of that an alias, a rollback or the ledger's last entries name.
 
 What was written within a day stays, with all that it was made from: a killed run continues with it. Sources, tuning
 studies, the online state, MLflow's store and the ledger itself are not touched.

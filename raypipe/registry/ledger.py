@@ -1,6 +1,6 @@
 """The ledger: the append-only history of what may serve, and why.
 
-`<storage>/ledger/00000001.json`, `00000002.json`, ...: an entry each, written once and never changed. An entry names the
+`<storage>/ledger/00000001.json`, `00000002.json`, ...: an entry each, written once and never changed. It names the
 hash of the one before it, and its own: SHA-256 over its canonical JSON (keys sorted, no spaces, UTF-8) without `hash`.
 A number is taken by creating its file if there is none, which local disks, S3, GCS and Azure do atomically: of two
 writers that have read the same last entry, one appends.

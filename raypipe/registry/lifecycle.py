@@ -205,7 +205,7 @@ def _recorded(releases: Releases, version: int) -> Evidence:
     evidence = releases.evidence.get(version)
     if evidence is None:
         raise RegistryError(
-            f"the ledger does not know version {version}: it was made outside of raypipe, or registering it was cut off",
+            f"the ledger does not know version {version}: it is not of raypipe, or registering it was cut off",
             hint="raypipe evaluate, with the settings it was made by, finishes that",
         )
     return evidence

@@ -63,7 +63,9 @@ def flip(path: Path) -> None:
 
 
 def tag(number: int, name: str):
-    return lambda s: s.client.set_model_version_tag(s.model, str(number), name, "pass" if name == "verdict" else "0" * 64)
+    return lambda s: s.client.set_model_version_tag(
+        s.model, str(number), name, "pass" if name == "verdict" else "0" * 64
+    )
 
 
 def at_version(s):
@@ -116,7 +118,9 @@ def test_tampering_is_found(served, name):
         assert part in said
 
 
-@pytest.mark.parametrize("name", ["alias moved", "byte of a model", "tag verdict", "evaluation changed", "version by hand"])
+@pytest.mark.parametrize(
+    "name", ["alias moved", "byte of a model", "tag verdict", "evaluation changed", "version by hand"]
+)
 def test_one_thing_changed_is_one_finding(served, name):
     TAMPERED[name][0](served)
     assert len(audit(served.project).found) == 1

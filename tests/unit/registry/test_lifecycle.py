@@ -244,7 +244,12 @@ def test_what_is_older_than_the_ledger_serves_and_is_adopted_by_the_first_change
     assert older.actions() == []
     assert older.promote(1) is None
     [entry] = older.ledger.entries()
-    assert (entry.change.action, entry.change.alias, entry.change.from_, entry.change.to) == ("adopted", "champion", None, 1)
+    assert (entry.change.action, entry.change.alias, entry.change.from_, entry.change.to) == (
+        "adopted",
+        "champion",
+        None,
+        1,
+    )
     assert {n: e.verdict for n, e in entry.change.versions.items()} == {1: "pass", 2: "inconclusive"}
     assert older.registry.champion().version == 1
 
