@@ -25,12 +25,13 @@ def pipeline_of(folder: Path, plan: str | None, as_of: str | None, port: int | N
     project = with_port(load_project(folder), port)
     if known_at:
         require_time(project, "--as-of")
+    from raypipe.data.in_use import in_use
     from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
     from raypipe.pipeline.progress import Progress
     from raypipe.pipeline.steps import Pipeline
 
     progress = Progress()
-    with ClusterOnDemand(progress) as cluster:
+    with in_use(project.storage), ClusterOnDemand(progress) as cluster:
         yield Pipeline(project, progress, cluster, known_at, plan)
 
 

@@ -131,19 +131,10 @@ def models(folder: Path) -> Result:
     from raypipe.registry.tracking import Registry
 
     project = load_project(folder)
-    versions = Registry(project).versions()
-    return {"versions": [vars(v) for v in versions]}, words.versions(versions, project.definitions.label.task)
-
-
-def promote(folder: Path, number: int) -> Result:
-    from raypipe.pipeline.steps import promote as move_alias
-    from raypipe.registry.tracking import Registry
-
-    registry = Registry(load_project(folder))
-    version = registry.version(number)
-    already = move_alias(registry, version)
-    said = "was champion already" if already else "is champion; an endpoint takes it when it is deployed next"
-    return {"version": number, "alias": "champion", "changed": not already}, f"version {number} {said}"
+    registry = Registry(project)
+    versions, retired = registry.versions(), registry.releases().retired
+    document = {"versions": [{**vars(v), "retired": v.version in retired} for v in versions]}
+    return document, words.versions(versions, project.definitions.label.task, retired)
 
 
 def reproduce(folder: Path, number: int, *, keep: bool) -> Result:

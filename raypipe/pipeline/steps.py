@@ -25,6 +25,7 @@ from raypipe.features.training_set import TrainingSet, build_training_set, choos
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
+from raypipe.registry.bundle import is_there
 from raypipe.registry.package import package
 from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
@@ -222,23 +223,34 @@ class Pipeline:
         return made
 
     def register(self, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
-        """The registered version of the run. Raises GateRefusedError, with the run recorded and no version made,
-        when the gate does not pass."""
+        """The registered version of the run. Raises GateRefusedError when the gate does not pass: with the verdict
+        recorded and no version made where it fails, with a version that needs an override where it is inconclusive."""
         with self.progress.step("registry") as step:
-            registry = Registry(self.project)
-            known = next(
-                (v for v in registry.versions() if v.run_digest == run.digest and v.evaluation == evaluation.digest),
-                None,
-            )
-            version = known or self._register(registry, training_set, run, evaluation)
+            registry, now = Registry(self.project), datetime.now(UTC)
+            if evaluation.verdict.outcome == "fail":
+                registry.record_verdict(evaluation, now)
+                evaluation.verdict.require_pass()
+            made = (run.digest, evaluation.digest)
+            known = next((v for v in registry.versions() if (v.run_digest, v.evaluation) == made), None)
+            if known and not is_there(known.bundle_uri):
+                known = None  # gc has removed it
+            if known:
+                registry.record(known, now)
+            version = known or self._register(registry, training_set, run, evaluation, now)
             step.say(
                 f"version {version.version} of {version.model}, bundle {short(version.bundle_digest)}",
                 reused=known is not None,
             )
+        try:
+            evaluation.verdict.require_pass()
+        except GateRefusedError as error:
+            error.hint = f'more test rows may decide it; or: raypipe promote {version.version} --override "why"'
+            raise
         return version
 
-    def _register(self, registry: Registry, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
-        evaluation.verdict.require_pass()
+    def _register(
+        self, registry: Registry, training_set: TrainingSet, run: Run, evaluation: Evaluation, now: datetime
+    ) -> Version:
         digest, uri, lineage = package(self.project, training_set, run, evaluation)
         tags = {
             "bundle_digest": digest,
@@ -247,13 +259,14 @@ class Pipeline:
             "verdict": evaluation.verdict.outcome,
             "definitions_digest": lineage["definitions"]["digest"],
         }
-        return registry.register(RunLog(self.project).record(training_set, run).run_id, uri=uri, tags=tags)
+        run_id = RunLog(self.project).record(training_set, run).run_id
+        return registry.register(run_id, uri=uri, tags=tags, at=now)
 
     def promote(self, version: Version) -> Version:
         """Make `version` the champion. Raises GateRefusedError if its verdict is not a pass."""
         with self.progress.step("promotion") as step:
-            reused = promote(Registry(self.project), version)
-            step.say(f"version {version.version} is champion", reused=reused)
+            entry = Registry(self.project).promote(version.version, at=datetime.now(UTC))
+            step.say(f"version {version.version} is champion", reused=entry is None)
         return version
 
     def _inside(self, path: object) -> str:
@@ -275,14 +288,3 @@ class Counter:
 
     def words(self) -> str:
         return f"{self.built} of {self.wanted} partitions built"
-
-
-def promote(registry: Registry, version: Version) -> bool:
-    """Move the champion alias to `version`; True if it was there already."""
-    if version.verdict != "pass":
-        raise GateRefusedError(f"version {version.version} did not pass its gate", got=version.verdict, expected="pass")
-    champion = registry.champion()
-    if champion is not None and champion.version == version.version:
-        return True
-    registry.set_champion(version)
-    return False

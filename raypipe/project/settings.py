@@ -207,6 +207,8 @@ class Registry(Section):
 
     tracking_uri: str | None = None
     """An MLflow server; default: an embedded SQLite file under `storage`."""
+    who: str | None = Field(None, min_length=1)
+    """Who the ledger says made a change; RAYPIPE_WHO comes before it; default: the user and host of the process."""
 
 
 class Serving(Section):
