@@ -26,7 +26,6 @@ from raypipe.data.snapshot import take_snapshot
 from raypipe.data.sources import prepare_source
 from raypipe.data.split import VALIDATION
 from raypipe.errors import (
-    BundleError,
     ConfigurationError,
     DataContractError,
     DataError,
@@ -43,7 +42,7 @@ from raypipe.project.load import with_settings
 from raypipe.registry import differences
 from raypipe.registry.bundle import LINEAGE, MODEL, TRANSFORMS, read_files
 from raypipe.registry.differences import Finding
-from raypipe.registry.package import libraries, partitions
+from raypipe.registry.package import complete, libraries, partitions
 from raypipe.registry.tracking import Version
 from raypipe.registry.tree_differences import models
 from raypipe.training.layout import Layout, layout_like
@@ -85,15 +84,7 @@ class Recorded:
     def read(cls, uri: str, digest: str) -> Recorded:
         """Raises BundleError if the bundle is damaged, or of a version of raypipe that recorded less."""
         files = read_files(uri, digest)
-        lineage = orjson.loads(files[LINEAGE])
-        lacking = {"training", "partitions"} - lineage.keys()
-        if lacking:
-            raise BundleError(
-                "the bundle's lineage does not say all that building it again needs",
-                where=f"{uri}/{LINEAGE}",
-                got=f"no {' and no '.join(sorted(lacking))}",
-                hint="train and register it again with this version of raypipe",
-            )
+        lineage = complete(orjson.loads(files[LINEAGE]), uri)
         return cls(lineage, orjson.loads(files[TRANSFORMS]), files[MODEL])
 
     @property
