@@ -112,7 +112,7 @@ def reproduce(pipeline: Pipeline, version: Version, *, keep: bool = False) -> Re
     folder = project.storage / FOLDER / f"{version.version}-{uuid.uuid4().hex[:12]}"
     with _removed(folder, keep=keep):
         apart = replace(project, settings=settings, own_storage=folder)
-        found += as_far_as_it_goes(_built(replace(pipeline, project=apart, as_of=as_of, plan=None), recorded))
+        found += as_far_as_it_goes(_built(replace(pipeline, project=apart, as_of=as_of, plan=None, events=None), recorded))
     return Reproduction(tuple(found), str(folder) if keep else None)
 
 
