@@ -166,6 +166,18 @@ def trace(
     run_command(lambda: lineage_commands.trace(project, version, verify=verify), as_json=as_json)
 
 
+@app.command(name="ml-test-score")
+def ml_test_score(
+    version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "champion",
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """How ready for production a version's release has shown to be, by the 28 tests of the ML Test Score."""
+    from raypipe.cli import lineage_commands
+
+    run_command(lambda: lineage_commands.ml_test_score(project, version), as_json=as_json)
+
+
 @app.command()
 def reproduce(
     version: Annotated[int, typer.Argument(help="The version to build again.")],

@@ -25,4 +25,15 @@ def trace(folder: Path, name: str, *, verify: bool) -> Result:
     whole = found["present"] == sum(found.values())
     document = {"ok": whole, "exit_code": int(not whole), "version": version.version, "model": version.model}
     document |= {"verified": verify, "states": found, "trace": root.to_json()}
-    return document, words.traced(root, found)
+    return document, words.traced(root, found, project.folder)
+
+
+def ml_test_score(folder: Path, name: str) -> Result:
+    from raypipe.evaluation.ml_test_score import ml_test_score as score
+    from raypipe.pipeline.release_evidence import release_evidence
+    from raypipe.registry.tracking import Registry
+
+    project = load_project(folder)
+    version = Registry(project).named(name)
+    document = {"version": version.version, "model": version.model} | score(release_evidence(project, version))
+    return document, words.scored(document)

@@ -1,7 +1,7 @@
 """Build a registered version again from the source files, and compare each step with what its bundle records.
 
 All of it is built in `<storage>/reproductions/<version>-<something>/`, so that nothing stored is reused; the folder is
-removed at the end, unless it is to be kept. What cannot be taken from the bundle is code: features.py, the project's
+removed at the end, unless it is to be kept; what came of it stays, in `<storage>/reproductions/<bundle>.json`. What cannot be taken from the bundle is code: features.py, the project's
 own objective and metric, and raypipe itself are those of now.
 """
 
@@ -113,7 +113,23 @@ def reproduce(pipeline: Pipeline, version: Version, *, keep: bool = False) -> Re
     with _removed(folder, keep=keep):
         apart = replace(project, settings=settings, own_storage=folder)
         found += as_far_as_it_goes(_built(replace(pipeline, project=apart, as_of=as_of, plan=None, events=None), recorded))
-    return Reproduction(tuple(found), str(folder) if keep else None)
+    made = Reproduction(tuple(found), str(folder) if keep else None)
+    _keep_record(project, version, made, datetime.now(UTC))
+    return made
+
+
+def record_of(project: Project, bundle_digest: str) -> Path:
+    """Where it is recorded what came of building that bundle's version again, the last time."""
+    return project.storage / FOLDER / f"{bundle_digest}.json"
+
+
+def _keep_record(project: Project, version: Version, made: Reproduction, at: datetime) -> None:
+    findings = [vars(finding) for finding in made.findings]
+    told = {"version": version.version, "at": at.isoformat(), "equal": made.equal, "findings": findings}
+    path = record_of(project, version.bundle_digest)
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}")
+    draft.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+    draft.replace(path)
 
 
 @contextmanager

@@ -67,9 +67,10 @@ def place_of(folder: Path, pattern: str) -> str:
 
 
 def _training_set(project: Project, training_set: TrainingSet) -> Dataset:
+    """With the nulls of each feature where every row of its partitions has a label: they are counted over all rows."""
     found = partition_files(training_set)
     manifests = [output.manifest for output in (find(partition.folder) for partition in found) if output]
-    nulls: Counter[str] = Counter()
+    rows, nulls = sum(partition.rows for partition in found), Counter[str]()
     for manifest in manifests:
         nulls.update({name: feature["nulls"] for name, feature in manifest["features"].items()})
     return _stored(
@@ -78,9 +79,9 @@ def _training_set(project: Project, training_set: TrainingSet) -> Dataset:
         training_set.digest,
         "training set",
         schema=training_set.manifest["features"],
-        rows=sum(partition.rows for partition in found),
+        rows=rows,
         files=sum(len(partition.files) for partition in found),
-        nulls=nulls,
+        nulls=nulls if sum(manifest["rows"] for manifest in manifests) == rows else {},
     )
 
 

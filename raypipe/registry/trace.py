@@ -150,7 +150,7 @@ def _run(evidence: Evidence) -> Node:
         _recorded(evidence, "libraries", libraries, digest_of(libraries), libraries),
         _training_set(evidence, lineage),
     ]
-    facts = {name: told[name] for name in ("metric", "best_round", "workers", "threads")}
+    facts = {"metric": told["metric"], "rounds": told["best_round"] + 1, "workers": told["workers"]}
     return Node("run", "run", lineage["run"], evidence.run, facts, tuple(children))
 
 

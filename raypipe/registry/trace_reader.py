@@ -143,7 +143,7 @@ class _Reader:
         if isinstance(found, Seen):
             return found, {}
         model = self._hashed(found.path(bundle.MODEL), hashes.get(bundle.MODEL))
-        files = {bundle.MODEL: model, CODE: _exists(found.path(CODE))}
+        files = {bundle.MODEL: model, f"{CODE}/": _exists(found.path(CODE))}
         if lineage is None:
             return Seen(str(found.folder), "present", "existence"), files
         m, told = found.manifest, lineage["training"]
