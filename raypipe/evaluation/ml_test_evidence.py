@@ -140,14 +140,14 @@ def simpler(evidence: Evidence) -> Shown:
     metric = METRICS[evidence.metrics["task"]][0]
     compared = evidence.metrics.get("comparisons") or {}
     names = list(evidence.metrics["baselines"])
-    lacking = [name for name in names if metric not in compared.get(name, {})]
+    told = {name: compared.get(name, {}).get(metric, {}).get("difference") or [None] for name in names}
+    lacking = [name for name, difference in told.items() if None in difference]
     if not names or lacking:
         return _lacking(f"metrics.json: no comparison of {metric} with {_some(lacking) or 'any baseline'}")
-    intervals = {name: compared[name][metric]["difference"] for name in names}
     sign = -1 if metric in _SMALLER_IS_BETTER else 1
-    as_good = [name for name, (_, low, high) in intervals.items() if min(sign * low, sign * high) <= 0]
-    told = ", ".join(f"{name} [{low:.4g}, {high:.4g}]" for name, (_, low, high) in intervals.items())
-    said = f"metrics.json: comparisons: {metric} minus that of {told}"
+    as_good = [name for name, (_, low, high) in told.items() if min(sign * low, sign * high) <= 0]
+    intervals = ", ".join(f"{name} [{low:.4g}, {high:.4g}]" for name, (_, low, high) in told.items())
+    said = f"metrics.json: comparisons: {metric} minus that of {intervals}"
     return Shown(0, f"{said}: {_some(as_good)} may be as good") if as_good else Shown(1, said)
 
 

@@ -129,10 +129,16 @@ class _Reader:
 
     def _found(self, folder: Path) -> Output | Seen:
         """What is published in the folder, or what is the matter with it."""
+        manifest = str(folder / MANIFEST)
         try:
-            return find(folder) or Seen(str(folder), "gone", "existence")
+            found = find(folder)
         except DataError as error:
-            return Seen(str(folder / MANIFEST), "changed", "content", error.what)
+            return Seen(manifest, "changed", "content", error.what)
+        if found is None:
+            return Seen(str(folder), "gone", "existence")
+        if not isinstance(found.manifest, dict) or not isinstance(found.manifest.get("attempt"), str):
+            return Seen(manifest, "changed", "content", "it names no attempt")
+        return found
 
     def _folder(self, folder: Path) -> Seen:
         found = self._found(folder)
@@ -186,7 +192,10 @@ class _Reader:
         if isinstance(output, Seen):
             unknown = Seen(output.place, "gone", "existence", "the training set's manifest named its files")
             return [unknown] * len(recorded)
-        there = partition_files(TrainingSet(output.folder.name, output))
+        try:
+            there = partition_files(TrainingSet(output.folder.name, output))
+        except (IndexError, KeyError, TypeError, ValueError):
+            return [Seen(str(output.folder), "changed", "content", "its list of files is damaged")] * len(recorded)
         found = []
         for at, told in enumerate(recorded):
             self._say(f"partition {at + 1} of {len(recorded)}")
@@ -267,9 +276,10 @@ def _unreachable(place: str, by: By, error: DataError) -> Seen:
     return Seen(place, "unreachable", by, error.got or error.what)
 
 
-def _json(path: Path) -> Any:
-    """The document in the file, None if there is none."""
+def _json(path: Path) -> dict[str, Any]:
+    """The document in the file; an empty one if there is none."""
     try:
-        return orjson.loads(path.read_bytes())
+        document = orjson.loads(path.read_bytes())
     except (FileNotFoundError, orjson.JSONDecodeError):
-        return None
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -182,6 +182,7 @@ BETTER = {"difference": [0.02, -0.001, 0.03], "p_value": 0.07}
         ("model", 5, {"metrics__comparisons": None}, 0, "not shown"),
         ("model", 5, {"metrics__comparisons__logistic_regression__roc_auc": BETTER}, 0, "logistic_regression may be as good"),
         ("model", 5, {"metrics__comparisons__base_rate": None}, 0, "no comparison of roc_auc with base_rate"),
+        ("model", 5, {"metrics__comparisons__base_rate__roc_auc__difference": [0.1, None, None]}, 0, "no comparison"),
         ("model", 6, {"metrics__worst_slices": {"tested": 40, "found": [{}, {}]}}, 0, "2 of 40"),
         ("model", 6, {"metrics__worst_slices": None}, 0.5, "judged by no rule"),
         ("model", 6, {"metrics__worst_slices": None, "metrics__slices": {"city": [{"value": "A", "rows": 9}]}}, 0, "no slice"),

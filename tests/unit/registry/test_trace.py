@@ -215,6 +215,22 @@ def test_a_training_set_whose_identity_was_edited(moved):
     assert wrong(traced(moved)) == {"training set training set": "changed"}
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"attempt": 3}', "no JSON"])
+def test_a_manifest_that_is_none(moved, content):
+    digest = one(traced(moved), "training set").digest
+    (moved.project.storage / "training_sets" / digest / "manifest.json").write_text(content)
+    (moved.project.storage / "runs" / moved.version.run_digest / "manifest.json").write_text(content)
+    root = traced(moved)
+    assert one(root, "training set").seen.state == one(root, "run").seen.state == "changed"
+    assert {node.seen.state for node in nodes(root, "partition")} == {"gone"}
+
+
+def test_a_training_set_whose_files_were_edited(moved):
+    digest = one(traced(moved), "training set").digest
+    edit(moved.project.storage / "training_sets" / digest / "manifest.json", files=[{"part": "train", "name": "x"}])
+    assert {node.seen.state for node in nodes(traced(moved), "partition")} == {"changed"}
+
+
 def test_what_was_removed_is_gone(moved):
     storage = moved.project.storage
     shutil.rmtree(storage / "training_sets")
