@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from raypipe.data.digest import short
 from raypipe.evaluation.names import METRICS
 
 Document = Mapping[str, Any]
-Points = Literal[0, 0.5, 1]
 
 _SMALLER_IS_BETTER = {"log_loss", "rmse"}  # of the first metric of each task
 _SLICES, _FAIRNESS = ("slices.", "worst_slice"), ("fairness.",)
@@ -36,9 +35,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a test counts, and the artifact and figure that say so (or what is lacking there)."""
+    """What a test counts (0, 1/2 or 1), and the artifact and figure that say so (or what is lacking there)."""
 
-    points: Points
+    points: float
     by: str
 
 

@@ -8,11 +8,11 @@ Nothing counts because raypipe could do it: `shown_by` names the artifact of thi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from raypipe.evaluation import ml_test_evidence as judged
-from raypipe.evaluation.ml_test_evidence import Evidence, Judge, Points, nothing
+from raypipe.evaluation.ml_test_evidence import Evidence, Judge, nothing
 
 Row = tuple[str, str, Judge]  # the test, the artifact that would show it, and what judges that
 
@@ -26,8 +26,7 @@ _SECTIONS: dict[str, tuple[Row, ...]] = {
         ("Every feature helps", "metrics.json: usefulness of every feature, none useless", judged.beneficial),
         (
             "No feature costs too much",
-            "metrics.json: seconds and bytes of every feature beside its usefulness; for the other half, a rule of the "
-            "gate that bounds them",
+            "metrics.json: cost of every feature beside its usefulness; for the other half, a rule that bounds it",
             judged.cost,
         ),
         (
@@ -71,8 +70,7 @@ _SECTIONS: dict[str, tuple[Row, ...]] = {
         ),
         (
             "Quality is good enough in every slice",
-            "metrics.json: slices with intervals; for the other half, a rule of the gate over them that passed, or a "
-            "search of slices that found none worse",
+            "metrics.json: slices with intervals; for the other half, a rule over them, or a search that found none",
             judged.slices,
         ),
         (
@@ -132,8 +130,8 @@ def ml_test_score(evidence: Evidence) -> dict[str, Any]:
     """`score` (0 to 7), `meaning`, and `sections` by name: `score` and `items`, each with `number`, `test`, `points`,
     `evidence` (what was found, where) and `shown_by` (what would show it)."""
     sections = {name: [_item(at, row, evidence) for at, row in enumerate(rows, 1)] for name, rows in _SECTIONS.items()}
-    sums = {name: total([item["points"] for item in items]) for name, items in sections.items()}
-    least = lowest(sums)
+    sums = {name: sum(item["points"] for item in items) for name, items in sections.items()}
+    least = float(lowest(sums))
     return {
         "score": least,
         "meaning": meaning(least),
@@ -145,10 +143,6 @@ def _item(number: int, row: Row, evidence: Evidence) -> dict[str, Any]:
     test, shown_by, judge = row
     shown = judge(evidence)
     return {"number": number, "test": test, "points": shown.points, "evidence": shown.by, "shown_by": shown_by}
-
-
-def total(points: Sequence[Points]) -> float:
-    return float(sum(points))
 
 
 def lowest(sections: Mapping[str, float]) -> float:

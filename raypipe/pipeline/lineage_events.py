@@ -139,7 +139,7 @@ def told(
 
     def decorate(method: Callable[Concatenate[Pipeline, P], R]) -> Callable[Concatenate[Pipeline, P], R]:
         @wraps(method)
-        def run(pipeline: Pipeline, *args: P.args, **kwargs: P.kwargs) -> R:
+        def run(pipeline: Pipeline, /, *args: P.args, **kwargs: P.kwargs) -> R:
             if pipeline.events is None:
                 return method(pipeline, *args, **kwargs)
             with pipeline.events.step(step, [*args, *kwargs.values()]) as made:

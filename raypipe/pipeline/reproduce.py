@@ -1,8 +1,9 @@
 """Build a registered version again from the source files, and compare each step with what its bundle records.
 
 All of it is built in `<storage>/reproductions/<version>-<something>/`, so that nothing stored is reused; the folder is
-removed at the end, unless it is to be kept; what came of it stays, in `<storage>/reproductions/<bundle>.json`. What cannot be taken from the bundle is code: features.py, the project's
-own objective and metric, and raypipe itself are those of now.
+removed at the end, unless it is to be kept. What came of it stays, in `<storage>/reproductions/<bundle>.json`. What
+cannot be taken from the bundle is code: features.py, the project's own objective and metric, and raypipe itself are
+those of now.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ def reproduce(pipeline: Pipeline, version: Version, *, keep: bool = False) -> Re
     folder = project.storage / FOLDER / f"{version.version}-{uuid.uuid4().hex[:12]}"
     with _removed(folder, keep=keep):
         apart = replace(project, settings=settings, own_storage=folder)
-        found += as_far_as_it_goes(_built(replace(pipeline, project=apart, as_of=as_of, plan=None, events=None), recorded))
+        found += as_far_as_it_goes(
+            _built(replace(pipeline, project=apart, as_of=as_of, plan=None, events=None), recorded)
+        )
     made = Reproduction(tuple(found), str(folder) if keep else None)
     _keep_record(project, version, made, datetime.now(UTC))
     return made

@@ -1,8 +1,8 @@
 """OpenLineage events of the steps: what each read and made. Pure.
 
-Events and facets are those of the OpenLineage specification 2-0-2 (openlineage.io/spec); dataset names follow its naming
-conventions: `file` and a path, or a bucket's URI and a key. A dataset keeps its name from run to run (the folder of all
-training sets, say), and its version facet holds the digest.
+Events and facets are those of the OpenLineage specification 2-0-2 (openlineage.io/spec); dataset names follow its
+naming conventions: `file` and a path, or a bucket's URI and a key. A dataset keeps its name from run to run (the folder
+of all training sets, say), and its version facet holds the digest.
 """
 
 from __future__ import annotations

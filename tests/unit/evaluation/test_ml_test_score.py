@@ -48,7 +48,11 @@ FULL = Evidence(
     metrics=METRICS,
     lineage=LINEAGE,
     data={"leakage": {"found": [], "probes": {"single_feature": {}, "duplicates": {}}}},
-    tuning={"space": {"eta": {}, "max_depth": {}}, "edges": [{"name": "eta", "limit": True}], "rounds_exhausted": False},
+    tuning={
+        "space": {"eta": {}, "max_depth": {}},
+        "edges": [{"name": "eta", "limit": True}],
+        "rounds_exhausted": False,
+    },
     reproduction={"at": "2025-06-01T00:00:00+00:00", "equal": True},
     ledger=[
         {"number": 1, "action": "promote", "from": None, "to": 3},
@@ -169,7 +173,13 @@ BETTER = {"difference": [0.02, -0.001, 0.03], "p_value": 0.07}
         ("data", 2, {"metrics__usefulness": METRICS["usefulness"][:1]}, 0, "1 without"),
         ("data", 2, {"metrics__usefulness": [METRICS["usefulness"][0], USELESS]}, 0, "1 of 2 are useless: hour"),
         ("data", 3, {"metrics__usefulness": [METRICS["usefulness"][0], USELESS]}, 0, "cost 2.50 s"),
-        ("data", 3, {"metrics__usefulness": [METRICS["usefulness"][0], {"feature": "hour", "useless": False}]}, 0, "1 of 2"),
+        (
+            "data",
+            3,
+            {"metrics__usefulness": [METRICS["usefulness"][0], {"feature": "hour", "useless": False}]},
+            0,
+            "1 of 2",
+        ),
         ("data", 4, {"data__leakage": None}, 0, "not shown"),
         ("data", 4, {"data__leakage__found": [{"probe": "single_feature", "feature": "hour"}]}, 0, "hour"),
         ("data", 4, {"data__leakage__probes": {}}, 0, "not shown"),
@@ -180,12 +190,24 @@ BETTER = {"difference": [0.02, -0.001, 0.03], "p_value": 0.07}
         ("model", 4, {"metrics__backtest": None}, 0, "not shown"),
         ("model", 4, {"metrics__backtest__by_age": [{"age_days": 7}]}, 0, "1 ages"),
         ("model", 5, {"metrics__comparisons": None}, 0, "not shown"),
-        ("model", 5, {"metrics__comparisons__logistic_regression__roc_auc": BETTER}, 0, "logistic_regression may be as good"),
+        (
+            "model",
+            5,
+            {"metrics__comparisons__logistic_regression__roc_auc": BETTER},
+            0,
+            "logistic_regression may be as good",
+        ),
         ("model", 5, {"metrics__comparisons__base_rate": None}, 0, "no comparison of roc_auc with base_rate"),
         ("model", 5, {"metrics__comparisons__base_rate__roc_auc__difference": [0.1, None, None]}, 0, "no comparison"),
         ("model", 6, {"metrics__worst_slices": {"tested": 40, "found": [{}, {}]}}, 0, "2 of 40"),
         ("model", 6, {"metrics__worst_slices": None}, 0.5, "judged by no rule"),
-        ("model", 6, {"metrics__worst_slices": None, "metrics__slices": {"city": [{"value": "A", "rows": 9}]}}, 0, "no slice"),
+        (
+            "model",
+            6,
+            {"metrics__worst_slices": None, "metrics__slices": {"city": [{"value": "A", "rows": 9}]}},
+            0,
+            "no slice",
+        ),
         ("model", 7, {"metrics__fairness": None}, 0, "not shown"),
         ("infrastructure", 4, {"metrics__verdict__outcome": "inconclusive"}, 0, "inconclusive"),
         ("infrastructure", 4, {"metrics__verdict__findings": [RULE | {"got": None}]}, 0, "0 rules with figures"),
@@ -227,7 +249,9 @@ def test_a_rollback_of_other_versions_shows_nothing_of_this_one():
     assert item(replace(FULL, ledger=[entry | {"to": 4}]), "infrastructure", 7)["points"] == 0.5
 
 
-@pytest.mark.parametrize(("record", "expected"), [(None, 0), ({"at": "2025-06-01", "equal": False}, 0)], ids=["none", "other"])
+@pytest.mark.parametrize(
+    ("record", "expected"), [(None, 0), ({"at": "2025-06-01", "equal": False}, 0)], ids=["none", "other"]
+)
 def test_only_a_reproduction_that_came_out_equal_counts(record, expected):
     assert item(replace(FULL, reproduction=record), "infrastructure", 1)["points"] == expected
 

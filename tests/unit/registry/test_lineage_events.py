@@ -38,7 +38,8 @@ def facet(required: list[str], **properties) -> dict:
         "required": ["_producer", "_schemaURL", *required],
         "properties": {
             "_producer": TEXT | {"pattern": "^[a-z]+:"},
-            "_schemaURL": TEXT | {"pattern": r"^https://openlineage\.io/spec/facets/\d+-\d+-\d+/(\w+)\.json#/\$defs/\1$"},
+            "_schemaURL": TEXT
+            | {"pattern": r"^https://openlineage\.io/spec/facets/\d+-\d+-\d+/(\w+)\.json#/\$defs/\1$"},
             **properties,
         },
     }
@@ -49,7 +50,11 @@ def only(**facets) -> dict:
 
 
 def named_thing(**more) -> dict:
-    return {"type": "object", "required": ["namespace", "name"], "properties": {"namespace": TEXT, "name": TEXT, **more}}
+    return {
+        "type": "object",
+        "required": ["namespace", "name"],
+        "properties": {"namespace": TEXT, "name": TEXT, **more},
+    }
 
 
 def list_of(required: list[str], **properties) -> dict:
@@ -285,7 +290,11 @@ def test_a_source_is_the_folder_of_its_files(pattern, place):
 def test_a_run_id_is_made_of_what_is_read_and_when():
     first = run_id("m.training", ["a" * 64], NOON)
     assert first == run_id("m.training", ["a" * 64], NOON)
-    others = [("m.training", ["b" * 64], NOON), ("m.features", ["a" * 64], NOON), ("m.training", ["a" * 64], NOON + timedelta(1))]
+    others = [
+        ("m.training", ["b" * 64], NOON),
+        ("m.features", ["a" * 64], NOON),
+        ("m.training", ["a" * 64], NOON + timedelta(1)),
+    ]
     assert len({first, *(run_id(*other) for other in others)}) == 4
 
 
@@ -385,10 +394,15 @@ def test_an_error_stays_the_error_where_the_file_fails_too(run_once, tmp_path):
     said: list[str] = []
     file = tmp_path / "lineage.jsonl"
     events = LineageEvents(run_once.p.project, Lineage(file=str(file)), said.append, Clock())
-    with pytest.raises(ZeroDivisionError), events, events.step("training", [run_once.made.training_set]):
-        file.unlink()
-        file.mkdir()
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with events, events.step("training", [run_once.made.training_set]):
+            file.unlink()
+            file.mkdir()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert len(said) == 2  # of the step and of the pipeline
     assert all("lineage events cannot be written" in words for words in said)
 
