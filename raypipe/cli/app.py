@@ -139,6 +139,34 @@ def ui(
 
 
 @app.command()
+def trace(
+    version: Annotated[str, typer.Argument(help="A version's number or alias.")],
+    project: ProjectOption = HERE,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare all bytes.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """From a version back to its run, data, code, configuration and verdict, and whether each is still there.
+
+    Exit code 0: all is there as it was recorded; 1: something is changed or gone.
+    """
+    from raypipe.cli import lineage_commands
+
+    run_command(lambda: lineage_commands.trace(project, version, verify=verify), as_json=as_json)
+
+
+@app.command(name="ml-test-score")
+def ml_test_score(
+    version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "champion",
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """How ready for production a version's release has shown to be, by the 28 tests of the ML Test Score."""
+    from raypipe.cli import lineage_commands
+
+    run_command(lambda: lineage_commands.ml_test_score(project, version), as_json=as_json)
+
+
+@app.command()
 def reproduce(
     version: Annotated[int, typer.Argument(help="The version to build again.")],
     project: ProjectOption = HERE,

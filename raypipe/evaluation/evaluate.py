@@ -40,8 +40,8 @@ from raypipe.evaluation.metrics import measurable, measure
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
 from raypipe.evaluation.rules import rules_of
-from raypipe.evaluation.slices import slices
 from raypipe.evaluation.scoring import score_test_part
+from raypipe.evaluation.slices import slices
 from raypipe.evaluation.tested import MODEL, Tested
 from raypipe.evaluation.threshold import threshold
 from raypipe.evaluation.usefulness import usefulness

@@ -23,6 +23,7 @@ from raypipe.features.partitions import Partition
 from raypipe.features.spine import Survey, within
 from raypipe.features.training_set import TrainingSet, build_training_set, choose_plan, find_planned, plan_training_set
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+from raypipe.pipeline.lineage_events import LineageEvents, told
 from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
 from raypipe.registry.bundle import is_there
@@ -50,6 +51,7 @@ class Pipeline:
     as_of: datetime | None = None
     plan: str | None = None  # overrides features.plan of project.yaml
     tuned: Tuned | None = None  # where the project's training.params come from
+    events: LineageEvents | None = None  # who tells others of the steps
 
     def contracts(self) -> Sources:
         """Check every source. Raises DataError or DataContractError."""
@@ -72,6 +74,7 @@ class Pipeline:
                 self.progress.note(f"            {source.name}: {warning}")
         return sources
 
+    @told("features")
     def features(self, sources: Sources) -> TrainingSet:
         """The training set of the sources."""
         planned = plan_training_set(self.project, sources, self.as_of)
@@ -148,6 +151,7 @@ class Pipeline:
             step.say(f"study {short(tuned.digest)}: {tuned.words()}", reused=tuned.output.reused)
         return replace(self, project=tuned.applied(self.project), tuned=tuned)
 
+    @told("training")
     def train(self, training_set: TrainingSet) -> Run:
         """The run of the project's training settings on the training set, recorded in MLflow."""
         if needs_cluster_first(self.project, training_set):
@@ -201,6 +205,7 @@ class Pipeline:
                 self.progress.note(f"            the failure is not recorded in MLflow: {said}")
             raise
 
+    @told("evaluation")
     def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
         """The run's figures on the test part, and the gate's verdict."""
         m = run.manifest
@@ -222,6 +227,7 @@ class Pipeline:
             )
         return made
 
+    @told("registration")
     def register(self, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
         """The registered version of the run. Raises GateRefusedError when the gate does not pass: with the verdict
         recorded and no version made where it fails, with a version that needs an override where it is inconclusive."""

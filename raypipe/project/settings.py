@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from raypipe.project.evaluation_settings import Evaluation
+from raypipe.project.lineage_settings import Lineage
 from raypipe.project.section import Section
 from raypipe.project.training_settings import Training
 from raypipe.project.units import Duration, Moment, Share
@@ -252,3 +253,5 @@ class Settings(Section):
     evaluation: Evaluation
     registry: Registry = Registry()
     serving: Serving = Serving()
+    lineage: Lineage | None = None
+    """default: no events."""

@@ -77,6 +77,21 @@ class Registry:
             expected=", ".join(str(v.version) for v in versions) or "none yet: run `raypipe run`",
         )
 
+    def named(self, name: str) -> Version:
+        """The version of that number, or that carries that alias. Raises RegistryError that lists what exists."""
+        if name.isdecimal():
+            return self.version(int(name))
+        versions = self.versions()
+        for version in versions:
+            if name in version.aliases:
+                return version
+        aliases = sorted(alias for version in versions for alias in version.aliases)
+        raise RegistryError(
+            f"no version of model '{self.model}' is '{name}'",
+            where=self.uri,
+            expected=f"a number, or an alias: {', '.join(aliases) or 'none yet'}",
+        )
+
     def champion(self) -> Version | None:
         """The version that the ledger says serves, if any does. Raises RegistryError if MLflow has another bundle."""
         releases = self.releases()
