@@ -1,6 +1,6 @@
 """Evaluate a model on the whole of the test part, in one process, a file at a time.
 
-`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html` and `scores.parquet` (`__row`, prediction time,
+`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html`, `model_card.md` and `scores.parquet` (`__row`, prediction time,
 label, weight, base margin and group where the label declares them, score, slice columns).
 """
 
@@ -27,14 +27,17 @@ from raypipe.evaluation import baselines
 from raypipe.evaluation.gate import Verdict, judge, parse
 from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measurable, measure
 from raypipe.evaluation.names import BASELINES
+from raypipe.evaluation.model_card import write_card
 from raypipe.evaluation.report import write_report
+from raypipe.evaluation.report_facts import Reported, predicts
 from raypipe.evaluation.tested import MODEL, Tested
 from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
 from raypipe.project import Project
 
-RESULT, SCORES, REPORT = "evaluation.json", "scores.parquet", "report.html"
+RESULT, SCORES, REPORT, CARD = "evaluation.json", "scores.parquet", "report.html", "model_card.md"
+_OF_THE_RUN = ("digest", "rounds", "workers", "metric", "history", "curve", "best_round")
 
 
 @dataclass(frozen=True)
@@ -54,21 +57,26 @@ class Evaluation:
         return self.output.path(REPORT)
 
     @property
+    def card(self) -> Path:
+        return self.output.path(CARD)
+
+    @property
     def metrics(self) -> dict[str, Any]:
         model: dict[str, Any] = self.result["model"]
         return model
 
 
 def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict[str, Any]) -> Evaluation:
-    """Measure `model` and the baselines, judge by the project's rules, and write the report.
+    """Measure `model` and the baselines, judge by the project's rules, and write the report and the model card.
 
     Raises NotEnoughDataError if the test rows that count do not differ in their label.
 
     `run` says which run made the model: `digest`, `rounds`, `workers`, and how it learned: `metric`, `history`, `curve`
-    and `best_round` of its manifest.
+    and `best_round` of its manifest. What else it has of the manifest is told in the report.
     """
     settings = project.settings.evaluation
     named = {"raypipe": raypipe.__version__, "run": run["digest"], "evaluation": settings.model_dump(mode="json")}
+    named["about"] = project.settings.about.model_dump(mode="json")  # the card says it
     folder = project.storage / "evaluations" / digest_of(named)
     output = publish(folder, lambda attempt: _evaluate(project, training_set, model, run, attempt))
     result = orjson.loads(output.path(RESULT).read_bytes())
@@ -94,14 +102,18 @@ def _evaluate(
     result: dict[str, Any] = {
         "task": tested.task,
         "period": _period(tested.rows),
-        "run": run,
+        "run": {name: run[name] for name in _OF_THE_RUN},
         "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out", "split")}
         | {"digest": training_set.digest},
     }
     result |= {name: analyse(tested) for name, analyse in _ANALYSES.items()}
     tested.rows.with_columns(pl.Series("score", tested.model.score)).write_parquet(attempt / SCORES)
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
-    write_report(attempt / REPORT, project.settings.name, result, verdict_of(project, result))
+    data = training_set.manifest | {"digest": training_set.digest}
+    settings, verdict = project.settings, verdict_of(project, result)
+    reported = Reported(settings.name, settings.about, predicts(project), result, verdict, run, data)
+    write_report(attempt / REPORT, reported)
+    write_card(attempt / CARD, reported)
     return {"rows": tested.rows.height}
 
 

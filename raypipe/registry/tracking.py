@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from raypipe.errors import RegistryError
+from raypipe.evaluation.report_facts import predicts
 from raypipe.project import Project
-from raypipe.registry.run_content import NOTE, TEST, about, version_note
+from raypipe.registry.run_content import NOTE, TEST, version_note
 from raypipe.registry.store import Store
 
 CHAMPION = "champion"
@@ -97,7 +98,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.create_registered_model(self.model, description=about(self._store.project))
+            self._client.create_registered_model(self.model, description=predicts(self._store.project))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -1,0 +1,112 @@
+"""The report's tables that are drawn row by row: figures with intervals on one scale, and bars. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from raypipe.evaluation.names import title
+from raypipe.evaluation.report_plots import MODEL, OTHER
+from raypipe.evaluation.report_words import ends, interval, number, share
+from raypipe.evaluation.svg import Axis, Strip, percent
+
+Row = Mapping[str, Any]
+MOST_SLICES, MOST_FEATURES = 25, 15  # rows of a table; evaluation.json has all
+
+Marks = list[tuple[str, tuple[float, float | None, float | None]]]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A table with a drawn column: its head, and each row's data, its figure in words and what is drawn.
+
+    left_out: how many further rows evaluation.json has.
+    """
+
+    head: Markup
+    rows: list[tuple[Row, str, Markup]]
+    left_out: int = 0
+
+
+def compared(result: Row, metric: str) -> Drawn | None:
+    """The model, the champion where there is one and the baselines, by one metric."""
+    intervals, plain = result.get("intervals") or {}, result.get("baselines") or {}
+    names = ["model", *(["champion"] if "champion" in intervals else []), *plain]
+    figures = {
+        name: (intervals.get(name) or {}).get(metric) or (result["model"] if name == "model" else plain[name])[metric]
+        for name in names
+        if name == "champion" or (result["model"] if name == "model" else plain[name]).get(metric) is not None
+    }
+    rows = [({"name": name}, figure) for name, figure in figures.items()]
+    return _forest(title(metric), rows, None, kind=lambda row: MODEL if row["name"] == "model" else OTHER)
+
+
+def slices(result: Row, metric: str) -> dict[str, Drawn]:
+    """The slices of each column by one metric, the largest first; those without figures are drawn empty."""
+    made, overall = {}, ends(of_metric(model_figures(result), metric))[0]
+    for column, found in (result.get("slices") or {}).items():
+        shown = found[:MOST_SLICES]
+        drawn = _forest(title(metric), [(row, of_metric(row, metric)) for row in shown], overall)
+        if drawn:
+            made[column] = Drawn(drawn.head, drawn.rows, len(found) - len(shown))
+    return made
+
+
+def worst_slices(found: Row) -> Drawn | None:
+    """The slices where the model loses most, by their loss."""
+    rows = [(row, row.get("loss")) for row in found.get("found") or []]
+    rest = next((row.get("rest") for row, _ in rows if row.get("rest") is not None), None)
+    return _forest(title(str(found.get("metric") or "loss")), rows, rest, kind=lambda row: OTHER)
+
+
+def usefulness(found: Sequence[Row]) -> Drawn | None:
+    """How much worse the model is without each feature, the most useful first; the useless ones are told apart."""
+    rows = [(row, row.get("drop")) for row in found if not row.get("useless")]
+    rows.sort(key=lambda pair: -(ends(pair[1])[0] or 0))
+    drawn = _forest("what the model loses without it", rows[:MOST_FEATURES], 0.0)
+    return drawn and Drawn(drawn.head, drawn.rows, len(rows) - len(drawn.rows))
+
+
+def bars(label: str, values: Mapping[str, float | None], *, shares: bool = False) -> Drawn | None:
+    """Bars by feature, the largest first."""
+    known = sorted(((n, v) for n, v in values.items() if v is not None), key=lambda item: -item[1])
+    if not known or known[0][1] <= 0:
+        return None
+    say = share if shares else number
+    strip = Strip(Axis(label, 0, known[0][1], percent) if shares else Axis(label, 0, known[0][1]))
+    rows = [({"name": n}, say(v), strip.bar(MODEL, v, f"{n}: {say(v)}")) for n, v in known[:MOST_FEATURES]]
+    return Drawn(strip.head(), rows, len(known) - len(rows))
+
+
+def of_metric(row: Row, metric: str) -> Any:
+    """A row's figure with its interval where it has one, else the plain figure or None."""
+    return (row.get("intervals") or {}).get(metric) or row.get(metric)
+
+
+def model_figures(result: Row) -> Row:
+    """The model's figures as a row with intervals."""
+    return (result.get("model") or {}) | {"intervals": (result.get("intervals") or {}).get("model") or {}}
+
+
+def _forest(label: str, rows: Sequence[tuple[Row, Any]], reference: float | None, kind: Any = None) -> Drawn | None:
+    """A table of figures on one scale; None where none has a figure."""
+    marks = [_marks(row, figure, kind(row) if kind else MODEL, label) for row, figure in rows]
+    values = [v for found in marks for _, ends_ in found for v in ends_ if v is not None]
+    if not values:
+        return None
+    strip = Strip(Axis.around(label, values if reference is None else [*values, reference]), reference)
+    drawn = [
+        (row, interval(figure), strip.intervals(f"{label} {interval(figure)}", found) if found else Markup(""))
+        for (row, figure), found in zip(rows, marks, strict=True)
+    ]
+    return Drawn(strip.head(), drawn)
+
+
+def _marks(row: Row, figure: Any, kind: str, label: str) -> Marks:
+    """The row's own figure, and below it that of the champion."""
+    champion = next((of for name, of in (row.get("champion") or {}).items() if title(name) == label), None)
+    found = [(kind, ends(figure)), (OTHER, ends(champion))]
+    return [(of, (value, low, high)) for of, (value, low, high) in found if value is not None]
