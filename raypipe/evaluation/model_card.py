@@ -29,7 +29,7 @@ def write_card(path: Path, reported: Reported) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    named = (words.number, words.share, words.interval, words.day, words.described, words.where, title, markdown)
+    named = (words.number, words.share, words.confidence, words.interval, words.day, words.described, words.where, title, markdown)
     environment.filters |= {function.__name__: function for function in named}
     environment.globals |= {"better": words.better, "of_metric": of_metric, "meanings": words.MEANINGS}
     path.write_text(environment.get_template("model_card.md").render(_shown(reported)), encoding="utf-8")
@@ -50,9 +50,10 @@ def _shown(reported: Reported) -> dict[str, Any]:
         "metric": metrics[0],
         "figures": {name: of_metric(model, name) for name in metrics},
         "period": result.get("period"),
+        "level": result.get("confidence"),
         "comparisons": result.get("comparisons") or {},
         "baselines": result.get("baselines") or {},
-        "slices": {column: found[:_SLICES] for column, found in (result.get("slices") or {}).items()},
+        "slices": {column: (found or [])[:_SLICES] for column, found in (result.get("slices") or {}).items()},
         "worst": ((result.get("worst_slices") or {}).get("found") or [])[:_WORST],
         "fairness": result.get("fairness") or {},
         "backtest": result.get("backtest") or {},

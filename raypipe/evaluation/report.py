@@ -21,7 +21,7 @@ SECTIONS = {
     "weak": "Where is it weak?",
     "trust": "Can the probabilities be trusted?",
     "looks_at": "What does it look at?",
-    "cheated": "Was it cheated?",
+    "cheated": "Did it cheat?",
     "lasting": "How long will it last?",
     "learning": "How did it learn?",
     "data": "Data and lineage",
@@ -53,7 +53,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     named = (
-        words.number, words.share, words.interval, words.described, words.day, words.duration, words.size, words.where,
+        words.number, words.share, words.confidence, words.interval, words.described, words.day, words.duration, words.size, words.where,
         words.finding_says, words.verdict_title, words.verdict_means, words.movers, words.example, words.at_shares,
         report_plots.figure_of_age, title, short,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def _environment() -> Environment:
 
 def _shown(reported: Reported) -> dict[str, Any]:
     """What the templates see."""
-    result = dict.fromkeys(_KEYS) | dict(reported.evidence) | dict(reported.result)
+    result = dict.fromkeys(_KEYS) | dict(reported.result) | dict(reported.evidence)
     task = result["task"]
     metric, model = METRICS[task][0], report_strips.model_figures(result)
     return {

@@ -94,7 +94,7 @@ def _small_slices(result: Mapping[str, Any]) -> list[str]:
     metric, rows = METRICS[result["task"]][0], (result.get("model") or {}).get("rows")
     said = []
     for column, slices in (result.get("slices") or {}).items():
-        small = [s for s in slices if s.get(metric) is None and metric not in (s.get("intervals") or {})]
+        small = [s for s in slices or [] if s.get(metric) is None and metric not in (s.get("intervals") or {})]
         if small:
             count = sum(s["rows"] for s in small)
             of = f" ({share(count / rows)} of the test rows)" if rows else ""

@@ -50,8 +50,8 @@ def roc(curve: Rows, area: Any) -> Drawing | None:
     if len(points) < 2:
         return None
     plot = Plot(
-        Axis("false alarms: share of negatives flagged", say=percent),
-        Axis("found: share of positives flagged", say=percent),
+        Axis("share of negatives flagged (false alarms)", say=percent),
+        Axis("share of positives found", say=percent),
     )
     plot.line(REFERENCE, [(0, 0), (1, 1)]).band(MODEL, _spans(curve, "fpr")).line(MODEL, points)
     return Drawing(
@@ -67,7 +67,7 @@ def precision_recall(curve: Rows, area: Any, positives: float | None) -> Drawing
     if len(points) < 2:
         return None
     plot = Plot(
-        Axis("found: share of positives flagged", say=percent), Axis("right: share of flagged positive", say=percent)
+        Axis("share of positives found", say=percent), Axis("share of flagged rows that are positive", say=percent)
     )
     legend = _with_band(curve, f"model, average precision {interval(area)}")
     if positives is not None:
@@ -84,7 +84,7 @@ def gain(curve: Rows) -> Drawing | None:
     if len(points) < 2:
         return None
     plot = Plot(
-        Axis("share of rows, highest scores first", say=percent), Axis("share of all positives among them", say=percent)
+        Axis("share of rows, highest scores first", say=percent), Axis("share of positives found", say=percent)
     )
     plot.line(REFERENCE, [(0, 0), (1, 1)]).line(MODEL, points)
     return Drawing(
@@ -105,7 +105,7 @@ def scores(bins: Rows, threshold: float | None) -> Drawing | None:
     low, high = bins[0]["from"], bins[-1]["to"]
     tallest = max(height for found in spans.values() for *_, height in found)
     plot = Plot(Axis("score", low, high), Axis("share of those rows", 0, tallest * 1.05, percent))
-    plot.columns(MODEL, spans["negative"]).columns(OTHER, spans["positive"])
+    plot.steps(MODEL, spans["negative"]).steps(OTHER, spans["positive"])
     legend = [
         (swatch("column", MODEL), f"negative rows ({number(totals['negative'])})"),
         (swatch("column", OTHER), f"positive rows ({number(totals['positive'])})"),

@@ -33,14 +33,10 @@ class Drawn:
 
 def compared(result: Row, metric: str) -> Drawn | None:
     """The model, the champion where there is one and the baselines, by one metric."""
-    intervals, plain = result.get("intervals") or {}, result.get("baselines") or {}
-    names = ["model", *(["champion"] if "champion" in intervals else []), *plain]
-    figures = {
-        name: (intervals.get(name) or {}).get(metric) or (result["model"] if name == "model" else plain[name])[metric]
-        for name in names
-        if name == "champion" or (result["model"] if name == "model" else plain[name]).get(metric) is not None
-    }
-    rows = [({"name": name}, figure) for name, figure in figures.items()]
+    plain = {"model": result.get("model"), "champion": None} | (result.get("baselines") or {})
+    intervals = result.get("intervals") or {}
+    named = {name: of_metric((of or {}) | {"intervals": intervals.get(name)}, metric) for name, of in plain.items()}
+    rows = [({"name": name}, figure) for name, figure in named.items() if figure is not None]
     return _forest(title(metric), rows, None, kind=lambda row: MODEL if row["name"] == "model" else OTHER)
 
 
@@ -48,7 +44,7 @@ def slices(result: Row, metric: str) -> dict[str, Drawn]:
     """The slices of each column by one metric, the largest first; those without figures are drawn empty."""
     made, overall = {}, ends(of_metric(model_figures(result), metric))[0]
     for column, found in (result.get("slices") or {}).items():
-        shown = found[:MOST_SLICES]
+        shown = (found or [])[:MOST_SLICES]
         drawn = _forest(title(metric), [(row, of_metric(row, metric)) for row in shown], overall)
         if drawn:
             made[column] = Drawn(drawn.head, drawn.rows, len(found) - len(shown))

@@ -45,6 +45,10 @@ def share(value: float | None) -> str:
     return "below 0.1 %" if 0 < value < 0.0005 else f"{100 * value:.1f} %"
 
 
+def confidence(value: float | None) -> str:
+    return "the asked" if value is None else f"{100 * value:.4g} %"
+
+
 def interval(figure: Any) -> str:
     """`[value, low, high]` as "0.738 (0.731 to 0.744)", with the digits that the interval's width allows; a value
     without ends, or a plain number, as itself."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 460, 310
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 12, 46
+_RIGHT, _TOP, _BOTTOM = 22, 12, 46  # around the plotted area; the left margin is as wide as its ticks
+_CHARACTER = 7.4  # width of a wide character of the ticks and labels, whose size is 13 units
 _PAD = 3.0  # percent of a strip's width at both of its ends
 
 Point = tuple[float, float]
@@ -97,12 +98,11 @@ class Plot:
             self._add('<line class="error {}" x1="{}" y1="{}" x2="{}" y2="{}"/>', kind, *at)
         return self
 
-    def columns(self, kind: str, spans: Sequence[Span]) -> Plot:
-        """Columns on the horizontal axis: from, to, height."""
-        for start, end, height in spans:
-            path = self._path([(start, self.up.low), (start, height), (end, height), (end, self.up.low)])
-            self._add('<polygon class="column {}" points="{}"/>', kind, path)
-        return self
+    def steps(self, kind: str, spans: Sequence[Span]) -> Plot:
+        """A histogram's outline: from, to and height of each bin, in order."""
+        edge = [(x, height) for start, end, height in spans for x in (start, end)]
+        path = [(edge[0][0], self.up.low), *edge, (edge[-1][0], self.up.low)]
+        return self._add('<polygon class="column {}" points="{}"/>', kind, self._path(path))
 
     def upright(self, kind: str, x: float) -> Plot:
         return self.line(kind, [(x, self.up.low), (x, self.up.high)])
@@ -122,7 +122,7 @@ class Plot:
     def _frame(self) -> Markup:
         """Grid, ticks and the axes' names."""
         made = []
-        left, right, top, bottom = _LEFT, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM
+        left, right, top, bottom = self._left, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM
         for value, text in self.up.ticks():
             y = self._y(value)
             made.append(Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(left, y, right, y))
@@ -133,19 +133,29 @@ class Plot:
             made.append(Markup('<text class="tick mid" x="{}" y="{}">{}</text>').format(x, bottom + 16, text))
         middle = (left + right) / 2
         name = '<text class="axis mid" x="{}" y="{}">{}</text>'
-        made.append(Markup(name).format(middle, HEIGHT - 8, self.across.label))
+        made.append(Markup(name).format(middle, HEIGHT - 8, _fitting(self.across.label, right - left)))
         turned = '<text class="axis mid" transform="translate(13 {}) rotate(-90)">{}</text>'
-        made.append(Markup(turned).format((top + bottom) / 2, self.up.label))
+        made.append(Markup(turned).format((top + bottom) / 2, _fitting(self.up.label, bottom - top)))
         return Markup("").join(made)
 
+    @property
+    def _left(self) -> float:
+        return round(30 + _CHARACTER * max(len(text) for _, text in self.up.ticks()), 1)
+
     def _x(self, value: float) -> str:
-        return f"{_LEFT + (WIDTH - _LEFT - _RIGHT) * self.across.share(value):.1f}"
+        return f"{self._left + (WIDTH - self._left - _RIGHT) * self.across.share(value):.1f}"
 
     def _y(self, value: float) -> str:
         return f"{HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * self.up.share(value):.1f}"
 
     def _path(self, points: Iterable[Point]) -> str:
         return " ".join(f"{self._x(x)},{self._y(y)}" for x, y in points)
+
+
+def _fitting(text: str, length: float) -> str:
+    """The text, cut in its middle where it is longer than `length` units."""
+    most = int(length / _CHARACTER)
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}\N{HORIZONTAL ELLIPSIS}{text[-(most // 2 - 1) :]}"
 
 
 @dataclass(frozen=True)
