@@ -6,7 +6,7 @@ label, weight, base margin and group where the label declares them, score, slice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,18 @@ from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.definitions.source import ROW
 from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation import baselines
+from raypipe.evaluation.calibration import calibration_of
+from raypipe.evaluation.compare import comparisons
+from raypipe.evaluation.curves import curves
 from raypipe.evaluation.gate import Verdict, judge, parse
-from raypipe.evaluation.metrics import Floats, Scored, by_slice, calibration, curve, measurable, measure
+from raypipe.evaluation.intervals import intervals
+from raypipe.evaluation.metrics import Floats, Scored, by_slice, measurable, measure
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.model_card import write_card
 from raypipe.evaluation.report import write_report
 from raypipe.evaluation.report_facts import Reported, predicts
 from raypipe.evaluation.tested import MODEL, Tested
+from raypipe.evaluation.threshold import threshold
 from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
@@ -169,6 +174,14 @@ def _measured(tested: Tested) -> dict[str, float]:
     return measure(tested.task, tested.model, tested.settings.calibration_bins)
 
 
+def _confidence(tested: Tested) -> float:
+    return tested.settings.confidence
+
+
+def _blocks(tested: Tested) -> dict[str, Any]:
+    return tested.blocks.to_json()
+
+
 def _baselines(tested: Tested) -> dict[str, dict[str, float]]:
     bins = tested.settings.calibration_bins
     return {name: measure(tested.task, tested.said[name], bins) for name in BASELINES[tested.task]}
@@ -182,12 +195,6 @@ def _slices(tested: Tested) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _calibration(tested: Tested) -> list[Mapping[str, Any]] | None:
-    if tested.task != "binary":
-        return None
-    return curve(calibration(tested.model, tested.settings.calibration_bins))
-
-
 def _importance(tested: Tested) -> dict[str, float]:
     return importance(tested.booster)
 
@@ -196,7 +203,13 @@ def _importance(tested: Tested) -> dict[str, float]:
 _ANALYSES: dict[str, Callable[[Tested], Any]] = {
     MODEL: _measured,
     "baselines": _baselines,
+    "confidence": _confidence,
+    "blocks": _blocks,
+    "intervals": intervals,
+    "comparisons": comparisons,
     "slices": _slices,
-    "calibration": _calibration,
+    "calibration": calibration_of,
+    "threshold": threshold,
+    "curves": curves,
     "importance": _importance,
 }

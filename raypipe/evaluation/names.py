@@ -16,6 +16,7 @@ BASELINES: dict[Task, tuple[str, ...]] = {
     "regression": ("mean", "ridge_regression"),
     "ranking": ("constant_order", "ridge_regression"),
 }
+LOWER_IS_BETTER = ("log_loss", "brier", "calibration_error", "rmse", "mae")  # of all other metrics, higher is
 _TITLES = {"roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "r2": "R2", "ndcg_at_10": "NDCG at 10", "ndcg": "NDCG"}
 
 

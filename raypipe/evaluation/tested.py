@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import polars as pl
 import xgboost as xgb
 
 from raypipe.data.split import TEST
-from raypipe.definitions.label import Task
+from raypipe.definitions.label import PREDICTION_TIME, Task
+from raypipe.evaluation.blocks import Blocks, blocks_of
 from raypipe.evaluation.metrics import Scored
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
@@ -45,6 +47,16 @@ class Tested:
     @property
     def model(self) -> Scored:
         return self.said[MODEL]
+
+    @property
+    def seed(self) -> int:
+        """What every draw of the evaluation starts from."""
+        return self.project.settings.training.seed
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The unit of resampling; `blocks.of` has the block of each row."""
+        return blocks_of(self.settings.blocks, self.rows[PREDICTION_TIME], self.model.group)
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The test rows with all their columns, features included, a file at a time, in the order of `rows`."""

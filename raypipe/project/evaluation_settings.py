@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from raypipe.project.section import Section
+
+BlockSetting = Literal["auto", "row", "hour", "day", "week"]
+
+
+class Threshold(Section):
+    """binary: the probability from which on a row is called positive, by one of three wishes; chosen on validation."""
+
+    precision: float | None = Field(None, gt=0, le=1)
+    """The lowest threshold whose share of true ones among the rows called positive is at least this."""
+    recall: float | None = Field(None, gt=0, le=1)
+    """The highest threshold that finds at least this share of the positive rows."""
+    false_positive: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """With `false_negative`: what a negative row called positive costs. The threshold costs least."""
+    false_negative: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """What a positive row called negative costs, in the unit of `false_positive`."""
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> Threshold:
+        given = sorted(name for name, value in self if value is not None)
+        if given not in (["precision"], ["recall"], ["false_negative", "false_positive"]):
+            raise ValueError("must be {precision: ...}, {recall: ...}, or {false_positive: ..., false_negative: ...}")
+        return self
 
 
 class Evaluation(Section):
@@ -19,3 +43,11 @@ class Evaluation(Section):
     gate: list[str] = Field(min_length=1)
     """Rules `<metric> <op> <figure>`: "roc_auc > logistic_regression.roc_auc", "calibration_error <= 0.05". Metrics and
     baselines are those of the label's task: raypipe.evaluation.names."""
+    confidence: float = Field(0.95, ge=0.5, lt=1)
+    """Of the intervals: so often they hold the true value. One-sided bounds have it too."""
+    blocks: BlockSetting = "auto"
+    """Rows that are alike because of when they happened count as one draw in the intervals: those of one hour, day or
+    week of prediction time (UTC). auto: day; hour or row where there would be fewer than 20. Groups of a ranking stay
+    whole. Without time: rows."""
+    threshold: Threshold | None = None
+    """binary: how the threshold is chosen; default: none is."""
