@@ -31,7 +31,7 @@ SECTIONS = {
 _KEYS = (
     "period", "confidence", "blocks", "model", "baselines", "intervals", "comparisons", "calibration", "threshold",
     "curves", "slices", "worst_slices", "worst_rows", "fairness", "importance", "contributions", "usefulness",
-    "behaviour", "backtest", "leakage", "null_share", "age_of_data_s",
+    "behaviour", "backtest", "leakage", "null_share", "newest", "age_of_data_s",
 )  # fmt: skip
 
 
@@ -54,8 +54,8 @@ def _environment() -> Environment:
     )
     named = (
         words.number, words.share, words.confidence, words.interval, words.described, words.day, words.duration, words.size, words.where,
-        words.finding_says, words.verdict_title, words.verdict_means, words.movers, words.example, words.at_shares,
-        report_plots.figure_of_age, title, short,
+        words.finding_says, words.verdict_title, words.verdict_means, words.movers, words.example, words.at_shares, title,
+        short,
     )  # fmt: skip
     environment.filters |= {function.__name__: function for function in named}
     environment.globals |= {
@@ -63,6 +63,7 @@ def _environment() -> Environment:
         "deciders": words.deciders,
         "measured": words.measured,
         "meanings": words.MEANINGS,
+        "probes": words.PROBES,
     }
     return environment
 
@@ -87,6 +88,9 @@ def _shown(reported: Reported) -> dict[str, Any]:
         "importance": report_strips.bars("share of total gain", result["importance"] or {}, shares=True),
         "contributions": report_strips.bars(
             "mean size of the contribution", (result["contributions"] or {}).get("mean_absolute") or {}
+        ),
+        "by_view": report_strips.bars(
+            "mean size of the contribution", (result["contributions"] or {}).get("by_view") or {}
         ),
         "usefulness": report_strips.usefulness(result["usefulness"] or []),
         "nulls": missing_most(reported),

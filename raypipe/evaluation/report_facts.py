@@ -83,6 +83,8 @@ def limits(reported: Reported) -> list[str]:
         found.append("The figures have no intervals: small differences may be chance.")
     if period and not result.get("backtest"):
         found.append("No back-test was made: how long the model lasts is not known.")
+    if not (reported.evidence or result).get("leakage"):
+        found.append("The data was not probed for leakage.")
     if not result.get("fairness"):
         found.append("Fairness between groups was not measured (project.yaml: evaluation.fairness).")
     if not result.get("behaviour"):

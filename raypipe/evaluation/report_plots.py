@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from raypipe.evaluation.names import title
 from raypipe.evaluation.report_words import ends, interval, number, share
-from raypipe.evaluation.svg import Axis, Plot, Point, Span, percent, swatch
+from raypipe.evaluation.svg import Axis, Plot, Point, Span, percent, plain, swatch
 
 Rows = Sequence[Mapping[str, Any]]
 MODEL, OTHER, REFERENCE, GOOD = "model", "other", "reference", "good"  # classes of the style sheet
@@ -30,6 +30,7 @@ def drawings(result: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Dra
     """Every plot of the report by name; result: evaluation.json; run: a run's manifest or the part of it that says how
     it learned."""
     curves, figures = result.get("curves") or {}, result.get("model") or {}
+    backtest = result.get("backtest") or {}
     intervals = (result.get("intervals") or {}).get("model") or {}
     told = {name: intervals.get(name) or figures.get(name) for name in ("roc_auc", "average_precision")}
     return {
@@ -40,7 +41,8 @@ def drawings(result: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Dra
         "gain": gain(curves.get("gain") or []),
         "scores": scores(curves.get("scores") or [], (result.get("threshold") or {}).get("value")),
         "calibration": calibration((result.get("calibration") or {}).get("bins") or []),
-        "decay": decay(result.get("backtest") or {}, result.get("task")),
+        "decay": decay(backtest.get("by_age") or [], str(backtest.get("metric"))),
+        "lost": lost(backtest.get("by_age") or [], backtest.get("tolerance"), backtest.get("staleness_days")),
         "learning": learning(run),
     }
 
@@ -133,30 +135,48 @@ def calibration(bins: Rows) -> Drawing | None:
     )
 
 
-def decay(backtest: Mapping[str, Any], task: str | None) -> Drawing | None:
+def decay(by_age: Rows, metric: str) -> Drawing | None:
     """The metric by the age of the model, over all origins together."""
-    by_age = [age for age in backtest.get("by_age") or [] if ends(figure_of_age(age))[0] is not None]
-    if len(by_age) < 2:
+    points = [(age["age_days"], ends(age.get("metric"))) for age in by_age]
+    plot = _by_age(title(metric), points)
+    if plot is None:
         return None
-    name = str(backtest.get("metric") or "metric")
-    points = [(age["age_days"], ends(figure_of_age(age))[0]) for age in by_age]
-    spans = [(age["age_days"], *ends(figure_of_age(age))[1:]) for age in by_age]
-    sure = [s for s in spans if None not in s]
-    values = [y for _, y in points] + [end for span in sure for end in span[1:]]
-    oldest = max(x for x, _ in points)
-    plot = Plot(Axis("age of the model, days", 0, oldest * 1.03 or 1), Axis.around(title(name), values))
-    plot.errors(MODEL, sure).line(MODEL, points).dots(MODEL, points)
-    legend, limit = [(swatch("dot", MODEL), "all origins together, with intervals")], backtest.get("staleness_days")
-    if limit is not None and limit <= oldest:
-        plot.upright(REFERENCE, limit)
-        legend.append((swatch("line", REFERENCE), f"train again after {number(limit)} days"))
-    says = f"{title(name)} by age of the model from {number(points[0][0])} to {number(oldest)} days"
-    return Drawing("How the model ages", plot.svg(says), legend, "Each age is measured on models trained in the past.")
+    svg = plot.svg(f"{title(metric)} by the age of the model in days")
+    legend = [(swatch("dot", MODEL), "models trained in the past, with intervals")]
+    return Drawing(f"{title(metric)} by age", svg, legend, "Some weeks are harder than others, whatever the model's age.")
 
 
-def figure_of_age(age: Mapping[str, Any]) -> Any:
-    """The metric's interval of one age of a back-test."""
-    return age.get("metric")
+def lost(by_age: Rows, tolerance: float | None, staleness: float | None) -> Drawing | None:
+    """What a model has lost of its quality since it was new, with how hard each time is taken out."""
+    points = [(age["age_days"], ends(age.get("worse"))) for age in by_age]
+    plot = _by_age("quality lost since new", points, percent, *([] if tolerance is None else [tolerance]))
+    if plot is None:
+        return None
+    legend = [(swatch("dot", MODEL), "lost since new, with intervals")]
+    if tolerance is not None:
+        plot.level(OTHER, tolerance)
+        legend.append((swatch("line", OTHER), f"tolerated: {share(tolerance)}"))
+    if staleness is not None:
+        plot.upright(REFERENCE, staleness)
+        legend.append((swatch("line", REFERENCE), f"train again after {number(staleness)} days"))
+    svg = plot.svg("Share of the quality of a new model that is lost, by age in days")
+    return Drawing("What age costs", svg, legend, "Measured against models that know the same weeks, so that hard weeks count for nothing.")
+
+
+def _by_age(
+    label: str,
+    points: Sequence[tuple[float, tuple[float | None, float | None, float | None]]],
+    say: Callable[[float], str] = plain,
+    *also: float,
+) -> Plot | None:
+    known = [(x, value) for x, (value, _, _) in points if value is not None]
+    spans = [(x, low, high) for x, (_, low, high) in points if low is not None and high is not None]
+    if len(known) < 2:
+        return None
+    values = [*(y for _, y in known), *(end for span in spans for end in span[1:]), *also]
+    oldest = max(x for x, _ in known)
+    plot = Plot(Axis("age of the model, days", 0, oldest * 1.03 or 1), Axis.around(label, values, say))
+    return plot.errors(MODEL, spans).line(MODEL, known).dots(MODEL, known)
 
 
 def learning(run: Mapping[str, Any]) -> Drawing | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +16,17 @@ from raypipe.evaluation.svg import Axis, Strip, percent
 Row = Mapping[str, Any]
 MOST_SLICES, MOST_FEATURES = 25, 15  # rows of a table; evaluation.json has all
 
-Marks = list[tuple[str, tuple[float, float | None, float | None]]]
-
-
 @dataclass(frozen=True)
 class Drawn:
     """A table with a drawn column: its head, and each row's data, its figure in words and what is drawn.
 
-    left_out: how many further rows evaluation.json has.
+    left_out: how many further rows evaluation.json has. against: whether rows are compared with a champion.
     """
 
     head: Markup
     rows: list[tuple[Row, str, Markup]]
     left_out: int = 0
+    against: bool = False
 
 
 def compared(result: Row, metric: str) -> Drawn | None:
@@ -47,7 +45,8 @@ def slices(result: Row, metric: str) -> dict[str, Drawn]:
         shown = (found or [])[:MOST_SLICES]
         drawn = _forest(title(metric), [(row, of_metric(row, metric)) for row in shown], overall)
         if drawn:
-            made[column] = Drawn(drawn.head, drawn.rows, len(found) - len(shown))
+            against = any(row.get("champion") for row in shown)
+            made[column] = Drawn(drawn.head, drawn.rows, len(found) - len(shown), against)
     return made
 
 
@@ -59,10 +58,11 @@ def worst_slices(found: Row) -> Drawn | None:
 
 
 def usefulness(found: Sequence[Row]) -> Drawn | None:
-    """How much worse the model is without each feature, the most useful first; the useless ones are told apart."""
+    """How much worse the metric gets without each feature, the most useful first; the useless ones are told apart."""
     rows = [(row, row.get("drop")) for row in found if not row.get("useless")]
     rows.sort(key=lambda pair: -(ends(pair[1])[0] or 0))
-    drawn = _forest("what the model loses without it", rows[:MOST_FEATURES], 0.0)
+    metric = next((title(row["metric"]) for row, _ in rows if row.get("metric")), "metric")
+    drawn = _forest(f"what {metric} loses", rows[:MOST_FEATURES], 0.0)
     return drawn and Drawn(drawn.head, drawn.rows, len(rows) - len(drawn.rows))
 
 
@@ -87,22 +87,19 @@ def model_figures(result: Row) -> Row:
     return (result.get("model") or {}) | {"intervals": (result.get("intervals") or {}).get("model") or {}}
 
 
-def _forest(label: str, rows: Sequence[tuple[Row, Any]], reference: float | None, kind: Any = None) -> Drawn | None:
-    """A table of figures on one scale; None where none has a figure."""
-    marks = [_marks(row, figure, kind(row) if kind else MODEL, label) for row, figure in rows]
-    values = [v for found in marks for _, ends_ in found for v in ends_ if v is not None]
+def _forest(
+    label: str, rows: Sequence[tuple[Row, Any]], reference: float | None, kind: Callable[[Row], str] = lambda row: MODEL
+) -> Drawn | None:
+    """A table of figures on one scale, a row without one left empty; None where none has one."""
+    values = [value for _, figure in rows for value in ends(figure) if value is not None]
     if not values:
         return None
     strip = Strip(Axis.around(label, values if reference is None else [*values, reference]), reference)
-    drawn = [
-        (row, interval(figure), strip.intervals(f"{label} {interval(figure)}", found) if found else Markup(""))
-        for (row, figure), found in zip(rows, marks, strict=True)
-    ]
-    return Drawn(strip.head(), drawn)
+    return Drawn(strip.head(), [(row, interval(figure), _mark(strip, kind(row), figure)) for row, figure in rows])
 
 
-def _marks(row: Row, figure: Any, kind: str, label: str) -> Marks:
-    """The row's own figure, and below it that of the champion."""
-    champion = next((of for name, of in (row.get("champion") or {}).items() if title(name) == label), None)
-    found = [(kind, ends(figure)), (OTHER, ends(champion))]
-    return [(of, (value, low, high)) for of, (value, low, high) in found if value is not None]
+def _mark(strip: Strip, kind: str, figure: Any) -> Markup:
+    value, low, high = ends(figure)
+    if value is None:
+        return Markup("")
+    return strip.interval(kind, value, low, high, f"{strip.axis.label} {interval(figure)}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raypipe.evaluation.gate import Finding, Verdict
+from raypipe.evaluation.names import LOWER_IS_BETTER
 
 NONE = "\N{EN DASH}"  # stands where there is no figure
 
@@ -23,7 +24,14 @@ MEANINGS = {
     "ndcg_at_10": "how much of the possible relevance stands in the first ten places; 1 is perfect",
     "ndcg": "how much of the possible relevance stands early in the order; 1 is perfect",
 }
-_HIGHER_IS_BETTER = {"roc_auc", "average_precision", "accuracy", "r2", "ndcg_at_10", "ndcg"}
+PROBES = {
+    "single_feature": "does one feature alone say the answer",
+    "shuffled_target": "was a feature made from the answers",
+    "shifted_features": "does the score collapse without the newest knowledge",
+    "overlap": "do test rows also stand among those learned from",
+    "known_time": "do features hold only what was known at their time",
+    "random_split": "would dividing the rows at random look much better",
+}
 _TITLES = {"pass": "Passed", "fail": "Failed", "inconclusive": "Undecided"}
 
 
@@ -82,7 +90,7 @@ def better(metric: str, difference: Any) -> tuple[str, str]:
         return "same", NONE
     if low is not None and high is not None and low <= 0 <= high:
         return "same", f"no clear difference: {interval(difference)}"
-    good = (value > 0) == (metric in _HIGHER_IS_BETTER)
+    good = (value < 0) == (metric in LOWER_IS_BETTER)
     apart = [abs(value), *sorted(abs(end) for end in (low, high) if end is not None)]
     return ("better", f"better by {interval(apart)}") if good else ("worse", f"worse by {interval(apart)}")
 

@@ -177,16 +177,13 @@ class Strip:
             self.axis.label, Markup("").join(made)
         )
 
-    def intervals(self, says: str, marks: Sequence[tuple[str, tuple[float, float | None, float | None]]]) -> Markup:
-        """Dots with their intervals, one below the other: (kind, (value, low, high)) each."""
+    def interval(self, kind: str, value: float, low: float | None, high: float | None, says: str) -> Markup:
+        """A dot with its interval, where it has one."""
         made = [self._reference()]
-        for y, (kind, (value, low, high)) in zip((11,) if len(marks) == 1 else (7, 16), marks, strict=False):
-            if low is not None and high is not None:
-                line = '<line class="error {}" x1="{:.1f}%" x2="{:.1f}%" y1="{y}" y2="{y}"/>'
-                made.append(Markup(line).format(kind, self._x(low), self._x(high), y=y))
-            made.append(
-                Markup('<circle class="dot {}" cx="{:.1f}%" cy="{}" r="4"/>').format(kind, self._x(value), y)
-            )
+        if low is not None and high is not None:
+            line = '<line class="error {}" x1="{:.1f}%" x2="{:.1f}%" y1="11" y2="11"/>'
+            made.append(Markup(line).format(kind, self._x(low), self._x(high)))
+        made.append(Markup('<circle class="dot {}" cx="{:.1f}%" cy="11" r="4"/>').format(kind, self._x(value)))
         return self._svg(made, says)
 
     def bar(self, kind: str, value: float, says: str) -> Markup:

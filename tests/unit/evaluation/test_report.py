@@ -90,7 +90,7 @@ def test_every_plot_and_table_says_what_it_is(page, reported, task):
     assert drawn
     assert all(a["role"] == "img" and a["aria-label"] for a in drawn)
     plots, tables = found.all("svg", **{"class": "plot"}), found.all("table")
-    assert len(plots) == {"binary": 7}.get(task, 2)
+    assert len(plots) == {"binary": 8}.get(task, 3)
     assert len(found.all("figcaption")) == len(plots)
     assert len(found.all("caption")) == len(tables)
     assert len(found.all("div", **{"class": "scroll"})) == len(tables)
@@ -136,7 +136,7 @@ def test_names_are_text_and_nothing_else(page, reported, task):
             return {f"{key}{HOSTILE}" if key in named else key: poison(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [poison(inner) for inner in value]
-        data = isinstance(value, str) and value not in {task, "log_loss"} and not value[:4].isdigit()
+        data = isinstance(value, str) and value != task and not value[:4].isdigit()
         return HOSTILE if data else value
 
     verdict = Verdict("fail", [Finding(HOSTILE, "fail", 0.5, 0.6)])
