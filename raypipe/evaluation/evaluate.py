@@ -1,7 +1,7 @@
 """Evaluate a model on the whole of the test part, in one process, a file at a time.
 
-`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html`, `model_card.md` and `scores.parquet` (`__row`, prediction time,
-label, weight, base margin and group where the label declares them, score, slice columns).
+`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html`, `model_card.md` and `scores.parquet` (`__row`,
+prediction time, label, weight, base margin and group where the label declares them, score, slice columns).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from raypipe.evaluation.curves import curves
 from raypipe.evaluation.gate import Verdict, judge, parse
 from raypipe.evaluation.intervals import intervals
 from raypipe.evaluation.metrics import Floats, Scored, by_slice, measurable, measure
-from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.model_card import write_card
+from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
 from raypipe.evaluation.report_facts import Reported, predicts
 from raypipe.evaluation.tested import MODEL, Tested

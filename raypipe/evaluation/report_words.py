@@ -140,15 +140,25 @@ def where(conditions: Sequence[Mapping[str, Any]]) -> str:
 def movers(row: Mapping[str, Any], most: int = 3) -> str:
     """The features that moved a row's score most, with their values and what they added to the margin."""
     features, added = row.get("features") or {}, row.get("contributions") or {}
-    largest = sorted(added.items(), key=lambda item: -abs(item[1] or 0))[:most]
-    return "; ".join(f"{name} = {number(features.get(name))}: {value:+.2f}" for name, value in largest if value)
+    moved = [(name, value) for name, value in added.items() if name in features and value]
+    largest = sorted(moved, key=lambda item: -abs(item[1]))[:most]
+    return "; ".join(f"{name} = {number(features[name])}: {value:+.2f}" for name, value in largest)
 
 
-def example(found: Any) -> str:
-    """What a behaviour test shows as its example."""
-    if not isinstance(found, Mapping):
-        return "" if found is None else number(found)
-    return ", ".join(f"{name} {example(value) if value is not None else NONE}" for name, value in found.items())
+def example(found: Mapping[str, Any] | None) -> str:
+    """The row that failed a behaviour test most: its values and its score, before and after the change."""
+    if not found:
+        return ""
+    new = found.get("changed") or {}
+    told = [f"{name} {_became(value, new.get(name))}" for name, value in (found.get("values") or {}).items()]
+    score = f"score {_became(found.get('score'), found.get('score_changed'))}"
+    return f"row {found.get('row')}: {', '.join([*told, score])}"
+
+
+def _became(before: Any, after: Any) -> str:
+    """before, after: values, or a score by class."""
+    first, second = ("/".join(map(number, v)) if isinstance(v, list) else number(v) for v in (before, after))
+    return first if after is None else f"{first}, changed to {second}"
 
 
 def at_shares(gain: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -95,9 +95,16 @@ def test_an_open_verdict_says_how_many_rows_would_decide():
 
 
 def test_what_moved_a_row_is_told_from_the_largest_on():
-    row = {"features": {"a": 1.5, "b": None, "c": "x"}, "contributions": {"a": 0.1, "b": -0.9, "c": 0.4, "d": 0.0}}
+    row = {"features": {"a": 1.5, "b": None, "c": "x"}, "contributions": {"a": 0.1, "b": -0.9, "c": 0.4, "bias": -5.0}}
     assert words.movers(row) == "b = \u2013: -0.90; c = x: +0.40; a = 1.5: +0.10"
     assert words.movers({"row": 1}) == ""
+
+
+def test_an_example_of_a_behaviour_says_what_was_changed():
+    found = {"row": 7, "score": 0.21, "score_changed": 0.19, "values": {"rain": 0, "hour": 5}, "changed": {"rain": 4}}
+    assert words.example(found) == "row 7: rain 0, changed to 4, hour 5, score 0.21, changed to 0.19"
+    assert words.example({"row": 7, "score": [0.25, 0.75], "score_changed": None, "values": {}}) == "row 7: score 0.25/0.75"
+    assert words.example(None) == ""
 
 
 def test_lift_is_told_at_round_shares():
