@@ -1,7 +1,7 @@
 """Evaluate a model on the whole of the test part, in one process, a file at a time.
 
-`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html`, `scores.parquet` (`__row`, prediction time, label,
-weight, base margin and group where the label declares them, score, slice columns) and `worst_rows.parquet`
+`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html`, `model_card.md`, `scores.parquet` (`__row`, prediction
+time, label, weight, base margin and group where the label declares them, score, slice columns) and `worst_rows.parquet`
 (raypipe.evaluation.worst_rows).
 """
 
@@ -37,8 +37,10 @@ from raypipe.evaluation.gate_figures import evidence_of
 from raypipe.evaluation.intervals import intervals
 from raypipe.evaluation.latency import latency
 from raypipe.evaluation.metrics import measurable, measure
+from raypipe.evaluation.model_card import write_card
 from raypipe.evaluation.names import BASELINES
 from raypipe.evaluation.report import write_report
+from raypipe.evaluation.report_facts import Reported, predicts
 from raypipe.evaluation.rules import rules_of
 from raypipe.evaluation.scoring import score_test_part
 from raypipe.evaluation.slices import slices
@@ -49,7 +51,8 @@ from raypipe.evaluation.worst_slices import worst_slices
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
 
-RESULT, SCORES, REPORT = "evaluation.json", "scores.parquet", "report.html"
+RESULT, SCORES, REPORT, CARD = "evaluation.json", "scores.parquet", "report.html", "model_card.md"
+_OF_THE_RUN = ("digest", "rounds", "workers", "metric", "history", "curve", "best_round")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ class Evaluation:
         return self.output.path(REPORT)
 
     @property
+    def card(self) -> Path:
+        return self.output.path(CARD)
+
+    @property
     def metrics(self) -> dict[str, Any]:
         model: dict[str, Any] = self.result["model"]
         return model
@@ -82,12 +89,13 @@ def evaluate(
     data: DataEvidence,
     champion: Champion | None = None,
 ) -> Evaluation:
-    """Measure `model`, the baselines and the champion, judge by the project's rules, and write the report.
+    """Measure `model`, the baselines and the champion, judge by the project's rules, and write the report and
+    the model card.
 
     Raises NotEnoughDataError if the test rows that count do not differ in their label.
 
     `run` says which run made the model: `digest`, `rounds`, `workers`, and how it learned: `metric`, `history`, `curve`
-    and `best_round` of its manifest.
+    and `best_round` of its manifest. What else it has of the manifest is told in the report.
     """
     settings = project.settings.evaluation
     named = {
@@ -95,6 +103,7 @@ def evaluate(
         "run": run["digest"],
         "evaluation": settings.model_dump(mode="json"),
         "behaviours": [document(test) for test in project.definitions.behaviours],
+        "about": project.settings.about.model_dump(mode="json"),  # the card says it
         "data": data.digest,
         "champion": champion.digest if champion else None,
     }
@@ -129,7 +138,7 @@ def _evaluate(  # noqa: PLR0917 (all that goes into it)
     result: dict[str, Any] = {
         "task": tested.task,
         "period": _period(tested.rows),
-        "run": run,
+        "run": {name: run[name] for name in _OF_THE_RUN},
         "champion": {"version": champion.version, "digest": champion.digest, "why_not": why_not} if champion else None,
         "data": data.document,
         "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out", "split")}
@@ -141,7 +150,11 @@ def _evaluate(  # noqa: PLR0917 (all that goes into it)
     result["worst_rows"] = worst_rows.to_json(worst)
     tested.rows.with_columns(pl.Series("score", tested.model.score)).write_parquet(attempt / SCORES)
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
-    write_report(attempt / REPORT, project.settings.name, result, verdict_of(project, result))
+    settings, verdict = project.settings, verdict_of(project, result)
+    manifest = training_set.manifest | {"digest": training_set.digest}
+    reported = Reported(settings.name, settings.about, predicts(project), result, verdict, run, manifest)
+    write_report(attempt / REPORT, reported)
+    write_card(attempt / CARD, reported)
     return {"rows": tested.rows.height}
 
 

@@ -208,12 +208,7 @@ class Pipeline:
     @told("evaluation")
     def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
         """The run's figures on the test part, and the gate's verdict."""
-        m = run.manifest
-        described = {
-            "digest": run.digest,
-            "rounds": m["best_round"] + 1,
-            **{name: m[name] for name in ("workers", "metric", "history", "curve", "best_round")},
-        }
+        described = run.manifest | {"digest": run.digest, "rounds": run.manifest["best_round"] + 1}
         with self.progress.step("evaluation") as step:
             made = evaluate(self.project, training_set, run.model_path, described)
             log = RunLog(self.project)

@@ -16,11 +16,12 @@ from typing import Any
 
 from raypipe.errors import RegistryError
 from raypipe.evaluation.evaluate import Evaluation
+from raypipe.evaluation.report_facts import predicts
 from raypipe.project import Project
 from raypipe.registry import evidence, lifecycle
 from raypipe.registry.ledger import Change, Entry, Ledger
 from raypipe.registry.lifecycle import CHAMPION, Releases
-from raypipe.registry.run_content import NOTE, TEST, about, version_note
+from raypipe.registry.run_content import NOTE, TEST, version_note
 from raypipe.registry.store import Store
 from raypipe.registry.who import who
 
@@ -256,7 +257,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.create_registered_model(self.model, description=about(self._project))
+            self._client.create_registered_model(self.model, description=predicts(self._project))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -22,7 +22,8 @@ from raypipe.project.load import read_settings
             ["sources.stock.contract.top", "known: freshness, max_share, on_"],
         ),
         ({"features.chunk_row": 5}, "unknown key 'chunk_row'", ["features.chunk_row", "did you mean 'chunk_rows'?"]),
-        ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: evaluation, features, name"]),
+        ({"about.ownr": "us"}, "unknown key 'ownr'", ["about.ownr", "did you mean 'owner'?"]),
+        ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: about, evaluation, features, name"]),
         ({"a": 1, "b": 2}, "(and 1 more)", ["project.yaml: a", "known: "]),
     ],
 )
@@ -81,6 +82,8 @@ def test_missing_key(shop, tmp_path, key):
         ("evaluation.threshold", {"precision": 0.6, "recall": 0.5}),
         ("evaluation.threshold", {"false_positive": 1}),
         ("evaluation.threshold.recall", 0),
+        ("about.owner", ""),
+        ("about.limits", "none"),
         ("name", "../up"),
         ("name", 5),
     ],
