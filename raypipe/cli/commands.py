@@ -14,6 +14,7 @@ from raypipe.errors import ConfigurationError
 from raypipe.project import load_project
 
 if TYPE_CHECKING:
+    from raypipe.evaluation.data_evidence import DataEvidence
     from raypipe.evaluation.evaluate import Evaluation
     from raypipe.features.training_set import TrainingSet
     from raypipe.pipeline.steps import Pipeline
@@ -85,7 +86,7 @@ def features(
 
 def train(folder: Path, plan: str | None, as_of: str | None, *, tune: bool = False) -> Result:
     with pipeline_of(folder, plan, as_of) as pipeline:
-        training_set = pipeline.features(pipeline.contracts())
+        training_set, _ = _examined(pipeline)
         tuned = _tuned(pipeline, training_set, tune=tune)
         made = tuned.train(training_set)
         kept = {
@@ -151,11 +152,18 @@ def reproduce(folder: Path, number: int, *, keep: bool) -> Result:
 
 def _to_version(pipeline: Pipeline, *, tune: bool) -> tuple[Pipeline, Evaluation, Version]:
     """What the project's settings, tuned if asked, come to; and the pipeline with those settings."""
-    training_set = pipeline.features(pipeline.contracts())
+    training_set, data = _examined(pipeline)
     tuned = _tuned(pipeline, training_set, tune=tune)
     made = tuned.train(training_set)
-    evaluation = tuned.evaluate(training_set, made)
+    evaluation = tuned.evaluate(training_set, made, data)
     return tuned, evaluation, tuned.register(training_set, made, evaluation)
+
+
+def _examined(pipeline: Pipeline) -> tuple[TrainingSet, DataEvidence]:
+    """The training set, which nothing speaks against that the gate would refuse."""
+    sources = pipeline.contracts()
+    training_set = pipeline.features(sources)
+    return training_set, pipeline.examine(sources, training_set)
 
 
 def _tuned(pipeline: Pipeline, training_set: TrainingSet, *, tune: bool) -> Pipeline:

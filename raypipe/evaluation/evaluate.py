@@ -86,7 +86,7 @@ def evaluate(
     training_set: TrainingSet,
     model: Path,
     run: dict[str, Any],
-    data: DataEvidence,
+    data: DataEvidence | None = None,
     champion: Champion | None = None,
 ) -> Evaluation:
     """Measure `model`, the baselines and the champion, judge by the project's rules, and write the report and
@@ -94,6 +94,7 @@ def evaluate(
 
     Raises NotEnoughDataError if the test rows that count do not differ in their label.
 
+    data: what was found before training; None: nobody looked. champion: what serves, unless it is the model itself.
     `run` says which run made the model: `digest`, `rounds`, `workers`, and how it learned: `metric`, `history`, `curve`
     and `best_round` of its manifest. What else it has of the manifest is told in the report.
     """
@@ -104,7 +105,7 @@ def evaluate(
         "evaluation": settings.model_dump(mode="json"),
         "behaviours": [document(test) for test in project.definitions.behaviours],
         "about": project.settings.about.model_dump(mode="json"),  # the card says it
-        "data": data.digest,
+        "data": data.digest if data else None,
         "champion": champion.digest if champion else None,
     }
     folder = project.storage / "evaluations" / digest_of(named)
@@ -123,7 +124,7 @@ def _evaluate(  # noqa: PLR0917 (all that goes into it)
     training_set: TrainingSet,
     model: Path,
     run: dict[str, Any],
-    data: DataEvidence,
+    data: DataEvidence | None,
     champion: Champion | None,
     attempt: Path,
 ) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _evaluate(  # noqa: PLR0917 (all that goes into it)
         "period": _period(tested.rows),
         "run": {name: run[name] for name in _OF_THE_RUN},
         "champion": {"version": champion.version, "digest": champion.digest, "why_not": why_not} if champion else None,
-        "data": data.document,
+        "data": data.document if data else None,
         "training_set": {k: training_set.manifest[k] for k in ("parts", "left_out", "split")}
         | {"digest": training_set.digest},
     }
@@ -152,7 +153,9 @@ def _evaluate(  # noqa: PLR0917 (all that goes into it)
     (attempt / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     settings, verdict = project.settings, verdict_of(project, result)
     manifest = training_set.manifest | {"digest": training_set.digest}
-    reported = Reported(settings.name, settings.about, predicts(project), result, verdict, run, manifest)
+    reported = Reported(
+        settings.name, settings.about, predicts(project), result, verdict, run, manifest, result["data"] or {}
+    )
     write_report(attempt / REPORT, reported)
     write_card(attempt / CARD, reported)
     return {"rows": tested.rows.height}

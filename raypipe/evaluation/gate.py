@@ -117,7 +117,7 @@ def _worst(findings: Sequence[Finding]) -> Outcome:
 def _decide(rule: Rule, evidence: Evidence) -> Finding:
     """Over several cases (slices) the one that decides: one that fails, else that is undecided, else the closest."""
     if rule.model == CHAMPION and not evidence.champion:
-        return Finding(rule.text, "pass", None, None, says="there is no champion yet")
+        return Finding(rule.text, "pass", None, None, says="there is no champion to compare with")
     cases = evidence.cases.get(rule.figure, ())
     if not cases:
         return Finding(rule.text, "inconclusive", None, None, says="was not measured")

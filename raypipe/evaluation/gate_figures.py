@@ -20,7 +20,9 @@ def evidence_of(result: Document) -> Evidence:
     cases = dict(_metrics(result))
     for section in (_slices, _calibration, _threshold, _fairness, _single):
         cases |= dict(section(result))
-    return Evidence(cases | dict(_data(result["data"])), champion=result["champion"] is not None)
+    return Evidence(
+        cases | dict(_data(result["data"]) if result["data"] else {}), champion=result["champion"] is not None
+    )
 
 
 def data_evidence_of(data: Document) -> Evidence:

@@ -14,9 +14,13 @@ from raypipe.data.publish import Output, find
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.data.split import PARTS
 from raypipe.errors import GateRefusedError, NotEnoughDataError, RegistryError
+from raypipe.evaluation.champion import Champion
+from raypipe.evaluation.data_evidence import DataEvidence, examine
 from raypipe.evaluation.evaluate import Evaluation, evaluate
-from raypipe.evaluation.gate import parse
+from raypipe.evaluation.gate import judge
+from raypipe.evaluation.gate_figures import data_evidence_of
 from raypipe.evaluation.names import headlines
+from raypipe.evaluation.rules import Rule, rules_of
 from raypipe.features.build import build_partitions, folder_of, missing, most_rows, survey_spine
 from raypipe.features.explain import by_view, explain
 from raypipe.features.partitions import Partition
@@ -26,7 +30,7 @@ from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.lineage_events import LineageEvents, told
 from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
-from raypipe.registry.bundle import is_there
+from raypipe.registry.bundle import is_there, read_bundle
 from raypipe.registry.package import package
 from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
@@ -56,8 +60,7 @@ class Pipeline:
     def contracts(self) -> Sources:
         """Check every source. Raises DataError or DataContractError."""
         definitions = self.project.definitions
-        for rule in self.project.settings.evaluation.gate:
-            parse(rule, definitions.label.task)  # before time is spent on data
+        self._rules()  # before time is spent on data
         check_training(self.project.settings.training, definitions.label.task, definitions.features())
         with self.progress.step("contracts") as step:
             sources = {s.name: prepare_source(self.project, s.name) for s in self.project.definitions.sources}
@@ -138,6 +141,23 @@ class Pipeline:
         settings = self.project.settings.features
         return choose_plan(self.plan or settings.plan, settings, sources)
 
+    def examine(self, sources: Sources, training_set: TrainingSet) -> DataEvidence:
+        """What can be said against the data. Raises GateRefusedError if a rule over it alone fails, before time is
+        spent on training."""
+        with self.progress.step("evidence") as step:
+            made = examine(self.project, sources, training_set, self.as_of or datetime.now(UTC))
+            leakage = made.document["leakage"]
+            found = f"{len(leakage['found'])} findings" if leakage["found"] else "nothing found"
+            step.say(f"{len(leakage['probes'])} leakage probes: {found}", reused=made.reused)
+        for one in leakage["found"]:
+            self.progress.note(f"            {one['probe']}: {one['says']}")
+        rules = [rule for rule in self._rules() if rule.of_data]
+        judge(rules, data_evidence_of(made.document)).require_no_fail()
+        return made
+
+    def _rules(self) -> list[Rule]:
+        return rules_of(self.project.definitions, self.project.settings.evaluation)
+
     def tune(self, training_set: TrainingSet) -> Pipeline:
         """This pipeline with the best parameters that a search finds, in place of training.params."""
         from raypipe.tuning.tune import find_tuned, require_tunable, tune  # Optuna takes a second
@@ -206,11 +226,12 @@ class Pipeline:
             raise
 
     @told("evaluation")
-    def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
-        """The run's figures on the test part, and the gate's verdict."""
+    def evaluate(self, training_set: TrainingSet, run: Run, data: DataEvidence | None = None) -> Evaluation:
+        """The run's figures on the test part, beside the champion's if there is one, and the gate's verdict."""
         described = run.manifest | {"digest": run.digest, "rounds": run.manifest["best_round"] + 1}
         with self.progress.step("evaluation") as step:
-            made = evaluate(self.project, training_set, run.model_path, described)
+            champion = self._champion(run)
+            made = evaluate(self.project, training_set, run.model_path, described, data, champion)
             log = RunLog(self.project)
             log.add_evaluation(log.record(training_set, run).run_id, made, datetime.now(UTC))
             figures = made.metrics
@@ -221,6 +242,15 @@ class Pipeline:
                 reused=made.output.reused,
             )
         return made
+
+    def _champion(self, run: Run) -> Champion | None:
+        """What serves, unless it is this very run."""
+        version = Registry(self.project).champion()
+        if version is None or version.run_digest == run.digest:
+            return None
+        bundle = read_bundle(version.bundle_uri, version.bundle_digest)
+        definitions = bundle.lineage["definitions"]["document"]
+        return Champion(version.version, version.bundle_digest, bundle.model, bundle.transforms, definitions)
 
     @told("registration")
     def register(self, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:

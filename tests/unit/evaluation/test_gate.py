@@ -184,7 +184,7 @@ def test_another_model_is_compared_on_the_difference(text, difference, outcome, 
 
 def test_without_a_champion_there_is_nothing_to_be_worse_than(decided):
     found = decided("roc_auc >= champion - 0.005", Case(Figure(0.6, 0.5, 0.7, 100)), champion=False)
-    assert (found.outcome, found.says) == ("pass", "there is no champion yet")
+    assert (found.outcome, found.says) == ("pass", "there is no champion to compare with")
 
 
 def test_a_champion_that_cannot_be_compared_leaves_it_open(decided):
