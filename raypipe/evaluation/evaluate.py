@@ -131,7 +131,8 @@ def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -
     by_name[simple] = baselines.constant(label.task, train, transforms, rows.height)
     last = last_value(project.definitions, training_set, transforms)
     by_name |= {} if last is None else {LAST_VALUE: last}
-    said = {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
+    names = [name for name in (MODEL, *BASELINES[label.task]) if name in by_name]
+    said = {name: _numbers(rows, by_name[name], transforms) for name in names}
     return Tested(project, training_set, transforms, booster, rows, said)
 
 
