@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -45,10 +46,14 @@ def _by_quantile(values: pl.Series, bins: int) -> Binned:
     ordered = values.drop_nulls().sort()
     edges = ordered.gather([len(ordered) * k // bins for k in range(1, bins)]).unique().sort()
     edges = edges.filter(edges > ordered[0])
-    edges = edges if len(edges) else ordered.filter(ordered > ordered[0]).head(1)  # nearly all rows have the least value
-    places = np.searchsorted(edges.to_physical().to_numpy(), values.fill_null(ordered[0]).to_physical().to_numpy(), "right")
+    edges = (
+        edges if len(edges) else ordered.filter(ordered > ordered[0]).head(1)
+    )  # nearly all rows have the least value
+    places = np.searchsorted(
+        edges.to_physical().to_numpy(), values.fill_null(ordered[0]).to_physical().to_numpy(), "right"
+    )
     said = [f"{edge:.6g}" if isinstance(edge, float) else str(edge) for edge in edges]
-    between = [f"[{low}, {high})" for low, high in zip(said, said[1:], strict=False)]
+    between = [f"[{low}, {high})" for low, high in pairwise(said)]
     return Binned(
         np.where(values.is_null().to_numpy(), len(said) + 1, places),
         [f"< {said[0]}", *between, f">= {said[-1]}", None],

@@ -187,8 +187,6 @@ def _baselines(tested: Tested) -> dict[str, dict[str, float]]:
     return {name: measure(tested.task, tested.said[name], bins) for name in names}
 
 
-
-
 def _importance(tested: Tested) -> dict[str, float]:
     return importance(tested.booster)
 

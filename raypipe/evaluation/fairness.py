@@ -1,11 +1,10 @@
 """Whether groups of rows fare alike: a metric by group, and how far apart the best and the worst of them are.
 
-The interval of a largest difference holds for every pair of groups together (Bonferroni), so that groups that fare alike
-are not taken for unequal because some two of many are always furthest apart. A pair's ends come from those of its two
-figures (Zou, Donner: Construction of Confidence Limits about Effect Measures, Statistics in Medicine 2008; of ratios:
-Donner, Zou: Closed-form Confidence Intervals for Functions of the Normal Mean and Standard Deviation, Statistical
-Methods in Medical Research 2012), which keep a share within 0 to 1 where a group has few rows. Groups are taken as
-independent: where a day is better or worse for both, the interval is wider than it need be.
+The interval of a largest difference holds for every pair of groups together (Bonferroni), so that groups that fare
+alike are not taken for unequal because some two of many are always furthest apart. A pair's ends come from those of its
+two figures (Zou, Donner: Construction of Confidence Limits about Effect Measures: A General Approach, Statistics in
+Medicine 2008), which keep a share within 0 to 1 where a group has few rows. Groups are taken as independent: where a day
+is better or worse for both, the interval is wider than it need be.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from math import exp, hypot, inf, log
 from typing import Any
 
 import numpy as np
-import polars as pl
 from fairlearn.metrics import MetricFrame, false_negative_rate, false_positive_rate, selection_rate
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, mean_absolute_error, precision_score, roc_auc_score
@@ -111,7 +109,7 @@ def fairness(tested: Tested) -> dict[str, Any] | None:
 
 
 def said_of(task: Task, found: Scored, blocks: Ints, threshold: float | None) -> Said:
-    """The rows as `Said`. threshold: binary: from which score on a row is called positive; None where no metric asks."""
+    """The rows as `Said`. threshold: from which score on a binary row is called positive; None where no metric asks."""
     score = found.score.astype(np.float64)
     if task == "multiclass":
         score = score.argmax(axis=1).astype(np.float64)
@@ -140,7 +138,9 @@ def by_group(said: Said, groups: Binned, metrics: list[str], least_rows: int, co
             continue
         frame = _frame(metric, said, groups.codes, list(parts))
         for code in parts:
-            described[code][metric] = Figure(float(frame.by_group[code]), figures[code].low, figures[code].high).to_json()
+            described[code][metric] = Figure(
+                float(frame.by_group[code]), figures[code].low, figures[code].high
+            ).to_json()
         if len(parts) > 1:
             pairs = len(parts) * (len(parts) - 1) / 2
             strict = [_figure(metric, part, 1 - (1 - confidence) / pairs) for part in parts.values()]
@@ -177,7 +177,9 @@ def least_ratio(figures: Sequence[Figure]) -> Ends:
 
 def _known(figures: Sequence[Figure]) -> list[Known]:
     """Values with their ends; none at all if one lacks any."""
-    known = [(f.value, f.low, f.high) for f in figures if f.value is not None and f.low is not None and f.high is not None]
+    known = [
+        (f.value, f.low, f.high) for f in figures if f.value is not None and f.low is not None and f.high is not None
+    ]
     return known if len(known) == len(figures) else []
 
 

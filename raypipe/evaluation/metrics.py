@@ -222,5 +222,3 @@ _MEASURES: dict[Task, Callable[[Scored, int], dict[str, float]]] = {
     "regression": _regression,
     "ranking": _ranking,
 }
-
-

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from raypipe.evaluation.avoidable import correctable
@@ -41,8 +40,8 @@ def worst_slices(tested: Tested) -> dict[str, Any] | None:
 
 
 def _columns(tested: Tested, places: NDArray[np.intp]) -> dict[str, Binned]:
-    """Request columns that are not personal, then features by gain, in bins that have enough rows; of columns that divide
-    the rows alike the first."""
+    """Request columns that are not personal, then features by gain, in bins that have enough rows; of columns that
+    divide the rows alike the first."""
     gain = tested.booster.get_score(importance_type="total_gain")
     features = sorted(tested.transforms.names, key=lambda name: -float(gain.get(name, 0)))  # type: ignore[arg-type]
     label = tested.project.definitions.label

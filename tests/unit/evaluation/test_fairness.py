@@ -37,8 +37,12 @@ def test_rates_by_hand():
     found = grouped(list("aaaabbbb"), Scored(label, score), RATES)
     got = {group["value"]: [group[metric][0] for metric in RATES] for group in found["groups"]}
     assert got == {"a": [0.5, 0.5, 0.5, 0.5], "b": [0.25, 0, pytest.approx(2 / 3), 1]}
-    assert {m: d[0] for m, d in found["differences"].items()} == pytest.approx(dict(zip(RATES, [0.25, 0.5, 1 / 6, 0.5], strict=True)))
-    assert {m: r[0] for m, r in found["ratios"].items()} == pytest.approx(dict(zip(RATES, [0.5, 0, 0.75, 0.5], strict=True)))
+    assert {m: d[0] for m, d in found["differences"].items()} == pytest.approx(
+        dict(zip(RATES, [0.25, 0.5, 1 / 6, 0.5], strict=True))
+    )
+    assert {m: r[0] for m, r in found["ratios"].items()} == pytest.approx(
+        dict(zip(RATES, [0.5, 0, 0.75, 0.5], strict=True))
+    )
 
 
 def test_a_weight_counts():
@@ -162,7 +166,11 @@ def test_what_cannot_be_measured_is_refused(shop, tmp_path, fairness, says):
 
 def test_every_metric_of_a_task_is_measured():
     label, score = np.array([0.0, 1] * 20), np.tile([0.2, 0.8, 0.7, 0.4], 10)
-    by_task = {"binary": (score, 0.5), "multiclass": (np.column_stack([1 - score, score]), None), "regression": (score, None)}
+    by_task = {
+        "binary": (score, 0.5),
+        "multiclass": (np.column_stack([1 - score, score]), None),
+        "regression": (score, None),
+    }
     for task, (said, threshold) in by_task.items():
         metrics = list(FAIRNESS_METRICS[task])
         found = grouped(["a", "a", "b", "b"] * 10, Scored(label, said), metrics, task=task, threshold=threshold)

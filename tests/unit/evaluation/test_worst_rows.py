@@ -62,7 +62,9 @@ def test_the_contributions_add_up_to_the_margin(tested):
     seen = worst.select("row").join(every, left_on="row", right_on="__row", how="left", maintain_order="left")
     base = seen["base_margin"].cast(pl.Float32).to_numpy() if "base_margin" in seen.columns else None
     transforms = tested.transforms
-    margin = np.asarray(tested.booster.inplace_predict(transforms.matrix(seen), predict_type="margin", base_margin=base))
+    margin = np.asarray(
+        tested.booster.inplace_predict(transforms.matrix(seen), predict_type="margin", base_margin=base)
+    )
     if transforms.classes is not None:
         margin = margin[np.arange(len(margin)), transforms.labels(seen).astype(int)]
     added = worst.select(pl.sum_horizontal(pl.col(f"^{CONTRIBUTION}.*$"))).to_series().to_numpy()
