@@ -59,6 +59,8 @@ def with_bands(
 
 def _places(order: Order) -> Ints:
     """The point of the curve that each level of `order` is in, from the highest score on."""
+    if len(order.score) < POINTS:
+        return np.arange(len(order.score))[::-1]
     step = order.positive / order.positive.sum() + order.negative / order.negative.sum()
     along = np.cumsum(step[::-1])[::-1] / 2
     return np.unique(np.ceil(along * (POINTS - 1)), return_inverse=True)[1].astype(np.int64)

@@ -3,8 +3,8 @@
 The interval of a largest difference holds for every pair of groups together (Bonferroni), so that groups that fare
 alike are not taken for unequal because some two of many are always furthest apart. A pair's ends come from those of its
 two figures (Zou, Donner: Construction of Confidence Limits about Effect Measures: A General Approach, Statistics in
-Medicine 2008), which keep a share within 0 to 1 where a group has few rows. Groups are taken as independent: where a day
-is better or worse for both, the interval is wider than it need be.
+Medicine 2008), which keep a share within 0 to 1 where a group has few rows. Groups are taken as independent: where a
+day is better or worse for both, the interval is wider than it need be.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.influence import Ints
 from raypipe.evaluation.intervals import measured
 from raypipe.evaluation.metrics import Scored, measurable, measure
-from raypipe.evaluation.names import MORE_IS_BETTER
+from raypipe.evaluation.names import LOWER_IS_BETTER
 from raypipe.evaluation.tested import CHAMPION, Tested
 from raypipe.project.evaluation_settings import Evaluation
 
@@ -96,4 +96,4 @@ def _figure(described: Sequence[Slice], metric: str, kind: str) -> Figure:
 
 
 def _worse(metric: str) -> Callable[..., Any]:
-    return min if metric in MORE_IS_BETTER else max
+    return max if metric in LOWER_IS_BETTER else min
