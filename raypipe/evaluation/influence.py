@@ -61,11 +61,11 @@ def linear(task: Task, found: Scored, blocks: Ints) -> dict[str, Linear]:
 def mean(values: Floats, weight: Floats, blocks: Ints) -> Linear:
     """The weighted mean of `values`, both of shape (rows,)."""
     value = float(np.average(values, weights=weight))
-    return _linear(value, (values - value) * weight / weight.sum(), weight, blocks)
+    return of_rows(value, (values - value) * weight / weight.sum(), weight, blocks)
 
 
-def _linear(value: float, influence: Floats, weight: Floats, blocks: Ints) -> Linear:
-    """A metric of rows with weights.
+def of_rows(value: float, influence: Floats, weight: Floats, blocks: Ints) -> Linear:
+    """A metric of rows with weights, from the influence of each row.
 
     A block is taken as if it had been left out of the metric: its influence over 1 - its share of the weight, and the
     sum of squares times (G - 1) / G for G blocks. Of a mean this is the jackknife exactly, and it holds its level where
@@ -92,7 +92,7 @@ def _together(value: float, parts: Sequence[Linear]) -> Linear:
     return Linear(value, np.sum([part.by_block for part in parts], axis=0), degrees)
 
 
-def _weight(found: Scored) -> Floats:
+def weight_of(found: Scored) -> Floats:
     return np.ones(len(found.label)) if found.weight is None else found.weight.astype(np.float64)
 
 
@@ -109,20 +109,32 @@ def _of_both(value: float, parts: Sequence[Linear], blocks: Ints) -> Linear:
 
 @dataclass(frozen=True)
 class Order:
-    """Rows by their distinct scores, rising.
+    """Rows of a binary label by their distinct scores, rising.
 
-    level: shape (rows,), the place of each row's score. positive, negative: shape (levels,), the weight that has it.
+    score: shape (levels,). level: shape (rows,), the place of each row's score in it. positive, negative: shape
+    (levels,), the weight that has it.
     """
 
+    score: Floats
     level: NDArray[np.intp]
     positive: Floats
     negative: Floats
 
+    @property
+    def found(self) -> Floats:
+        """Positive weight that scores no less than each level."""
+        return np.asarray(np.cumsum(self.positive[::-1])[::-1])
+
+    @property
+    def called(self) -> Floats:
+        """All weight that scores no less than each level."""
+        return np.asarray(np.cumsum((self.positive + self.negative)[::-1])[::-1])
+
     @classmethod
     def of(cls, is_positive: NDArray[np.bool_], score: Floats, weight: Floats) -> Order:
         levels, level = np.unique(score, return_inverse=True)
-        by_sign = [np.bincount(level, weight * rows, len(levels)) for rows in (is_positive, ~is_positive)]
-        return cls(level, *by_sign)
+        by_sign: list[Floats] = [np.bincount(level, weight * rows, len(levels)) for rows in (is_positive, ~is_positive)]
+        return cls(levels, level, *by_sign)
 
 
 def roc_auc(is_positive: NDArray[np.bool_], order: Order, weight: Floats, blocks: Ints) -> Linear:
@@ -148,15 +160,13 @@ def average_precision(is_positive: NDArray[np.bool_], order: Order, weight: Floa
     The influence follows by the product rule: a positive row adds its own precision less the mean, and (N - T) / N^2 to
     every positive row that scores no more; a negative row takes T / N^2 from each of these.
     """
-    found = np.cumsum(order.positive[::-1])[::-1]
-    called = np.cumsum((order.positive + order.negative)[::-1])[::-1]
-    total = order.positive.sum()
+    found, called, total = order.found, order.called, order.positive.sum()
     value = float((order.positive * found / called).sum() / total)
     gained = found / called - value + np.cumsum(order.positive * (called - found) / called**2)
     taken = -np.cumsum(order.positive * found / called**2)
     influence = np.where(is_positive, gained[order.level], taken[order.level]) * weight / total
     signs = (is_positive, ~is_positive)
-    parts = [_linear(value, influence[rows], weight[rows], blocks[rows]) for rows in signs]
+    parts = [of_rows(value, influence[rows], weight[rows], blocks[rows]) for rows in signs]
     return _of_both(value, parts, blocks)
 
 
@@ -164,7 +174,7 @@ def average_precision(is_positive: NDArray[np.bool_], order: Order, weight: Floa
 
 
 def _binary(found: Scored, blocks: Ints) -> dict[str, Linear]:
-    weight, probability = _weight(found), probabilities(found.score)
+    weight, probability = weight_of(found), probabilities(found.score)
     is_positive = found.label == 1
     order = Order.of(is_positive, probability, weight)
     return {
@@ -176,7 +186,7 @@ def _binary(found: Scored, blocks: Ints) -> dict[str, Linear]:
 
 
 def _multiclass(found: Scored, blocks: Ints) -> dict[str, Linear]:
-    weight, score = _weight(found), shares(found.score)
+    weight, score = weight_of(found), shares(found.score)
     areas, classes = [], occurring(found)
     for class_ in classes:
         is_class = found.label == class_
@@ -192,7 +202,7 @@ def _multiclass(found: Scored, blocks: Ints) -> dict[str, Linear]:
 def _regression(found: Scored, blocks: Ints) -> dict[str, Linear]:
     """R2 = 1 - E/T, of the squared errors e and the squared distances t of labels from their mean: a row moves it by
     -(e - E/T t) / sum(t); that the mean moves too changes nothing, as T is least there."""
-    label, score, weight = found.label.astype(np.float64), found.score.astype(np.float64), _weight(found)
+    label, score, weight = found.label.astype(np.float64), found.score.astype(np.float64), weight_of(found)
     squared = mean((score - label) ** 2, weight, blocks)
     rmse = float(np.sqrt(squared.value))
     apart = (label - np.average(label, weights=weight)) ** 2
@@ -202,13 +212,13 @@ def _regression(found: Scored, blocks: Ints) -> dict[str, Linear]:
     return {
         "rmse": Linear(rmse, squared.by_block / (2 * rmse or 1.0), squared.degrees),
         "mae": mean(np.abs(score - label), weight, blocks),
-        "r2": _linear(1 - missed, influence, weight, blocks),
+        "r2": of_rows(1 - missed, influence, weight, blocks),
     }
 
 
 def _ranking(found: Scored, blocks: Ints) -> dict[str, Linear]:
     """NDCG is a mean over groups: a group is in the block of its rows."""
-    places, weight = ranked(found), _weight(found)
+    places, weight = ranked(found), weight_of(found)
     first = np.concatenate([at[:, 0] for at in places])
     made = {}
     for name, k in (("ndcg_at_10", 10), ("ndcg", None)):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
@@ -206,7 +205,7 @@ def ndcg(relevance: Floats, score: Floats, k: int | None = None) -> Floats:
     """
     gain = np.exp2(relevance.astype(np.float64)) - 1
     discount = 1 / np.log2(np.arange(gain.shape[1]) + 2)
-    discount[k:] = 0
+    discount[len(discount) if k is None else k :] = 0
     best = np.sort(gain, axis=1)[:, ::-1] @ discount
     order = np.argsort(-score, axis=1, kind="stable")
     falling, gain = np.take_along_axis(score, order, axis=1), np.take_along_axis(gain, order, axis=1)
@@ -223,24 +222,3 @@ _MEASURES: dict[Task, Callable[[Scored, int], dict[str, float]]] = {
     "regression": _regression,
     "ranking": _ranking,
 }
-
-
-def by_slice(task: Task, found: Scored, values: pl.Series, bins: int, min_rows: int) -> list[dict[str, Any]]:
-    """Metrics of the rows of each value, largest first; slices too small or whose labels do not differ have none.
-
-    values: shape (rows,). A group of a ranking is divided where its rows have different values.
-    """
-    places = values.alias("value").to_frame().with_row_index("at").group_by("value").agg("at").sort("value")
-    slices = []
-    for value, at in places.iter_rows():
-        rows = found.take(np.asarray(at))
-        described: dict[str, Any] = {"value": None if value is None else str(value), "rows": len(at)}
-        if len(at) >= min_rows and measurable(task, rows):
-            described |= measure(task, rows, bins)
-        slices.append(described)
-    return sorted(slices, key=lambda s: (-s["rows"], str(s["value"])))
-
-
-def curve(bins: Sequence[CalibrationBin]) -> list[Mapping[str, Any]]:
-    """The calibration curve as JSON-able rows."""
-    return [asdict(b) for b in bins]

@@ -25,7 +25,7 @@ from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.influence import Ints, Linear, counting, linear
 from raypipe.evaluation.intervals import plain
 from raypipe.evaluation.metrics import Scored, measurable
-from raypipe.evaluation.names import METRICS, MORE_IS_BETTER
+from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
 from raypipe.evaluation.sample import Places, rows_at, sampled
 from raypipe.evaluation.tested import Tested
 from raypipe.features.training_set import TrainingSet
@@ -113,7 +113,7 @@ class Permuted:
         changed = self.matrix.copy()
         changed[:, features] = self.matrix[:, features][self.order]
         better, worse = self._untouched, self._metric(changed)
-        lost = better.minus(worse) if METRICS[self.task][0] in MORE_IS_BETTER else worse.minus(better)
+        lost = worse.minus(better) if METRICS[self.task][0] in LOWER_IS_BETTER else better.minus(worse)
         return plain(lost, self.confidence, len(self.matrix))
 
     @cached_property

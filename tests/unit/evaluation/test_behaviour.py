@@ -18,7 +18,10 @@ from raypipe.features.score import score
 ASKED = [
     ('known_ahead=["at", "user", "shop"]', 'known_ahead=["at", "user", "shop", "amount"]'),
     ('"shop": pl.col("shop")})', '"shop": pl.col("shop"), "amount": pl.col("amount").round()})'),
-    ("\nlabel =", '\nshare = rp.DerivedView("share", {"spent": pl.col("ask_amount") / pl.col("by_user_3d_spent")})\nlabel ='),
+    (
+        "\nlabel =",
+        '\nshare = rp.DerivedView("share", {"spent": pl.col("ask_amount") / pl.col("by_user_3d_spent")})\nlabel =',
+    ),
     ('base_margin=pl.col("at").dt.hour() / 10', 'base_margin=pl.col("amount").fill_null(0) / 50'),
 ]
 
@@ -167,7 +170,7 @@ def test_a_score_that_is_no_number_fails():
 
 
 def test_an_example_shows_no_personal_value(tested_of, tmp_path):
-    personal = ('user = dy.String(nullable=True)', 'user = dy.String(nullable=True, metadata={"personal": True})')
+    personal = ("user = dy.String(nullable=True)", 'user = dy.String(nullable=True, metadata={"personal": True})')
     named = ('"shop": pl.col("shop")})', '"shop": pl.col("shop"), "user": pl.col("user")})')
     tested = tested_of("binary", tmp_path / "shop", edits=[personal, named])
     where = pl.col("user").is_not_null() & pl.col("shop").is_not_null()

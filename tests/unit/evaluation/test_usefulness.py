@@ -13,7 +13,7 @@ import xgboost as xgb
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.metrics import Scored, measure
 from raypipe.evaluation.names import METRICS
-from raypipe.evaluation.usefulness import MATTERS, Permuted, figures, useless, usefulness
+from raypipe.evaluation.usefulness import MATTERS, Permuted, figures, usefulness, useless
 
 ROWS = 4000
 
@@ -24,7 +24,12 @@ def planted(task: str) -> Permuted:
     x = dice.normal(size=(2 * ROWS, 4)).astype(np.float32)
     x[:, 3] = x[:, 2]
     y = x[:, 0] + x[:, 2] + dice.normal(scale=0.5, size=len(x))
-    label = {"binary": y > 0, "multiclass": np.digitize(y, [-1, 1]), "regression": y, "ranking": np.digitize(y, [-1, 1])}
+    label = {
+        "binary": y > 0,
+        "multiclass": np.digitize(y, [-1, 1]),
+        "regression": y,
+        "ranking": np.digitize(y, [-1, 1]),
+    }
     objective = {
         "binary": {"objective": "binary:logistic"},
         "multiclass": {"objective": "multi:softprob", "num_class": 3},

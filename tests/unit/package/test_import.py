@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "features": BASE | {"cluster"},
     "training": BASE | {"features", "cluster"},
     "tuning": BASE | {"features", "training", "cluster"},
-    "evaluation": BASE | {"features"},
+    "evaluation": BASE | {"features", "training"},  # a backtest trains as a run does
     "registry": LEARNING,
     "serving": LEARNING | {"registry", "cluster"},
     "monitoring": LEARNING | {"registry", "cluster"},

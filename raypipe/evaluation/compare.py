@@ -1,0 +1,129 @@
+"""Two models on the same rows: how far apart their metrics are, and whether that may be chance.
+
+The pairing is in the blocks: what a day does to both models cancels. For ROC AUC this is the paired test of DeLong,
+DeLong, Clarke-Pearson (raypipe.evaluation.influence).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from raypipe.definitions.label import Task
+from raypipe.evaluation.figure import Figure
+from raypipe.evaluation.gate import Outcome
+from raypipe.evaluation.influence import Ints, Linear, counting, linear
+from raypipe.evaluation.intervals import plain
+from raypipe.evaluation.metrics import Scored
+from raypipe.evaluation.miscalibration import Miscalibration, errors
+from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
+from raypipe.evaluation.tested import MODEL, Tested
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of a model minus that of another on the same rows.
+
+    figure: with the two-sided interval. least, most: one-sided bounds of the same confidence each. p_value: two-sided,
+    of the difference being 0. All None where the rows are of one block.
+    """
+
+    figure: Figure
+    least: float | None
+    most: float | None
+    p_value: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "difference": self.figure.to_json(),
+            "one_sided": [self.least, self.most],
+            "p_value": self.p_value,
+        }
+
+
+def differences(
+    task: Task, model: Scored, other: Scored, blocks: Ints, *, confidence: float, bins: int, seed: int
+) -> dict[str, Difference]:
+    """Each metric of the task (names.METRICS), `model` minus `other`, of the same rows; these are `measurable`.
+
+    Of a slice: `model.take(mask), other.take(mask), blocks[mask]`. Equal scores differ by exactly 0, [0, 0].
+    """
+    (model, numbered), (other, _) = counting(model, blocks), counting(other, blocks)
+    rows = len(model.label)
+    mine, theirs = linear(task, model, numbered), linear(task, other, numbered)
+    found = {name: _smooth(mine[name].minus(theirs[name]), confidence, rows) for name in mine}
+    if task == "binary":
+        both = [Miscalibration.of(scored, numbered, bins) for scored in (model, other)]
+        found["calibration_error"] = _drawn(both, confidence, rows, seed)
+    return {name: found[name] for name in METRICS[task]}
+
+
+def _smooth(found: Linear, confidence: float, rows: int) -> Difference:
+    figure, sides = plain(found, confidence, rows), plain(found, 2 * confidence - 1, rows)
+    if found.degrees == 0:
+        return Difference(figure, None, None, None)
+    if found.error == 0:
+        return Difference(figure, found.value, found.value, float(found.value == 0))
+    p_value = 2 * stats.t.sf(abs(found.value) / found.error, found.degrees)
+    return Difference(figure, sides.low, sides.high, float(p_value))
+
+
+def _drawn(both: list[Miscalibration], confidence: float, rows: int, seed: int) -> Difference:
+    value = both[0].value - both[1].value
+    if both[0].degrees == 0:
+        return Difference(Figure(value, rows=rows), None, None, None)
+    if np.array_equal(both[0].gap, both[1].gap) and np.array_equal(both[0].by_block, both[1].by_block):
+        return Difference(Figure(0.0, 0.0, 0.0, rows), 0.0, 0.0, 1.0)
+    off = errors(both, seed) @ [1, -1]
+    ends = [(1 + confidence) / 2, (1 - confidence) / 2, confidence, 1 - confidence]
+    low, high, least, most = (float(end) for end in value - np.quantile(off, ends))
+    beyond = min(int((off >= value).sum()), int((off <= value).sum()))
+    p_value = min(1.0, 2 * (beyond + 1) / (len(off) + 1))
+    return Difference(Figure(value, min(low, value), max(high, value), rows), least, most, p_value)
+
+
+def comparisons(tested: Tested) -> dict[str, dict[str, Any]]:
+    """The model against each baseline and champion, by its name and metric."""
+    settings, model = tested.settings, tested.model
+    chosen: dict[str, Any] = {"confidence": settings.confidence, "bins": settings.calibration_bins, "seed": tested.seed}
+    made = {}
+    for name, other in tested.said.items():
+        if name != MODEL:
+            found = differences(tested.task, model, other, tested.blocks.of, **chosen)
+            made[name] = {metric: difference.to_json() for metric, difference in found.items()}
+    return made
+
+
+# ---- decisions ---------------------------------------------------------------------------------
+
+
+def non_inferiority(metric: str, difference: Difference, margin: float = 0.0) -> Outcome:
+    """Whether the model is worse than the other by `margin` at most, by the one-sided bounds: pass where even the worse
+    bound says so, fail where even the better one denies it. Of two equal models at margin 0, so few fail (and so few
+    pass) as 1 - the confidence."""
+    if difference.least is None or difference.most is None:
+        return "inconclusive"
+    if metric not in LOWER_IS_BETTER:
+        worse, better = difference.least, difference.most
+    else:
+        worse, better = -difference.most, -difference.least
+    if worse >= -margin:
+        return "pass"
+    return "fail" if better < -margin else "inconclusive"
+
+
+def more_rows(figure: Figure, bound: float) -> int | None:
+    """How many more rows would decide between the figure and a bound inside its interval, if the value stays: the
+    interval shrinks with the square root of the rows. 0 where the bound is not inside; None where no number would do
+    (the value is on the bound) or is known (no interval)."""
+    if figure.value is None or figure.low is None or figure.high is None or figure.rows is None:
+        return None
+    if not figure.low < bound < figure.high:
+        return 0
+    apart = abs(figure.value - bound)
+    reach = figure.value - figure.low if bound < figure.value else figure.high - figure.value
+    return math.ceil(figure.rows * ((reach / apart) ** 2 - 1)) if apart else None
