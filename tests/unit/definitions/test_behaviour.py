@@ -100,10 +100,10 @@ def test_what_no_test_may_say(make, what, where):
     ("make", "what", "details"),
     [
         (lambda: rp.Invariance("x", {}, 0), "at least one", "change"),
-        (lambda: rp.Invariance("x", {"kn": 1}, 0), "no request column or feature 'kn'", "'km'"),
+        (lambda: rp.Invariance("x", {"ask_kn": 1}, 0), "no request column or feature 'ask_kn'", "'ask_km'"),
         (lambda: rp.Invariance("x", {"prediction_time": pl.col("at")}, 0), "no request column or feature", "known"),
         (lambda: rp.Invariance("x", {"how": "a"}, 0), "no request column or feature 'how'", "known"),
-        (lambda: rp.Invariance("x", {"km": pl.col("kn")}, 0), "no column 'kn'", "'km'"),
+        (lambda: rp.Invariance("x", {"km": pl.col("ask_kn")}, 0), "no column 'ask_kn'", "'ask_km'"),
         (lambda: rp.Invariance("x", {"km": "far"}, 0), "cannot become that", "Float64"),
         (lambda: rp.Invariance("x", {"note": "other"}, 0), "no feature is made of request column 'note'", "feature"),
         (lambda: rp.Invariance("x", {"shop": "a"}, 0), "view 'at_shop' finds ('shop' is an entity of it)", "at_shop_3h_n"),
