@@ -194,7 +194,9 @@ def _ages(
         by_model = list(yardstick.of_row(these))
         pieces = [_known(piece, model, other) for other, piece in by_model]
         measured = _measured(task, [(model, piece) for piece in pieces], begin, width)
-        bar = _measured(task, [(other, piece) for (other, _), piece in zip(by_model, pieces, strict=True)], begin, width)
+        bar = _measured(
+            task, [(other, piece) for (other, _), piece in zip(by_model, pieces, strict=True)], begin, width
+        )
         if measured is not None and bar is not None:
             yield Aged(age, sum(piece.height for piece in pieces), measured, measured.minus(bar))
 

@@ -138,7 +138,11 @@ def _null_share(training_set: TrainingSet) -> dict[str, float]:
     rows = scan([file for part in PARTS for file in training_set.files(part)])
     schema, features = rows.collect_schema(), list(training_set.manifest["features"])
     missing = {n: pl.col(n).is_null() | (pl.col(n).is_nan() if schema[n].is_float() else False) for n in features}
-    return rows.select(share.mean().alias(n) for n, share in missing.items()).collect(engine="streaming").row(0, named=True)
+    return (
+        rows.select(share.mean().alias(n) for n, share in missing.items())
+        .collect(engine="streaming")
+        .row(0, named=True)
+    )
 
 
 def _newest(sample: Sample) -> dict[str, str | None]:

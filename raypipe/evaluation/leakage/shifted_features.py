@@ -95,7 +95,9 @@ def earlier(sample: Sample, frame: pl.DataFrame, by: timedelta) -> pl.DataFrame:
     rows = frame.select(ROW, *label.request, PREDICTION_TIME, LABEL_KNOWN_TIME, LABEL, *beside)
     asked = rows.with_columns(pl.col(PREDICTION_TIME) - by)
     views = [view for view in project.definitions.views if isinstance(view, FeatureView | LatestView)]
-    computed = {v.name: view_features(v, _events(sample, v, asked), asked, threads=pl.thread_pool_size()) for v in views}
+    computed = {
+        v.name: view_features(v, _events(sample, v, asked), asked, threads=pl.thread_pool_size()) for v in views
+    }
     return put_together(project, rows, computed)
 
 

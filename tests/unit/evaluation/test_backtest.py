@@ -80,7 +80,9 @@ def backtested(made: SimpleNamespace) -> dict:
     transforms, frame = made.training_set.transforms(), pl.read_parquet(made.training_set.files("train"))
     rows = xgb.QuantileDMatrix(transforms.matrix(frame), transforms.labels(frame), feature_names=transforms.names)
     binary = made.project.definitions.label.task == "binary"
-    xgb.train({"objective": "binary:logistic" if binary else "reg:squarederror"}, rows, ROUNDS).save_model(made.folder / "model.ubj")
+    xgb.train({"objective": "binary:logistic" if binary else "reg:squarederror"}, rows, ROUNDS).save_model(
+        made.folder / "model.ubj"
+    )
     run = {"digest": "0" * 64, "rounds": ROUNDS, "workers": 1, **LEARNED}
     return evaluate(made.project, made.training_set, made.folder / "model.ubj", run).result["backtest"]
 

@@ -181,9 +181,7 @@ def make_scans(folder: Path, scans: pl.DataFrame, *, edits: Sequence[tuple[str, 
 def build(folder: Path) -> SimpleNamespace:
     project = load_project(folder)
     sources = {name: prepare_source(project, name) for name in project.settings.sources}
-    return SimpleNamespace(
-        project=project, sources=sources, training_set=build_training_set(project, sources, "local")
-    )
+    return SimpleNamespace(project=project, sources=sources, training_set=build_training_set(project, sources, "local"))
 
 
 def evidence_of(folder: Path, now: datetime = NOW) -> Any:

@@ -37,7 +37,9 @@ def test_the_age_is_that_of_the_newest_known_row(made, evidence, worlds):
 
 
 def test_null_shares_are_those_of_the_rows(made, evidence):
-    rows = pl.concat(pl.read_parquet(f) for part in ("train", "validation", "test") for f in made.training_set.files(part))
+    rows = pl.concat(
+        pl.read_parquet(f) for part in ("train", "validation", "test") for f in made.training_set.files(part)
+    )
     shares = evidence.document["null_share"]
     assert shares == {name: rows[name].null_count() / rows.height for name in made.project.definitions.features()}
     assert shares["by_user_7d_rate"] > 0 == shares["ask_price"]
