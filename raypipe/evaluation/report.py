@@ -3,6 +3,7 @@ in report_plots and report_strips, how it reads in templates/report/."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,14 @@ _KEYS = (
 def write_report(path: Path, reported: Reported) -> None:
     """Write the page to `path`: the same bytes for equal input; names and values are escaped."""
     environment, shown = _environment(), _shown(reported)
-    made = {name: Markup(environment.get_template(f"{name}.html").render(shown)) for name in SECTIONS}
-    sections = [(name, SECTIONS[name], body) for name, body in made.items() if body.strip()]
+    made = {name: environment.get_template(f"{name}.html").render(shown) for name in SECTIONS}
+    bodies = {name: Markup(body) for name, body in made.items() if body.strip()}  # noqa: S704 - the templates escape
+    sections = [(name, SECTIONS[name], body) for name, body in bodies.items()]
     page = environment.get_template("page.html").render(shown, sections=sections)
     path.write_text(page, encoding="utf-8")
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("raypipe.evaluation", "templates/report"),
@@ -53,9 +56,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     named = (
-        words.number, words.share, words.confidence, words.interval, words.described, words.day, words.duration, words.size, words.where,
-        words.finding_says, words.verdict_title, words.verdict_means, words.movers, words.example, words.at_shares, title,
-        short,
+        words.number, words.share, words.confidence, words.interval, words.described, words.day, words.duration,
+        words.size, words.where, words.finding_says, words.verdict_title, words.verdict_means, words.movers,
+        words.example, words.at_shares, title, short,
     )  # fmt: skip
     environment.filters |= {function.__name__: function for function in named}
     environment.globals |= {
@@ -79,7 +82,9 @@ def _shown(reported: Reported) -> dict[str, Any]:
         "task": task,
         "metric": metric,
         "metrics": METRICS[task],
-        "figures": {name: figure for name in METRICS[task] if (figure := report_strips.of_metric(model, name)) is not None},
+        "figures": {
+            name: figure for name in METRICS[task] if (figure := report_strips.of_metric(model, name)) is not None
+        },
         "headlines": list(headlines(task)),
         "plots": report_plots.drawings(result, reported.run),
         "compared": {name: report_strips.compared(result, name) for name in headlines(task)},

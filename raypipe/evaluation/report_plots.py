@@ -85,9 +85,7 @@ def gain(curve: Rows) -> Drawing | None:
     points = _points(curve, "share", "captured")
     if len(points) < 2:
         return None
-    plot = Plot(
-        Axis("share of rows, highest scores first", say=percent), Axis("share of positives found", say=percent)
-    )
+    plot = Plot(Axis("share of rows, highest scores first", say=percent), Axis("share of positives found", say=percent))
     plot.line(REFERENCE, [(0, 0), (1, 1)]).line(MODEL, points)
     return Drawing(
         "What working from the top finds (gain)",
@@ -101,9 +99,7 @@ def scores(bins: Rows, threshold: float | None) -> Drawing | None:
     totals = {kind: sum(b.get(kind) or 0 for b in bins) for kind in ("negative", "positive")}
     if not all(totals.values()):
         return None
-    spans = {
-        kind: [(b["from"], b["to"], (b.get(kind) or 0) / total) for b in bins] for kind, total in totals.items()
-    }
+    spans = {kind: [(b["from"], b["to"], (b.get(kind) or 0) / total) for b in bins] for kind, total in totals.items()}
     low, high = bins[0]["from"], bins[-1]["to"]
     tallest = max(height for found in spans.values() for *_, height in found)
     plot = Plot(Axis("score", low, high), Axis("share of those rows", 0, tallest * 1.05, percent))
@@ -143,7 +139,9 @@ def decay(by_age: Rows, metric: str) -> Drawing | None:
         return None
     svg = plot.svg(f"{title(metric)} by the age of the model in days")
     legend = [(swatch("dot", MODEL), "models trained in the past, with intervals")]
-    return Drawing(f"{title(metric)} by age", svg, legend, "Some weeks are harder than others, whatever the model's age.")
+    return Drawing(
+        f"{title(metric)} by age", svg, legend, "Some weeks are harder than others, whatever the model's age."
+    )
 
 
 def lost(by_age: Rows, tolerance: float | None, staleness: float | None) -> Drawing | None:
@@ -160,7 +158,12 @@ def lost(by_age: Rows, tolerance: float | None, staleness: float | None) -> Draw
         plot.upright(REFERENCE, staleness)
         legend.append((swatch("line", REFERENCE), f"train again after {number(staleness)} days"))
     svg = plot.svg("Share of the quality of a new model that is lost, by age in days")
-    return Drawing("What age costs", svg, legend, "Measured against models that know the same weeks, so that hard weeks count for nothing.")
+    return Drawing(
+        "What age costs",
+        svg,
+        legend,
+        "Measured against models that know the same weeks, so that hard weeks count for nothing.",
+    )
 
 
 def _by_age(
@@ -186,9 +189,7 @@ def learning(run: Mapping[str, Any]) -> Drawing | None:
         return None
     validation = list(enumerate(history, 1))
     train = [(round_, value) for round_, value in run.get("curve") or []]
-    plot = Plot(
-        Axis("round", 0, len(history)), Axis.around(str(run.get("metric")), [y for _, y in validation + train])
-    )
+    plot = Plot(Axis("round", 0, len(history)), Axis.around(str(run.get("metric")), [y for _, y in validation + train]))
     plot.upright(REFERENCE, best + 1).line(OTHER, train).line(MODEL, validation).dots(MODEL, [validation[best]])
     return Drawing(
         "Learning curve",

@@ -16,6 +16,7 @@ from raypipe.evaluation.svg import Axis, Strip, percent
 Row = Mapping[str, Any]
 MOST_SLICES, MOST_FEATURES = 25, 15  # rows of a table; evaluation.json has all
 
+
 @dataclass(frozen=True)
 class Drawn:
     """A table with a drawn column: its head, and each row's data, its figure in words and what is drawn.

@@ -1,4 +1,4 @@
-"""The words and numbers of the report and the model card: what figures mean to people who did not measure them. Pure."""
+"""The words and numbers of the report and the model card, for people who did not measure. Pure."""
 
 from __future__ import annotations
 

@@ -103,7 +103,10 @@ class Sample:
         conditions = [
             [{"feature": "flight_carrier", "is": "FL"}, {"feature": "weather_precip", "is": "above 0.02"}],
             [{"feature": "plane_seats", "is": None}],
-            [{"feature": FEATURES[-1], "is": "0.25 to 0.5"}, {"feature": "flight_dest", "is": "a category <&> of people"}],
+            [
+                {"feature": FEATURES[-1], "is": "0.25 to 0.5"},
+                {"feature": "flight_dest", "is": "a category <&> of people"},
+            ],
         ]
         found = [
             {"where": w, "rows": 900 - 100 * n, "loss": self.around(0.06 - n / 100, 0.008), "rest": 0.002,
@@ -118,7 +121,7 @@ class Sample:
     def worst_row(self, n: int) -> dict[str, Any]:
         return {
             "row": 1000 + n, "time": "2013-11-27 14:05:00.000000+00:00", "label": 1.0, "score": 0.03 + n / 500,
-            "loss": 3.5 - n / 10, "features": {name: None if n == 3 else 12.5 for name in FEATURES},
+            "loss": 3.5 - n / 10, "features": dict.fromkeys(FEATURES, None if n == 3 else 12.5),
             "contributions": {name: (-1) ** i * 0.9 / i for i, name in _numbered()},
         }  # fmt: skip
 
@@ -130,7 +133,9 @@ class Sample:
         ]
         groups.append({"value": None, "rows": 12})
         apart = {m: self.around(0.04, 0.05) for m in metrics}
-        return {"age": {"groups": groups, "differences": apart, "ratios": {m: self.around(0.93, 0.05) for m in metrics}}}
+        return {
+            "age": {"groups": groups, "differences": apart, "ratios": {m: self.around(0.93, 0.05) for m in metrics}}
+        }
 
     def use(self, n: int, name: str) -> dict[str, Any]:
         useless = n in {6, 8, 9}
@@ -229,8 +234,14 @@ class Sample:
         sign = {"probe": "single_feature", "feature": "weather_dewp", "figure": 0.97, "bound": 0.95,
                 "says": "alone it orders the labels almost perfectly"}  # fmt: skip
         return {
-            "leakage": {"found": [sign], "probes": {"single_feature": {"best": 0.97}, "overlap": {"because": None},
-                        "random_split": {"because": "there is no time to split by"}}},
+            "leakage": {
+                "found": [sign],
+                "probes": {
+                    "single_feature": {"best": 0.97},
+                    "overlap": {"because": None},
+                    "random_split": {"because": "there is no time to split by"},
+                },
+            },
             "null_share": {name: 0.013 * (n - 1) for n, name in _numbered()},
             "age_of_data_s": 7.5 * 86400,
             "newest": {"flights": "2013-12-31T23:00:00+00:00", "weather": None},

@@ -80,7 +80,9 @@ def test_a_page_has_every_section_and_links_to_it(page, reported, task):
 def test_a_page_needs_nothing_from_anywhere(page, reported, task):
     text, found = page(reported(task))
     assert not re.search(r"https?://|url\(|@import|//[a-z]", text)
-    assert not [tag for tag, _ in found.elements if tag in {"script", "link", "img", "iframe", "object", "embed", "base"}]
+    assert not [
+        tag for tag, _ in found.elements if tag in {"script", "link", "img", "iframe", "object", "embed", "base"}
+    ]
     assert all(value.startswith("#") for _, a in found.elements for name, value in a.items() if name in {"href", "src"})
 
 
@@ -207,7 +209,9 @@ def test_figures_are_those_of_the_evaluation(page, reported):
 
 def colours(css: str) -> list[dict[str, str]]:
     """The colour variables of each block that sets them."""
-    return [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)]
+    return [
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    ]
 
 
 def luminance(colour: str) -> float:

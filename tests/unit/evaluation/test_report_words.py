@@ -57,7 +57,9 @@ def test_every_metric_is_explained():
     assert {m for metrics in METRICS.values() for m in metrics} == set(words.MEANINGS)
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.2214, "22.1 %"), (0.0, "0.0 %"), (0.0001, "below 0.1 %"), (1, "100.0 %"), (None, "\u2013")])
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.2214, "22.1 %"), (0.0, "0.0 %"), (0.0001, "below 0.1 %"), (1, "100.0 %"), (None, "\u2013")]
+)
 def test_a_share(value, said):
     assert words.share(value) == said
 
@@ -69,7 +71,9 @@ def test_a_duration(seconds, said):
     assert words.duration(seconds) == said
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "0 bytes"), (1023, "1,023 bytes"), (660_000, "645 KiB"), (5e9, "4.7 GiB"), (None, "\u2013")])
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 bytes"), (1023, "1,023 bytes"), (660_000, "645 KiB"), (5e9, "4.7 GiB"), (None, "\u2013")]
+)
 def test_a_size(count, said):
     assert words.size(count) == said
 
@@ -86,10 +90,15 @@ def test_a_pass_is_decided_by_the_closest_rule_and_the_rest_by_the_worst():
 
 
 def test_an_open_verdict_says_how_many_rows_would_decide():
-    open_ = SimpleNamespace(rule="a > 0.5", outcome="inconclusive", got=0.51, bound=0.5, low=0.49, high=0.53, more_rows=12_400, says="")
+    open_ = SimpleNamespace(
+        rule="a > 0.5", outcome="inconclusive", got=0.51, bound=0.5, low=0.49, high=0.53, more_rows=12_400, says=""
+    )
     other = SimpleNamespace(**vars(open_) | {"more_rows": 900, "says": "too close to call"})
     said = words.verdict_means(Verdict("inconclusive", [open_, other]))
-    assert said == "The model is not released yet: the test rows cannot decide 2 of 2 rules. About 12,400 more test rows would decide."
+    assert (
+        said
+        == "The model is not released yet: the test rows cannot decide 2 of 2 rules. About 12,400 more test rows would decide."
+    )
     assert words.finding_says(open_) == "measured 0.510 (0.490 to 0.530), bound 0.5"
     assert words.finding_says(other) == "too close to call"
 
@@ -103,7 +112,10 @@ def test_what_moved_a_row_is_told_from_the_largest_on():
 def test_an_example_of_a_behaviour_says_what_was_changed():
     found = {"row": 7, "score": 0.21, "score_changed": 0.19, "values": {"rain": 0, "hour": 5}, "changed": {"rain": 4}}
     assert words.example(found) == "row 7: rain 0, changed to 4, hour 5, score 0.21, changed to 0.19"
-    assert words.example({"row": 7, "score": [0.25, 0.75], "score_changed": None, "values": {}}) == "row 7: score 0.25/0.75"
+    assert (
+        words.example({"row": 7, "score": [0.25, 0.75], "score_changed": None, "values": {}})
+        == "row 7: score 0.25/0.75"
+    )
     assert words.example(None) == ""
 
 
@@ -127,7 +139,11 @@ def test_lineage_says_what_is_known(reported):
     assert lineage(whole)["code"] == "commit 976dad2be82e, with changes that no commit holds"
     run = {k: whole.run[k] for k in ("digest", "best_round", "history", "metric")}
     bare = reported("binary", run=run, training_set={"digest": "a" * 64})
-    assert lineage(bare) == {"run": "5236a337df4f", "training set": "a" * 12, "rounds": "170 of 190, by logloss on validation"}
+    assert lineage(bare) == {
+        "run": "5236a337df4f",
+        "training set": "a" * 12,
+        "rounds": "170 of 190, by logloss on validation",
+    }
 
 
 def test_features_that_are_always_there_are_not_listed_as_missing(reported):

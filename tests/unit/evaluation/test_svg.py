@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from xml.etree import ElementTree as ET
 
@@ -93,7 +94,7 @@ def test_no_text_is_cut_or_lies_on_another(axes):
         assert y <= HEIGHT
     for y in {y for *_, y, _ in found}:
         line = sorted((left, right) for left, right, at, _ in found if at == y)
-        assert all(a[1] <= b[0] for a, b in zip(line, line[1:], strict=False)), line
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(line)), line
     names = [node.text for node in ET.fromstring(plot.svg("x")).iter("text") if "axis" in node.attrib["class"]]
     assert len(names) == 2
     assert all(names)
@@ -111,7 +112,10 @@ def test_strips_of_a_table_share_one_scale():
     strip = Strip(Axis("loss", 0, 1), reference=0.5)
     both = ET.fromstring(strip.interval("model", 0.25, 0, 1, "0.25 (0 to 1)"))
     bare = ET.fromstring(strip.interval("other", 0.75, None, None, "0.75"))
-    assert [next(s.iter("circle")).attrib["cx"] for s in (both, bare)] == ["26.5%", "73.5%"]  # 3 % are free at both ends
+    assert [next(s.iter("circle")).attrib["cx"] for s in (both, bare)] == [
+        "26.5%",
+        "73.5%",
+    ]  # 3 % are free at both ends
     lines = [[(line.attrib["x1"], line.attrib["x2"]) for line in s.iter("line")] for s in (both, bare)]
     assert lines == [[("50.0%", "50.0%"), ("3.0%", "97.0%")], [("50.0%", "50.0%")]]
 
