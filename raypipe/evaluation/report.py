@@ -3,12 +3,13 @@ in report_plots and report_strips, how it reads in templates/report/."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from raypipe.data.digest import short
 from raypipe.evaluation import report_plots, report_strips
@@ -58,7 +59,7 @@ def _environment() -> Environment:
     named = (
         words.number, words.share, words.confidence, words.interval, words.described, words.day, words.duration,
         words.size, words.where, words.finding_says, words.verdict_title, words.verdict_means, words.movers,
-        words.example, words.at_shares, title, short,
+        words.example, words.at_shares, title, short, breakable,
     )  # fmt: skip
     environment.filters |= {function.__name__: function for function in named}
     environment.globals |= {
@@ -69,6 +70,11 @@ def _environment() -> Environment:
         "probes": words.PROBES,
     }
     return environment
+
+
+def breakable(text: object) -> Markup:
+    """A name that may be broken after its dots and underscores."""
+    return Markup(re.sub(r"(?<=[._])(?=\w)", "<wbr>", escape(text)))  # noqa: S704 - escaped before
 
 
 def _shown(reported: Reported) -> dict[str, Any]:
@@ -98,6 +104,7 @@ def _shown(reported: Reported) -> dict[str, Any]:
             "mean size of the contribution", (result["contributions"] or {}).get("by_view") or {}
         ),
         "usefulness": report_strips.usefulness(result["usefulness"] or []),
+        "by_age": words.by_age(result["backtest"] or {}),
         "nulls": missing_most(reported),
         "lineage": lineage(reported),
         "limits": limits(reported),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 460, 310
-_RIGHT, _TOP, _BOTTOM = 22, 12, 46  # around the plotted area; the left margin is as wide as its ticks
+_RIGHT, _TOP, _BOTTOM = 22, 12, 50  # around the plotted area; the left margin is as wide as its ticks
 _CHARACTER = 7.4  # width of a wide character of the ticks and labels, whose size is 13 units
 _PAD = 3.0  # percent of a strip's width at both of its ends
 
@@ -130,7 +130,7 @@ class Plot:
         for value, text in self.across.ticks():
             x = self._x(value)
             made.append(Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(x, top, x, bottom))
-            made.append(Markup('<text class="tick mid" x="{}" y="{}">{}</text>').format(x, bottom + 16, text))
+            made.append(Markup('<text class="tick mid" x="{}" y="{}">{}</text>').format(x, bottom + 20, text))
         middle = (left + right) / 2
         name = Markup('<text class="axis mid" x="{}" y="{}">{}</text>')
         made.append(name.format(middle, HEIGHT - 8, _fitting(self.across.label, right - left)))
