@@ -107,8 +107,8 @@ def _even(found: Linear, scale: Scale, confidence: float, rows: int) -> Figure:
     if found.error == 0:
         return Figure(found.value, found.value, found.value, rows)
     reach = quantile(found, confidence) * found.error * abs(scale.slope(found.value))
-    ends = sorted(float(scale.back(scale.there(found.value) + sign * reach)) for sign in (-1, 1))
-    return Figure(found.value, *ends, rows)
+    low, high = sorted(float(scale.back(scale.there(found.value) + sign * reach)) for sign in (-1, 1))
+    return Figure(found.value, low, high, rows)
 
 
 def _at_the_end(found: Linear, confidence: float, rows: int) -> Figure:
