@@ -131,7 +131,7 @@ def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -
     scores: dict[str, list[Floats]] = {MODEL: [], linear: []}
     for file in training_set.files(TEST):
         frame = pl.read_parquet(file)
-        parts.append(frame.select(dict.fromkeys(kept)))
+        parts.append(frame.select(*dict.fromkeys(kept)))
         scores[MODEL].append(score(booster, transforms, frame))
         scores[linear].append(baselines.predict(fitted, transforms.matrix(frame), classes))
     rows = pl.concat(parts)
