@@ -20,10 +20,10 @@ same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,12 @@ from raypipe.evaluation.binning import Binned
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.influence import Ints
 from raypipe.evaluation.intervals import mean
-from raypipe.evaluation.slice_sums import Sums, by_block, contrast, p_value, sums_by, terms
+from raypipe.evaluation.slice_sums import Sums, contrast, effective, p_value, spread_of_blocks, sums_by, terms
 from raypipe.project.evaluation_settings import WorstSlices
 
 CORRECTION = "Benjamini-Yekutieli"
-_EXAMINED = 200  # slices that are looked at block by block, the worst by a first look; all others count as not found
+_EXAMINED = 300  # slices that are looked at block by block, the worst by a first look; all others count as not found
+_LEAST_BLOCKS = 8.0  # effective number: of fewer, it cannot be known how much they differ by themselves
 _LEAST_EVENTS = 25.0  # binary: sum of p (1 - p) in the slice; the count of rarer events is far from normal
 
 Mask = NDArray[np.bool_]
@@ -193,14 +194,22 @@ def _examined(asked: Search, tested: Tested) -> tuple[Array, Array]:
     seen = (more >= asked.least_effect / 2) & (chance <= 1 - asked.confidence)
     order = np.argsort(-(sums.avoidable() - 2 * sums.error()), kind="stable")
     p_values, lowest = np.ones(len(few)), np.full(len(few), -np.inf)
-    for at in fit[order[seen[order]]][:_EXAMINED]:
-        part, inside = tested.sums.take([at]), asked.inside(tested.where[at])
-        blocks = np.unique(asked.blocks[inside], return_inverse=True)[1]
-        times, effective = by_block(part, sums_by(blocks, int(blocks.max()) + 1, asked.terms[inside]))
+    for at, inside, blocks in islice(_in_many_blocks(asked, tested, fit[order[seen[order]]]), _EXAMINED):
+        part = tested.sums.take([at])
+        times = spread_of_blocks(part, sums_by(blocks, int(blocks.max()) + 1, asked.terms[inside]))
         least = min(float(contrast(part, rest)[0]) for rest in tested.beside([at]))
-        p_values[at] = p_value(least, times, effective)
+        p_values[at] = p_value(least, times, effective(blocks))
         lowest[at] = (part.avoidable() - 2 * np.sqrt(times) * part.error())[0]
     return p_values, lowest
+
+
+def _in_many_blocks(asked: Search, tested: Tested, slices: Ints) -> Iterator[tuple[int, Mask, Ints]]:
+    """Those of the slices that are no matter of a few days, each with its rows and their blocks, numbered from 0."""
+    for at in slices:
+        inside = asked.inside(tested.where[at])
+        blocks = np.unique(asked.blocks[inside], return_inverse=True)[1]
+        if effective(blocks) >= _LEAST_BLOCKS:
+            yield at, inside, blocks
 
 
 def _adds(asked: Search, inside: Mask) -> bool:
