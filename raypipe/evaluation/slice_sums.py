@@ -61,7 +61,7 @@ class Sums:
 
     def avoidable(self) -> Array:
         """What it saves a row, less what is saved by chance, shape (slices,)."""
-        return np.einsum("si,si->s", self.slope, self.due()) / 2 / self.weight - self.by_chance()
+        return np.asarray(np.einsum("si,si->s", self.slope, self.due()) / 2 / self.weight - self.by_chance())
 
     def by_chance(self) -> Array:
         """What the best correction saves a row in the mean where none is due, shape (slices,)."""
@@ -71,7 +71,7 @@ class Sums:
     def error(self) -> Array:
         """The standard error of `avoidable` where there is something to avoid, shape (slices,)."""
         due = self.due()
-        return np.sqrt(np.einsum("si,sij,sj->s", due, self.noise, due)) / self.weight
+        return np.asarray(np.sqrt(np.einsum("si,sij,sj->s", due, self.noise, due)) / self.weight)
 
     def events(self) -> Array:
         """How many rows of noise 1 tell as much, shape (slices,)."""
@@ -97,7 +97,7 @@ def contrast(part: Sums, rest: Sums) -> Array:
     back = np.linalg.inv(rest.curve)
     left = part.slope - np.einsum("sij,sj->si", part.curve, rest.due())
     spread = part.noise + part.curve @ back @ rest.noise @ back @ part.curve
-    return np.einsum("si,si->s", left, _solve(spread, left))
+    return np.asarray(np.einsum("si,si->s", left, _solve(spread, left)))
 
 
 def spread_of_blocks(part: Sums, blocks: Sums) -> float:
@@ -122,7 +122,7 @@ def p_value(statistic: float, times: float, blocks: float) -> float:
 def _firm(matrices: Array) -> Array:
     """Invertible, or what is nearest."""
     size = np.maximum(np.trace(matrices, axis1=1, axis2=2), np.finfo(float).tiny)
-    return matrices + _RIDGE * size[:, None, None] * np.eye(2)
+    return np.asarray(matrices + _RIDGE * size[:, None, None] * np.eye(2))
 
 
 def _solve(matrices: Array, vectors: Array) -> Array:
