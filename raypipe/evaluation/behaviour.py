@@ -106,7 +106,7 @@ def excess(test: Behaviour, before: Floats, after: Floats) -> Floats:
         backwards = before - after if test.expect == "increase" else after - before
         return backwards - test.tolerance
     low, high = test.score
-    return np.maximum(low - before, before - high)
+    return np.asarray(np.maximum(low - before, before - high))
 
 
 def _meant(scores: Floats, test: Behaviour, tested: Tested) -> Floats:

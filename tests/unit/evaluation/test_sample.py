@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
@@ -15,7 +17,7 @@ def test_evenly(count, most):
     assert len(places) == min(count, most)
     assert places[:1] == [0][:count]
     assert all(0 <= place < count for place in places)
-    steps = {after - before for before, after in zip(places, places[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(places)}
     assert not steps or max(steps) - min(steps) <= 1
     assert 0 not in steps
 
