@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -52,7 +53,7 @@ def _by_quantile(values: pl.Series, bins: int) -> Binned:
         edges.to_physical().to_numpy(), values.fill_null(ordered[0]).to_physical().to_numpy(), "right"
     )
     said = [f"{edge:.6g}" if isinstance(edge, float) else str(edge) for edge in edges]
-    between = [f"[{low}, {high})" for low, high in zip(said, said[1:], strict=False)]
+    between = [f"[{low}, {high})" for low, high in pairwise(said)]
     return Binned(
         np.where(values.is_null().to_numpy(), len(said) + 1, places),
         [f"< {said[0]}", *between, f">= {said[-1]}", None],

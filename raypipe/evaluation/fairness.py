@@ -1,11 +1,10 @@
 """Whether groups of rows fare alike: a metric by group, and how far apart the best and the worst of them are.
 
-The interval of a largest difference holds for every pair of groups together (Bonferroni), so that groups that fare alike
-are not taken for unequal because some two of many are always furthest apart. A pair's ends come from those of its two
-figures (Zou, Donner: Construction of Confidence Limits about Effect Measures, Statistics in Medicine 2008; of ratios:
-Donner, Zou: Closed-form Confidence Intervals for Functions of the Normal Mean and Standard Deviation, Statistical
-Methods in Medical Research 2012), which keep a share within 0 to 1 where a group has few rows. Groups are taken as
-independent: where a day is better or worse for both, the interval is wider than it need be.
+The interval of a largest difference holds for every pair of groups together (Bonferroni), so that groups that fare
+alike are not taken for unequal because some two of many are always furthest apart. A pair's ends come from those of its
+two figures (Zou, Donner: Construction of Confidence Limits about Effect Measures: A General Approach, Statistics in
+Medicine 2008), which keep a share within 0 to 1 where a group has few rows. Groups are taken as independent: where a
+day is better or worse for both, the interval is wider than it need be.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ def fairness(tested: Tested) -> dict[str, Any] | None:
 
 
 def said_of(task: Task, found: Scored, blocks: Ints, threshold: float | None) -> Said:
-    """The rows as `Said`. threshold: binary: from which score on a row is called positive; None where no metric asks."""
+    """The rows as `Said`. threshold: from which score on a binary row is called positive; None where no metric asks."""
     score = found.score.astype(np.float64)
     if task == "multiclass":
         score = score.argmax(axis=1).astype(np.float64)

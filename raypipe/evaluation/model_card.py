@@ -6,6 +6,7 @@ Sections after Mitchell et al.: Model Cards for Model Reporting, FAT* 2019.
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,27 @@ _SLICES, _WORST = 8, 5  # values of a column, groups of rows; the report has mor
 
 def write_card(path: Path, reported: Reported) -> None:
     """Write the card to `path`: the same bytes for equal input; names and values are escaped."""
+    card = _environment().get_template("model_card.md").render(_shown(reported))
+    path.write_text(card, encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("raypipe.evaluation"),
-        autoescape=False,  # noqa: S701 - it is Markdown: `md` escapes
+        autoescape=False,  # noqa: S701 - Markdown, which the filter `markdown` escapes
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     named = (
-        words.number,
-        words.share,
-        words.confidence,
-        words.interval,
-        words.day,
-        words.described,
-        words.where,
-        title,
+        words.number, words.share, words.confidence, words.interval, words.day, words.described, words.where, title,
         markdown,
-    )
+    )  # fmt: skip
     environment.filters |= {function.__name__: function for function in named}
     environment.globals |= {"better": words.better, "of_metric": of_metric, "meanings": words.MEANINGS}
-    path.write_text(environment.get_template("model_card.md").render(_shown(reported)), encoding="utf-8")
+    return environment
 
 
 def markdown(text: object) -> str:

@@ -3,11 +3,13 @@ in report_plots and report_strips, how it reads in templates/report/."""
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from raypipe.data.digest import short
 from raypipe.evaluation import report_plots, report_strips
@@ -38,12 +40,14 @@ _KEYS = (
 def write_report(path: Path, reported: Reported) -> None:
     """Write the page to `path`: the same bytes for equal input; names and values are escaped."""
     environment, shown = _environment(), _shown(reported)
-    made = {name: Markup(environment.get_template(f"{name}.html").render(shown)) for name in SECTIONS}
-    sections = [(name, SECTIONS[name], body) for name, body in made.items() if body.strip()]
+    made = {name: environment.get_template(f"{name}.html").render(shown) for name in SECTIONS}
+    bodies = {name: Markup(body) for name, body in made.items() if body.strip()}  # noqa: S704 - the templates escape
+    sections = [(name, SECTIONS[name], body) for name, body in bodies.items()]
     page = environment.get_template("page.html").render(shown, sections=sections)
     path.write_text(page, encoding="utf-8")
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("raypipe.evaluation", "templates/report"),
@@ -53,9 +57,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     named = (
-        words.number, words.share, words.confidence, words.interval, words.described, words.day, words.duration, words.size, words.where,
-        words.finding_says, words.verdict_title, words.verdict_means, words.movers, words.example, words.at_shares, title,
-        short,
+        words.number, words.share, words.confidence, words.interval, words.described, words.day, words.duration,
+        words.size, words.where, words.finding_says, words.verdict_title, words.verdict_means, words.movers,
+        words.example, words.at_shares, title, short, breakable,
     )  # fmt: skip
     environment.filters |= {function.__name__: function for function in named}
     environment.globals |= {
@@ -66,6 +70,11 @@ def _environment() -> Environment:
         "probes": words.PROBES,
     }
     return environment
+
+
+def breakable(text: object) -> Markup:
+    """A name that may be broken after its dots and underscores."""
+    return Markup(re.sub(r"(?<=[._])(?=\w)", "<wbr>", escape(text)))  # noqa: S704 - escaped before
 
 
 def _shown(reported: Reported) -> dict[str, Any]:
@@ -95,6 +104,7 @@ def _shown(reported: Reported) -> dict[str, Any]:
             "mean size of the contribution", (result["contributions"] or {}).get("by_view") or {}
         ),
         "usefulness": report_strips.usefulness(result["usefulness"] or []),
+        "by_age": words.by_age(result["backtest"] or {}),
         "nulls": missing_most(reported),
         "lineage": lineage(reported),
         "limits": limits(reported),

@@ -68,9 +68,7 @@ def precision_recall(curve: Rows, area: Any, positives: float | None) -> Drawing
     points = _points(curve, "recall", "precision")
     if len(points) < 2:
         return None
-    plot = Plot(
-        Axis("share of positives found", say=percent), Axis("share of flagged rows that are positive", say=percent)
-    )
+    plot = Plot(Axis("share of positives found", say=percent), Axis("flagged rows that are positive", say=percent))
     legend = _with_band(curve, f"model, average precision {interval(area)}")
     if positives is not None:
         plot.level(REFERENCE, positives)

@@ -1,4 +1,4 @@
-"""The words and numbers of the report and the model card: what figures mean to people who did not measure them. Pure."""
+"""The words and numbers of the report and the model card, for people who did not measure. Pure."""
 
 from __future__ import annotations
 
@@ -170,6 +170,12 @@ def at_shares(gain: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if nearest not in found:
             found.append(nearest)
     return found
+
+
+def by_age(backtest: Mapping[str, Any]) -> list[tuple[float, list[Any]]]:
+    """Each age of a back-test in days with the metric of each origin's model, None where it did not get so old."""
+    found = [{age["age_days"]: age.get("metric") for age in of["ages"]} for of in backtest.get("origins") or []]
+    return [(age, [ages.get(age) for ages in found]) for age in sorted({age for ages in found for age in ages})]
 
 
 # ---- the verdict -------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def score_test_part(
     by_name[simple] = baselines.constant(label.task, train, transforms, rows.height)
     last = last_value(project.definitions, training_set, transforms)
     by_name |= {} if last is None else {LAST_VALUE: last}
-    said = {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
+    order = [name for name in (MODEL, *BASELINES[label.task], CHAMPION) if name in by_name]
+    said = {name: _numbers(rows, by_name[name], transforms) for name in order}
     return Tested(project, training_set, transforms, booster, rows, said)
 
 

@@ -92,8 +92,8 @@ def sums_by(codes: NDArray[np.intp], bins: int, summed: Array) -> Sums:
 
 
 def contrast(part: Sums, rest: Sums) -> Array:
-    """By how much the correction due in `part` differs from that of `rest`, which has none of its rows: shape (slices,),
-    chi-square of two degrees of freedom if the same is due and rows are independent."""
+    """By how much the correction due in `part` differs from that of `rest`, which has none of its rows: shape
+    (slices,), chi-square of two degrees of freedom if the same is due and rows are independent."""
     back = np.linalg.inv(rest.curve)
     left = part.slope - np.einsum("sij,sj->si", part.curve, rest.due())
     spread = part.noise + part.curve @ back @ rest.noise @ back @ part.curve

@@ -28,19 +28,26 @@ Slice = dict[str, Any]
 
 def slices(tested: Tested) -> dict[str, list[Slice]]:
     """`by_slice` of each declared column, by its name."""
-    models = tested.task, tested.model, tested.said.get(CHAMPION)
+    chosen: dict[str, Any] = {"settings": tested.settings, "seed": tested.seed, "champion": tested.said.get(CHAMPION)}
     return {
-        column: by_slice(*models, tested.rows[column], tested.blocks.of, tested.settings, tested.seed)
+        column: by_slice(tested.task, tested.model, tested.rows[column], tested.blocks.of, **chosen)
         for column in tested.settings.slices
     }
 
 
 def by_slice(
-    task: Task, found: Scored, champion: Scored | None, values: pl.Series, blocks: Ints, settings: Evaluation, seed: int
+    task: Task,
+    found: Scored,
+    values: pl.Series,
+    blocks: Ints,
+    *,
+    champion: Scored | None,
+    settings: Evaluation,
+    seed: int,
 ) -> list[Slice]:
-    """Metrics of the rows of each value or bin, largest first; slices too small or whose labels do not differ have none.
+    """Metrics of the rows of each value or bin, largest first; too small ones and those of one label have none.
 
-    champion: what it says of the same rows. values, blocks: shape (rows,). A group of a ranking is divided where its
+    values, blocks: shape (rows,). champion: what it says of the same rows. A group of a ranking is divided where its
     rows have different values.
     """
     column, bins = binned(values, settings.slice_bins), settings.calibration_bins
@@ -61,15 +68,15 @@ def by_slice(
 
 
 def worst(described: Sequence[Slice], metric: str, kind: str = "intervals") -> Slice | None:
-    """The slice of a column in which `metric` is worst, or with kind "champion" worst against it; None if none has it."""
+    """The slice of a column in which `metric` is worst, kind "champion": worst against it; None if none has it."""
     told = [s for s in described if metric in s.get(kind, {})]
     return _worse(metric)(told, key=lambda s: s[kind][metric][0], default=None)  # type: ignore[no-any-return]
 
 
 def figures(found: Mapping[str, Sequence[Slice]]) -> dict[str, Figure]:
-    """Of the `slices` of a result: `slice.<column>.<metric>`, the value of the column's `worst` slice, and where there is
-    a champion `slice.<column>.<metric>_difference`, the worst of model less champion. The interval is that of the worst
-    value there may be, of whichever slice: from the worst of the lower to the worst of the upper ends."""
+    """Of the `slices` of a result: `slice.<column>.<metric>`, the value of the column's `worst` slice, and where there
+    is a champion `slice.<column>.<metric>_difference`, the worst of model less champion. The interval is that of the
+    worst value there may be, of whichever slice: from the worst of the lower to the worst of the upper ends."""
     return {
         f"slice.{column}.{metric}{suffix}": _figure(described, metric, kind)
         for column, described in found.items()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 460, 310
-_RIGHT, _TOP, _BOTTOM = 22, 12, 46  # around the plotted area; the left margin is as wide as its ticks
+_RIGHT, _TOP, _BOTTOM = 22, 12, 50  # around the plotted area; the left margin is as wide as its ticks
 _CHARACTER = 7.4  # width of a wide character of the ticks and labels, whose size is 13 units
 _PAD = 3.0  # percent of a strip's width at both of its ends
 
@@ -79,30 +79,30 @@ class Plot:
     _marks: list[Markup] = field(default_factory=list)
 
     def line(self, kind: str, points: Sequence[Point]) -> Plot:
-        return self._add('<polyline class="line {}" points="{}"/>', kind, self._path(points))
+        return self._add(Markup('<polyline class="line {}" points="{}"/>'), kind, self._path(points))
 
     def band(self, kind: str, spans: Sequence[Span]) -> Plot:
         """The area between the ends of each span."""
         edge = [(x, low) for x, low, _ in spans] + [(x, high) for x, _, high in reversed(spans)]
-        return self._add('<polygon class="band {}" points="{}"/>', kind, self._path(edge))
+        return self._add(Markup('<polygon class="band {}" points="{}"/>'), kind, self._path(edge))
 
     def dots(self, kind: str, points: Sequence[Point]) -> Plot:
         for x, y in points:
-            self._add('<circle class="dot {}" cx="{}" cy="{}" r="3.5"/>', kind, self._x(x), self._y(y))
+            self._add(Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.5"/>'), kind, self._x(x), self._y(y))
         return self
 
     def errors(self, kind: str, spans: Sequence[Span]) -> Plot:
         """Upright intervals."""
         for x, low, high in spans:
             at = (self._x(x), self._y(low), self._x(x), self._y(high))
-            self._add('<line class="error {}" x1="{}" y1="{}" x2="{}" y2="{}"/>', kind, *at)
+            self._add(Markup('<line class="error {}" x1="{}" y1="{}" x2="{}" y2="{}"/>'), kind, *at)
         return self
 
     def steps(self, kind: str, spans: Sequence[Span]) -> Plot:
         """A histogram's outline: from, to and height of each bin, in order."""
         edge = [(x, height) for start, end, height in spans for x in (start, end)]
         path = [(edge[0][0], self.up.low), *edge, (edge[-1][0], self.up.low)]
-        return self._add('<polygon class="column {}" points="{}"/>', kind, self._path(path))
+        return self._add(Markup('<polygon class="column {}" points="{}"/>'), kind, self._path(path))
 
     def upright(self, kind: str, x: float) -> Plot:
         return self.line(kind, [(x, self.up.low), (x, self.up.high)])
@@ -112,11 +112,11 @@ class Plot:
 
     def svg(self, says: str) -> Markup:
         """The plot; `says` tells in words what is to be seen."""
-        template = '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>'
-        return Markup(template).format(WIDTH, HEIGHT, says, self._frame(), Markup("").join(self._marks))
+        template = Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>')
+        return template.format(WIDTH, HEIGHT, says, self._frame(), Markup("").join(self._marks))
 
-    def _add(self, template: str, *values: object) -> Plot:
-        self._marks.append(Markup(template).format(*values))
+    def _add(self, template: Markup, *values: object) -> Plot:
+        self._marks.append(template.format(*values))
         return self
 
     def _frame(self) -> Markup:
@@ -130,12 +130,12 @@ class Plot:
         for value, text in self.across.ticks():
             x = self._x(value)
             made.append(Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(x, top, x, bottom))
-            made.append(Markup('<text class="tick mid" x="{}" y="{}">{}</text>').format(x, bottom + 16, text))
+            made.append(Markup('<text class="tick mid" x="{}" y="{}">{}</text>').format(x, bottom + 20, text))
         middle = (left + right) / 2
-        name = '<text class="axis mid" x="{}" y="{}">{}</text>'
-        made.append(Markup(name).format(middle, HEIGHT - 8, _fitting(self.across.label, right - left)))
-        turned = '<text class="axis mid" transform="translate(13 {}) rotate(-90)">{}</text>'
-        made.append(Markup(turned).format((top + bottom) / 2, _fitting(self.up.label, bottom - top)))
+        name = Markup('<text class="axis mid" x="{}" y="{}">{}</text>')
+        made.append(name.format(middle, HEIGHT - 8, _fitting(self.across.label, right - left)))
+        turned = Markup('<text class="axis mid" transform="translate(13 {}) rotate(-90)">{}</text>')
+        made.append(turned.format((top + bottom) / 2, _fitting(self.up.label, bottom - top)))
         return Markup("").join(made)
 
     @property
@@ -181,16 +181,16 @@ class Strip:
         """A dot with its interval, where it has one."""
         made = [self._reference()]
         if low is not None and high is not None:
-            line = '<line class="error {}" x1="{:.1f}%" x2="{:.1f}%" y1="11" y2="11"/>'
-            made.append(Markup(line).format(kind, self._x(low), self._x(high)))
+            line = Markup('<line class="error {}" x1="{:.1f}%" x2="{:.1f}%" y1="11" y2="11"/>')
+            made.append(line.format(kind, self._x(low), self._x(high)))
         made.append(Markup('<circle class="dot {}" cx="{:.1f}%" cy="11" r="4"/>').format(kind, self._x(value)))
         return self._svg(made, says)
 
     def bar(self, kind: str, value: float, says: str) -> Markup:
         """A bar from 0."""
         start, end = sorted((self._x(0.0), self._x(value)))
-        template = '<rect class="column {}" x="{:.1f}%" width="{:.1f}%" y="4" height="14"/>'
-        return self._svg([Markup(template).format(kind, start, end - start), self._reference()], says)
+        template = Markup('<rect class="column {}" x="{:.1f}%" width="{:.1f}%" y="4" height="14"/>')
+        return self._svg([template.format(kind, start, end - start), self._reference()], says)
 
     def _reference(self) -> Markup:
         if self.reference is None:
@@ -210,9 +210,11 @@ class Strip:
 def swatch(shape: str, kind: str) -> Markup:
     """A legend's sign: `line`, `dot`, `column` or `band`."""
     marks = {
-        "line": '<line class="line {}" x1="0" x2="26" y1="7" y2="7"/>',
-        "dot": '<line class="error {0}" x1="3" x2="23" y1="7" y2="7"/><circle class="dot {0}" cx="13" cy="7" r="4"/>',
-        "column": '<rect class="column {}" x="3" y="2" width="20" height="10"/>',
-        "band": '<rect class="band {}" x="0" y="2" width="26" height="10"/>',
+        "line": Markup('<line class="line {}" x1="0" x2="26" y1="7" y2="7"/>'),
+        "dot": Markup(
+            '<line class="error {0}" x1="3" x2="23" y1="7" y2="7"/><circle class="dot {0}" cx="13" cy="7" r="4"/>'
+        ),
+        "column": Markup('<rect class="column {}" x="3" y="2" width="20" height="10"/>'),
+        "band": Markup('<rect class="band {}" x="0" y="2" width="26" height="10"/>'),
     }
-    return Markup('<svg class="swatch" aria-hidden="true">{}</svg>').format(Markup(marks[shape]).format(kind))
+    return Markup('<svg class="swatch" aria-hidden="true">{}</svg>').format(marks[shape].format(kind))

@@ -8,9 +8,9 @@ from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.slice_settings import BY_THRESHOLD, FAIRNESS_METRICS, Fairness
 
 
-def check_columns(evaluation: Evaluation, definitions: Definitions) -> None:
-    """Raise ConfigurationError for a slice or group that is no column of the test rows, or a fairness metric that the
-    label's task has not."""
+def check_evaluation(evaluation: Evaluation, definitions: Definitions) -> None:
+    """Raise ConfigurationError for a slice or group that is no column of the test rows, and for a threshold or a
+    fairness metric that the label's task has not."""
     columns, fairness = [*definitions.label.request, *definitions.features()], evaluation.fairness
     for where, names in (("slices", evaluation.slices), ("fairness.groups", fairness.groups if fairness else [])):
         for column in names:
@@ -20,8 +20,16 @@ def check_columns(evaluation: Evaluation, definitions: Definitions) -> None:
                     where=f"project.yaml: evaluation.{where}",
                     hint=nearest(column, columns),
                 )
+    task = definitions.label.task
+    if evaluation.threshold and task != "binary":
+        raise ConfigurationError(
+            f"a {task} label has no threshold",
+            where="project.yaml: evaluation.threshold",
+            expected="a binary label",
+            hint="drop the key",
+        )
     if fairness:
-        _check_fairness(fairness, evaluation, list(FAIRNESS_METRICS[definitions.label.task]))
+        _check_fairness(fairness, evaluation, list(FAIRNESS_METRICS[task]))
 
 
 def _check_fairness(fairness: Fairness, evaluation: Evaluation, known: list[str]) -> None:

@@ -41,8 +41,8 @@ class Evaluation(Section):
     slice_min_rows: int = Field(200, ge=1)
     """Slices smaller than this are listed with their row count and no metrics."""
     slice_bins: int = Field(5, ge=2, le=50)
-    """Numbers and times among `slices` and the groups of `fairness` are broken down by so many bins, of about as many rows
-    each; a number that has 12 values or fewer by its values."""
+    """Numbers and times among `slices` and the groups of `fairness` are broken down by so many bins, of about as many
+    rows each; those that have 12 values or fewer by their values."""
     worst_slices: WorstSlices = WorstSlices()
     fairness: Fairness | None = None
     """Default: nothing is compared between groups."""

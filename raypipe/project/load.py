@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from raypipe.definitions import Definitions, Source
 from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
-from raypipe.project.evaluation_check import check_columns
+from raypipe.project.evaluation_check import check_evaluation
 from raypipe.project.settings import SPLITS, FeatureTransform, Settings, SourceFiles
 from raypipe.project.split_check import check_split
 
@@ -198,7 +198,7 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
                 f"source '{name}' has no path", where="project.yaml: sources", hint=f"add '{name}: {{path: ...}}'"
             )
         _check_policy(settings.sources[name], definitions.source(name))
-    check_columns(settings.evaluation, definitions)
+    check_evaluation(settings.evaluation, definitions)
     check_split(settings.split, definitions.label)
     _check_transforms(settings, definitions)
 

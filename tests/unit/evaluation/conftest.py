@@ -127,7 +127,7 @@ class Sample:
     def worst_row(self, n: int) -> dict[str, Any]:
         return {
             "row": 1000 + n, "time": "2013-11-27 14:05:00.000000+00:00", "label": 1.0, "score": 0.03 + n / 500,
-            "loss": 3.5 - n / 10, "features": {name: None if n == 3 else 12.5 for name in FEATURES},
+            "loss": 3.5 - n / 10, "features": dict.fromkeys(FEATURES, None if n == 3 else 12.5),
             "contributions": {name: (-1) ** i * 0.9 / i for i, name in _numbered()},
         }  # fmt: skip
 

@@ -93,7 +93,7 @@ def test_sums_by_code_are_those_of_the_rows():
 
 @pytest.mark.parametrize("task", ["binary", "regression"])
 def test_to_second_order_the_sums_tell_what_is_saved(task):
-    found = drawn(4, 20_000, bias=0.2, bold=1.1)
+    found = drawn(4, 20_000, bias=0.1, bold=1.03)
     if task == "regression":
         found = Scored(logit(found.score) * 1.2 + np.random.default_rng(1).normal(0, 1, 20_000), logit(found.score))
     rows = correctable(task, found)

@@ -120,7 +120,7 @@ def test_check_names_the_task(shop_of, tmp_path, task):
 
 @pytest.mark.parametrize(
     "name",
-    ["leakage", *(f"leakage.{probe}" for probe in PROBES), "features.null_share", "features.null_share.size",
+    ["leakage", *(f"leakage.{probe}" for probe in PROBES), "features.null_share", "features.null_share.place_size",
      "age_of_data", "age_of_data.visits"],
 )  # fmt: skip
 def test_rules_over_data_alone_are_known(name, rule):
@@ -227,7 +227,8 @@ def test_the_worst_finding_is_the_verdict(rule):
 
 
 @given(
-    st.floats(-1, 1), st.floats(0, 1), st.floats(0, 1), st.floats(-1, 1), st.sampled_from(["<", "<=", ">", ">="]),
+    value=st.floats(-1, 1), below=st.floats(0, 1), above=st.floats(0, 1), bound=st.floats(-1, 1),
+    comparison=st.sampled_from(["<", "<=", ">", ">="]),
 )  # fmt: skip
 def test_the_outcome_is_what_every_value_of_the_interval_says(value, below, above, bound, comparison, decided):
     """By an oracle: the rule tried on many values of the interval."""

@@ -41,7 +41,7 @@ RESULT: dict[str, Any] = {
     "threshold": dict.fromkeys(("precision", "recall", "specificity", "positive_rate"), [0.6, 0.5, 0.7]),
     "fairness": None,
     "usefulness": [{"feature": "noise", "useless": True}, {"feature": "distance", "useless": False}],
-    "behaviour": [{"name": "x", "passed": True}, {"name": "y", "passed": False}],
+    "behaviour": [{"name": "x", "holds": True}, {"name": "y", "holds": False}],
     "worst_slices": {"found": []},
     "latency": {"p50_ms": 1.0, "p99_ms": 2.0},
     "backtest": {"staleness_days": 14},
@@ -57,7 +57,7 @@ def definitions(shop_of, tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(definitions):
     """RESULT with a null share of each of the project's features."""
-    nulls = dict.fromkeys(definitions.features(), 0.0) | {"size": 0.25}
+    nulls = dict.fromkeys(definitions.features(), 0.0) | {"place_size": 0.25}
     return RESULT | {"data": DATA | {"null_share": nulls}}
 
 
@@ -89,7 +89,7 @@ def test_every_known_figure_is_there(definitions, measured):
         ("leakage.overlap == none", 2, "fail"),
         ("leakage.shifted_features == none", 0, "pass"),
         ("features.null_share <= 0.2", 0.25, "fail"),
-        ("features.null_share.size <= 0.3", 0.25, "pass"),
+        ("features.null_share.place_size <= 0.3", 0.25, "pass"),
         ("age_of_data.stock <= 10m", 600, "pass"),
         ("age_of_data <= 7d", 259_200, "pass"),
         ("features.useless <= 1", 1, "pass"),
@@ -104,7 +104,7 @@ def test_by_hand(text, got, outcome, finding):
 
 
 def test_what_breaks_the_rule_is_named(finding):
-    assert finding("features.null_share <= 0.2").says == "size: 0.25, bound 0.2"
+    assert finding("features.null_share <= 0.2").says == "place_size: 0.25, bound 0.2"
     assert finding("age_of_data <= 1d").says.startswith("visits: ")
 
 

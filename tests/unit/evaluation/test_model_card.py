@@ -25,10 +25,10 @@ def card(tmp_path):
 def test_a_card_has_every_section_and_whole_tables(card, reported, task):
     made = reported(task)
     text = card(made)
-    assert re.findall(r"^## (.*)$", text, re.M) == SECTIONS
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
     assert "- Owner: Arrivals team" in text
     assert "- Not for airports outside of New York." in text
-    for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
     assert not re.search(r"\n{3}", text), "two blank lines"
     assert text == card(made)
@@ -40,7 +40,7 @@ def test_any_key_may_be_missing(card, reported, task, value):
     whole = reported(task)
     for key in set(whole.result) - {"task", "model"}:
         result = {k: v for k, v in whole.result.items() if k != key} | ({key: None} if value is None else {})
-        assert re.findall(r"^## (.*)$", card(reported(task, result=result)), re.M) == SECTIONS
+        assert re.findall(r"^## (.*)$", card(reported(task, result=result)), re.MULTILINE) == SECTIONS
 
 
 @pytest.mark.parametrize("absent", [{}, None])
@@ -68,6 +68,6 @@ def test_a_hostile_name_stays_in_its_cell(card, reported):
     whole = reported("binary")
     slices = {hostile: [{"value": hostile, "rows": 10, "roc_auc": 0.5}]}
     text = card(reported("binary", model=hostile, result=whole.result | {"slices": slices}))
-    assert re.findall(r"^## (.*)$", text, re.M) == SECTIONS
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
     assert not re.search(r"(?<!\\)<", text)
     assert "| x \\| y \\# \\<img src=x onerror=alert(1)\\> | 10 | 0.5 |" in text

@@ -200,8 +200,8 @@ def test_figures_are_those_of_the_evaluation(page, reported):
                    "logistic_regression": {"roc_auc": {"difference": [0.02, 0.01, 0.03], "p_value": 0.001}}}  # fmt: skip
     _, found = page(replace(whole, result=whole.result | {"intervals": intervals, "comparisons": comparisons}))
     assert "0.740 (0.730 to 0.750)" in found.shown
-    assert "no clear difference: 0.009 (-0.001 to 0.019) as champion" in found.shown
-    assert "better by 0.020 (0.010 to 0.030) than logistic regression" in found.shown
+    assert "against the champion: no clear difference: 0.009 (-0.001 to 0.019)" in found.shown
+    assert "against the logistic regression: better by 0.020 (0.010 to 0.030)" in found.shown
     drawn = [a["aria-label"] for a in found.all("svg", **{"class": "strip"})][:4]
     assert drawn[:2] == ["ROC AUC 0.740 (0.730 to 0.750)", "ROC AUC 0.731 (0.721 to 0.741)"]
     assert drawn[3] == "ROC AUC 0.720 (0.710 to 0.730)"
@@ -209,7 +209,9 @@ def test_figures_are_those_of_the_evaluation(page, reported):
 
 def colours(css: str) -> list[dict[str, str]]:
     """The colour variables of each block that sets them."""
-    return [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)]
+    return [
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    ]
 
 
 def luminance(colour: str) -> float:

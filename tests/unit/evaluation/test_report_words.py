@@ -119,6 +119,13 @@ def test_an_example_of_a_behaviour_says_what_was_changed():
     assert words.example(None) == ""
 
 
+def test_the_ages_of_all_origins_stand_beside_each_other():
+    ages = [[{"age_days": 0, "metric": [0.7, 0.6, 0.8]}, {"age_days": 7, "metric": [0.6, 0.5, 0.7]}], [{"age_days": 0}]]
+    backtest = {"origins": [{"origin": "2024-01-01", "ages": of} for of in ages]}
+    assert words.by_age(backtest) == [(0, [[0.7, 0.6, 0.8], None]), (7, [[0.6, 0.5, 0.7], None])]
+    assert words.by_age({}) == []
+
+
 def test_lift_is_told_at_round_shares():
     gain = [{"share": n / 100, "captured": min(n / 50, 1)} for n in range(101)]
     assert [p["share"] for p in words.at_shares(gain)] == [0.01, 0.05, 0.1, 0.2, 0.5]

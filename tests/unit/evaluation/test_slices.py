@@ -28,8 +28,9 @@ def example(task: str, seed: int = 1) -> Scored:
     return Scored(label, score, None, np.arange(ROWS) // 4 if task == "ranking" else None)
 
 
-def settings(**changed) -> Evaluation:
-    return Evaluation(gate=["x"], calibration_bins=5, slice_min_rows=2, **changed)
+def sliced(task, found, values, blocks, champion=None, **changed) -> list:
+    settings = Evaluation(gate=["x"], **{"calibration_bins": 5, "slice_min_rows": 2, **changed})
+    return by_slice(task, found, values, blocks, champion=champion, settings=settings, seed=7)
 
 
 VALUES = pl.Series(["x"] * 32 + [None] * 24 + ["y"] * 3 + ["z"])
@@ -38,7 +39,7 @@ VALUES = pl.Series(["x"] * 32 + [None] * 24 + ["y"] * 3 + ["z"])
 @pytest.mark.parametrize("task", METRICS)
 def test_a_slice_has_the_metrics_of_its_rows(task):
     found = example(task)
-    slices = by_slice(task, found, None, VALUES, BLOCKS, settings(slice_min_rows=8), 7)
+    slices = sliced(task, found, VALUES, BLOCKS, slice_min_rows=8)
     assert [(s["value"], s["rows"]) for s in slices] == [("x", 32), (None, 24), ("y", 3), ("z", 1)]
     assert slices[2:] == [{"value": "y", "rows": 3}, {"value": "z", "rows": 1}]
     rows = np.arange(32)
@@ -51,7 +52,7 @@ def test_a_slice_has_the_metrics_of_its_rows(task):
 def test_a_champion_is_compared_on_the_same_rows(task):
     found, champion, rows = example(task), example(task, 2), np.arange(32)
     champion = Scored(found.label, champion.score, None, found.group)
-    slices = by_slice(task, found, champion, VALUES, BLOCKS, settings(slice_min_rows=8), 7)
+    slices = sliced(task, found, VALUES, BLOCKS, champion, slice_min_rows=8)
     both = found.take(rows), champion.take(rows)
     expected = differences(task, *both, BLOCKS[rows], confidence=1 - 0.05 / 2, bins=5, seed=7)
     assert slices[0]["champion"] == {name: one.figure.to_json() for name, one in expected.items()}
@@ -60,13 +61,13 @@ def test_a_champion_is_compared_on_the_same_rows(task):
 
 def test_a_slice_whose_labels_do_not_differ_has_no_metrics():
     found = Scored(np.array([0.0, 1, 1, 1]), np.array([0.1, 0.2, 0.3, 0.4]))
-    slices = by_slice("binary", found, None, pl.Series(["a", "a", "b", "b"]), np.arange(4), settings(), 7)
+    slices = sliced("binary", found, pl.Series(["a", "a", "b", "b"]), np.arange(4))
     assert slices[1] == {"value": "b", "rows": 2}
 
 
 def test_a_number_is_sliced_by_its_quantiles():
     found = example("regression")
-    slices = by_slice("regression", found, None, pl.Series(range(ROWS)), BLOCKS, settings(slice_bins=3), 7)
+    slices = sliced("regression", found, pl.Series(range(ROWS)), BLOCKS, slice_bins=3)
     assert [(s["value"], s["rows"]) for s in slices] == [("< 20", 20), (">= 40", 20), ("[20, 40)", 20)]
 
 
@@ -129,7 +130,7 @@ def test_the_interval_of_the_worst_slice_holds_the_true_worst():
         error = dice.normal(0, 1, 2400)
         found = Scored(error, np.zeros(2400))
         values = pl.Series([str(at % 12) for at in range(2400)])
-        slices = by_slice("regression", found, None, values, np.arange(2400), settings(), 7)
+        slices = sliced("regression", found, values, np.arange(2400))
         figure = figures({"shop": slices})["slice.shop.mae"]
         hits += figure.low <= np.sqrt(2 / np.pi) <= figure.high
     assert hits >= binom.ppf(0.01, draws, 0.95)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from xml.etree import ElementTree as ET
 
@@ -93,7 +94,7 @@ def test_no_text_is_cut_or_lies_on_another(axes):
         assert y <= HEIGHT
     for y in {y for *_, y, _ in found}:
         line = sorted((left, right) for left, right, at, _ in found if at == y)
-        assert all(a[1] <= b[0] for a, b in zip(line, line[1:], strict=False)), line
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(line)), line
     names = [node.text for node in ET.fromstring(plot.svg("x")).iter("text") if "axis" in node.attrib["class"]]
     assert len(names) == 2
     assert all(names)
