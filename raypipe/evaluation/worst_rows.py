@@ -1,9 +1,10 @@
 """The rows that the model loses most by, with what it saw in them and what that added to the score.
 
 `worst_rows.parquet`, next to `evaluation.json`: `row` (the source's row number), `time`, `label`, `score`, `loss`, the
-features under their own names with `feature.` before them, and `contribution.<feature>` with `contribution.bias`:
-exact (raypipe.evaluation.explain), on the scale of the margin, which they add up to. A base margin is part of the bias.
-Of a multiclass model score and contributions are those of the label's class: what kept it low.
+features that are not personal under their own names with `feature.` before them, and `contribution.<feature>` of all
+with `contribution.bias`: exact (raypipe.evaluation.explain), on the scale of the margin, which they add up to. A base
+margin is part of the bias. Of a multiclass model score and contributions are those of the label's class: what kept it
+low.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def worst_rows(tested: Tested) -> pl.DataFrame:
         score, added = score[own], added[own]
     rows = tested.rows[places].select(row=ROW, time=PREDICTION_TIME, label=LABEL)
     rows = rows.with_columns(score=pl.Series(score), loss=pl.Series(loss[places]))
-    values = features.select(pl.col(names).name.prefix(FEATURE))
+    personal = tested.project.definitions.personal()
+    values = features.select(pl.col([name for name in names if name not in personal]).name.prefix(FEATURE))
     parts = pl.DataFrame(added, schema=[CONTRIBUTION + name for name in (*names, BIAS)])
     return pl.concat([rows, values, parts], how="horizontal")
 
