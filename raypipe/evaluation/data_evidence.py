@@ -1,7 +1,7 @@
 """What can be said against the data before money is spent on training.
 
-`<storage>/evidence/<digest>/evidence.json`: rows by part, the share of nulls of each feature, the newest known row of each
-source, and what the leakage probes measured and found. The age of the data is no part of it: `figures` and
+`<storage>/evidence/<digest>/evidence.json`: rows by part, the share of nulls of each feature, the newest known row of
+each source, and what the leakage probes measured and found. The age of the data is no part of it: `figures` and
 `DataEvidence.document` count it from the newest row to the moment that is asked for.
 """
 

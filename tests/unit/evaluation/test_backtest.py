@@ -64,7 +64,7 @@ def world(folder: Path, relation, *, task: str = "binary", edits=(), split=BY_TI
         "sources": {"events": {"path": "events.parquet"}},
         "split": split,
         "features": {"plan": "local"},
-        "training": {"params": {"eta": 0.3, "max_depth": 4}},
+        "training": {"threads": 1, "params": {"eta": 0.3, "max_depth": 4}},
         "evaluation": {
             "backtest": {"rows": 5000, "tolerance": 0.05, **backtest},
             "gate": ["roc_auc > 0.1" if task == "binary" else "rmse < 99"],
@@ -116,7 +116,10 @@ def test_a_relation_that_turns_gives_a_budget_near_that_moment(tmp_path):
     """The one model is 30 days old then."""
     found = backtested(world(tmp_path, turns, origins=1))
     assert found["staleness_days"] == 28
-    assert "28 days has lost" in found["because"]
+    assert "of 28 days may have lost" in found["because"], "the week in which it turns"
+    lost = {one["age_days"]: one["worse"] for one in found["by_age"]}
+    assert lost[21][2] < 0.05
+    assert lost[35][1] > 0.5
     [origin] = found["origins"]
     assert origin["origin"].startswith("2024-04-10")
     quality = {one["age_days"]: one["metric"][0] for one in origin["ages"]}
