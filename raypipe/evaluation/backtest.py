@@ -164,8 +164,8 @@ class Yardstick:
         """None if the labels of either do not differ."""
         first = rows[PREDICTION_TIME][0]
         odd = _unit(first, width) % 2 == 1
-        models = trainer.of(rows.filter(~odd), clock=True), trainer.of(rows.filter(odd), clock=True)
-        return cls(*models, first, width) if models[0] and models[1] else None
+        even_model, odd_model = (trainer.of(rows.filter(which), clock=True) for which in (~odd, odd))
+        return cls(even_model, odd_model, first, width) if even_model and odd_model else None
 
     def of_row(self, rows: pl.DataFrame) -> Iterator[tuple[Model, pl.DataFrame]]:
         """The rows by the model that scores them."""

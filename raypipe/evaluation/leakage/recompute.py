@@ -60,7 +60,7 @@ def expected(view: FeatureView | LatestView, rows: pl.DataFrame, t_us: int) -> d
         if view.max_age_us is not None:
             past = past.filter(pl.col(EVENT) >= t_us - view.max_age_us)
         return {f"{view.name}_{c}": past[c][-1] if past.height else None for c in view.columns}
-    found = {}
+    found: dict[str, Any] = {}
     for window in view.spans():
         tail = (t_us - window.length_us) // window.hop_us * window.hop_us
         inside = past.filter(pl.col(EVENT) >= tail)
