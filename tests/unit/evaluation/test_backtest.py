@@ -173,8 +173,8 @@ def test_every_task(shop_of, prepared, tmp_path, task):
     made = prepared(shop_of(task, tmp_path, settings=settings))
     training_set = build_training_set(made.project, made.sources, "local")
     found = backtested(SimpleNamespace(project=made.project, training_set=training_set, folder=tmp_path))
-    assert [len(one["ages"]) for one in found["origins"]] == [5, 2]
-    assert [one["age_days"] for one in found["by_age"]] == [0, 3, 6, 9, 12]
+    assert [len(one["ages"]) for one in found["origins"]] == [6, 3]
+    assert [one["age_days"] for one in found["by_age"]] == [0, 3, 6, 9, 12, 15]
     for one in [*found["origins"][0]["ages"], *found["by_age"]]:
         value, low, high = one["metric"]
         assert low < value < high
