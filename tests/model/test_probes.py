@@ -90,7 +90,28 @@ FOLDERS = {"adult": "adult", "telco": "telco_churn", "electricity": "elec2", "el
 def test_a_clean_table_is_not_flagged(tmp_path, table):
     found = leakage(TABLES[table](tmp_path / "project"))
     assert [one["says"] for one in found["found"]] == []
-    assert found["probes"]["single_feature"]["rows"] > 900
+    assert found["probes"]["single_feature"]["rows"] > 600
+
+
+@needs("elec2")
+def test_outcomes_that_are_declared_to_be_known_at_once_are(tmp_path):
+    folder = electricity(tmp_path / "project", lags=True)
+    features = (folder / "features.py").read_text().replace('delay="30m"', 'delay="0s"')
+    (folder / "features.py").write_text(features)
+    flagged = {(one["probe"], one["feature"]) for one in leakage(folder)["found"]}
+    assert {("known_time", "last"), ("known_time", "before"), ("single_feature", "last_up")} <= flagged
+
+
+@needs("adult")
+def test_copies_of_training_rows_are(tmp_path):
+    """A twentieth of the test rows, in a table of which a sixth of the rows coincide by themselves."""
+    folder = adult(tmp_path / "project")
+    people = pl.read_parquet(folder / "people.parquet").with_columns(fnlwgt=pl.lit(1, pl.Int64))
+    copies = people.filter(part="train").sample(814, seed=3).with_columns(part=pl.lit("test"))
+    pl.concat([people, copies]).write_parquet(folder / "people.parquet")
+    found = leakage(folder)
+    assert [one["probe"] for one in found["found"]] == ["overlap"]
+    assert found["probes"]["overlap"]["identical"] > 0.15
 
 
 @needs("bike_sharing")

@@ -74,6 +74,16 @@ def test_rows_that_stand_in_two_parts(worlds, tmp_path):
     assert share == pytest.approx(2 * 600 * 0.6 / 6600, abs=0.03)  # 60 % of them have their twin in training
 
 
+def test_keys_that_stand_in_two_parts(worlds, tmp_path):
+    """A tenth of the orders got the numbers of earlier ones, and the contract lets them pass."""
+    orders = worlds.tables()["orders"]
+    taken = pl.when(pl.col("order") >= 5400).then(pl.col("order") - 5400).otherwise("order")
+    orders = orders.with_columns(order=taken)
+    evidence = worlds.evidence(worlds.orders(tmp_path, orders=orders, contract={"on_violation": "warn"}))
+    assert found(evidence) == {"overlap": ["order"]}
+    assert evidence.document["leakage"]["probes"]["overlap"]["shared_keys"] == pytest.approx(1200 / 5600, abs=0.01)
+
+
 def test_patients_that_stand_in_two_parts(worlds, tmp_path):
     """All scans of a patient have one outcome, and patients are not split as wholes."""
     ill = pl.Series(np.random.default_rng(4).random(6000) < 0.4)
