@@ -40,10 +40,6 @@ class Concordance:
         return self.value - ERRORS * self.error
 
     @property
-    def high(self) -> float:
-        return self.value + ERRORS * self.error
-
-    @property
     def skill(self) -> float:
         """0 for chance, 1 for perfect."""
         return 2 * self.value - 1

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 
 from raypipe.definitions import FeatureView, LatestView
@@ -61,8 +62,8 @@ def floor(skill: float) -> float:
 
 def collapsed(now: Concordance, before: Concordance, near_perfect: float) -> bool:
     """Whether a near-perfect score is left with too little of what fading evenly would leave it."""
-    left = floor(now.skill - 2 * ERRORS * now.error)
-    return now.low > near_perfect and before.high < left
+    error = float(np.hypot(before.error, 2 * KEPT * now.skill * now.error))  # of before less floor(now.skill)
+    return now.low > near_perfect and before.value + ERRORS * error < floor(now.skill)
 
 
 def _thin(rows: pl.DataFrame, most: int) -> pl.DataFrame:
