@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 
 from raypipe.errors import GateRefusedError, LedgerError, RegistryError
-from raypipe.registry.ledger import Change, Entry, Evidence
+from raypipe.registry.ledger import Action, Change, Entry, Evidence
 
 CHAMPION = "champion"
 
@@ -130,7 +130,7 @@ def promotion(releases: Releases, version: int, override: str | None = None) -> 
             expected="pass",
             hint=f'raypipe promote {version} --override "why it may serve all the same" is recorded with your name',
         )
-    action = "promote" if evidence.verdict == "pass" else "override"
+    action: Action = "promote" if evidence.verdict == "pass" else "override"
     return Change(action, releases.model, CHAMPION, releases.champion, version, evidence, override)
 
 
