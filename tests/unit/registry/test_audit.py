@@ -34,7 +34,7 @@ def served(untouched, copied):
     return copied(untouched)
 
 
-def edit(shelf, number: int, *, rehash: bool = False, **changes) -> None:
+def edit(shelf, number: int, /, *, rehash: bool = False, **changes) -> None:
     """Change keys of an entry; `rehash`: with a hash that is right again."""
     document = json.loads(shelf.entry(number).read_bytes()) | changes
     if rehash:

@@ -70,7 +70,7 @@ def test_what_aliases_a_rollback_and_the_last_versions_need_stays(old):
         assert files_of(old, number) <= set().union(*after.values())
     removed = {Path(each["path"]).name for each in document["removed"]}
     assert removed == set().union(*before.values()) - set().union(*after.values())
-    assert "features             10" in said
+    assert "features           10" in said
     entry = old.ledger.entries()[-1]
     assert (entry.change.action, {name for names in entry.change.removed.values() for name in names}) == ("gc", removed)
 
