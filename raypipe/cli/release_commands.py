@@ -93,7 +93,7 @@ def gc(folder: Path, keep: int, *, dry_run: bool) -> Result:
             if each.kind in ("bundles", *OUTPUTS):
                 outputs[each.kind].append(each.path.name)
         if not dry_run and outputs:
-            registry.record_removal(outputs, datetime.now(UTC))
+            registry.record_removal(dict(outputs), datetime.now(UTC))
         for each in [] if dry_run else found:
             remove(each)
     document = {

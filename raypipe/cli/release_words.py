@@ -17,7 +17,7 @@ def history(releases: Releases) -> str:
     """A line an entry, oldest first."""
     if not releases.own:
         return "no entry yet: raypipe run"
-    rows = [("entry", "at (UTC)", "action", "version", "verdict", "who", "why")]
+    rows: list[tuple[str, ...]] = [("entry", "at (UTC)", "action", "version", "verdict", "who", "why")]
     rows += [_row(entry) for entry in releases.own]
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     return "\n".join("  ".join([*map(str.ljust, row[:6], widths), row[6]]).rstrip() for row in rows)

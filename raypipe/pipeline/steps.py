@@ -31,6 +31,7 @@ from raypipe.pipeline.lineage_events import LineageEvents, told
 from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
 from raypipe.registry.bundle import is_there, read_bundle
+from raypipe.registry.lifecycle import require_not_withdrawn
 from raypipe.registry.package import package
 from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
@@ -294,9 +295,11 @@ class Pipeline:
         return registry.register(run_id, uri=uri, tags=tags, at=now)
 
     def promote(self, version: Version) -> Version:
-        """Make `version` the champion. Raises GateRefusedError if its verdict is not a pass."""
+        """Make `version` the champion. Raises GateRefusedError if its verdict is not a pass, or it was rolled back."""
         with self.progress.step("promotion") as step:
-            entry = Registry(self.project).promote(version.version, at=datetime.now(UTC))
+            registry = Registry(self.project)
+            require_not_withdrawn(registry.releases(), version.version)
+            entry = registry.promote(version.version, at=datetime.now(UTC))
             step.say(f"version {version.version} is champion", reused=entry is None)
         return version
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 
 from raypipe.errors import GateRefusedError, LedgerError, RegistryError
-from raypipe.registry.ledger import Change, Entry, Evidence
+from raypipe.registry.ledger import Action, Change, Entry, Evidence
 
 CHAMPION = "champion"
 
@@ -62,6 +62,17 @@ class Releases:
     def retired(self) -> dict[int, Entry]:
         """Retired versions, with the entry that says so."""
         return {e.change.from_: e for e in self.own if e.change.action == "retire" and e.change.from_ is not None}
+
+    @cached_property
+    def withdrawn(self) -> dict[int, Entry]:
+        """Versions that were rolled back and not made champion since, with the entry that did it."""
+        found: dict[int, Entry] = {}
+        for entry in self.moves:
+            change = entry.change
+            undone = found.pop(change.to, None) if change.to is not None else None
+            if change.action == "rollback" and change.from_ is not None and undone is None:
+                found[change.from_] = entry
+        return found
 
     def served(self, at: datetime) -> Entry | None:
         """The entry by which a version was champion at that time; None if none was."""
@@ -130,7 +141,7 @@ def promotion(releases: Releases, version: int, override: str | None = None) -> 
             expected="pass",
             hint=f'raypipe promote {version} --override "why it may serve all the same" is recorded with your name',
         )
-    action = "promote" if evidence.verdict == "pass" else "override"
+    action: Action = "promote" if evidence.verdict == "pass" else "override"
     return Change(action, releases.model, CHAMPION, releases.champion, version, evidence, override)
 
 
@@ -163,6 +174,18 @@ def retirement(releases: Releases, version: int, reason: str | None = None) -> C
             f"version {version} is champion and cannot be retired", hint="promote another one first, or roll back"
         )
     return Change("retire", releases.model, from_=version, evidence=_recorded(releases, version), reason=reason)
+
+
+def require_not_withdrawn(releases: Releases, version: int) -> None:
+    """Raise GateRefusedError if `version` was rolled back: then nobody but a person makes it champion again."""
+    entry = releases.withdrawn.get(version)
+    if entry:
+        raise GateRefusedError(
+            f"version {version} was rolled back, and a run does not make it champion again",
+            where=f"ledger entry {entry.number}",
+            got=entry.words() + (f": {entry.change.reason}" if entry.change.reason else ""),
+            hint=f"raypipe promote {version}, if it may serve after all; raypipe retire {version}, if it never may",
+        )
 
 
 def registration(releases: Releases, version: int, evidence: Evidence) -> Change | None:

@@ -118,12 +118,16 @@ class Registry:
         with self._store.reaching(), self._store.alone():
             found = next((v for v in self.versions() if v.bundle_digest == tags["bundle_digest"]), None)
             version = found or self._create(run_id, uri, tags)
-        self.record(version, at)
+        self._record(version, at)
         return version
 
     def record(self, version: Version, at: datetime) -> None:
         """Write the entry of a version, unless it is there."""
-        recorded = self._settle(at).evidence.get(version.version)
+        self._settle(at)
+        self._record(version, at)
+
+    def _record(self, version: Version, at: datetime) -> None:
+        recorded = self.releases().evidence.get(version.version)
         if recorded:
             evidence.require_tags(version, recorded)
             return

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import xgboost as xgb
 
-from raypipe.evaluation.evaluate import _tested
+from raypipe.evaluation.scoring import score_test_part
 from raypipe.evaluation.worst_slices import _columns, worst_slices
 from raypipe.features.training_set import build_training_set
 
@@ -21,7 +21,7 @@ def looked_at(folder, prepared, objective: str):
         transforms.matrix(frame), transforms.labels(frame), feature_names=transforms.names,
         feature_types=transforms.feature_types, enable_categorical=True,
     )  # fmt: skip
-    return _tested(made.project, training_set, xgb.train({"objective": objective}, rows, 3))
+    return score_test_part(made.project, training_set, xgb.train({"objective": objective}, rows, 3), None)
 
 
 FEW = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,12 +115,11 @@ DEFINITIONS = "d" * 64
 class Shelf:
     """A project whose versions are made by hand: all of their files, and no model inside."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.project = folder, load_project(folder)
+    def __init__(self, folder: Path, minutes: int = 0) -> None:
+        self.folder, self.project, self._minutes = folder, load_project(folder), minutes
         self.storage, self.registry, self._store = self.project.storage, Registry(self.project), Store(self.project)
         self.client, self.model = self._store.client, self.project.settings.name
         self.ledger = Ledger.of(self.project)
-        self._minutes = 0
 
     def now(self) -> datetime:
         """A minute later than when it was asked before."""
@@ -183,9 +183,37 @@ class Shelf:
         return publish(self.storage / kind / name, build)
 
 
+@pytest.fixture(scope="session")
+def new_shelf(template, tmp_path_factory) -> Iterator[Callable[[], Shelf]]:
+    """Empty shelves. Changes are recorded as those of `ada`."""
+
+    def make() -> Shelf:
+        folder = tmp_path_factory.mktemp("shelf") / "project"
+        shutil.copytree(template, folder)
+        for kind in ("features", "training_sets"):  # the template's own
+            shutil.rmtree(folder / ".raypipe" / kind)
+        return Shelf(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYPIPE_WHO", "ada")
+        yield make
+
+
 @pytest.fixture
-def shelf(template, tmp_path, monkeypatch) -> Shelf:
-    """An empty shelf. Changes are recorded as those of `ada`."""
-    monkeypatch.setenv("RAYPIPE_WHO", "ada")
-    shutil.copytree(template, tmp_path / "project")
-    return Shelf(tmp_path / "project")
+def shelf(new_shelf) -> Shelf:
+    return new_shelf()
+
+
+@pytest.fixture
+def copied(tmp_path) -> Callable[[Shelf], Shelf]:
+    """A copy of a shelf, whose versions have the copied bundles."""
+
+    def copy(original: Shelf) -> Shelf:
+        folder = shutil.copytree(original.folder, tmp_path / "project")
+        with sqlite3.connect(folder / ".raypipe" / "mlflow" / "mlflow.db") as database:
+            places = (original.folder.as_uri(), folder.as_uri())
+            database.execute("UPDATE model_versions SET source = replace(source, ?, ?)", places)
+        database.close()
+        return Shelf(folder, minutes=1000)
+
+    return copy

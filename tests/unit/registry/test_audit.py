@@ -14,9 +14,10 @@ from raypipe.registry.audit import audit
 from raypipe.registry.tracking import HEAD
 
 
-@pytest.fixture
-def served(shelf):
+@pytest.fixture(scope="module")
+def untouched(new_shelf):
     """Three versions, an override among them, and a run that failed: ledger entries 1 to 8; version 2 is champion."""
+    shelf = new_shelf()
     shelf.add(name="one")
     shelf.promote(1)
     shelf.add("inconclusive", name="two")
@@ -25,11 +26,15 @@ def served(shelf):
     shelf.registry.record_verdict(shelf.evaluation("fail", "bad"), shelf.now())
     shelf.promote(3)
     shelf.rollback()
-    assert audit(shelf.project).found == ()
     return shelf
 
 
-def edit(shelf, number: int, *, rehash: bool = False, **changes) -> None:
+@pytest.fixture
+def served(untouched, copied):
+    return copied(untouched)
+
+
+def edit(shelf, number: int, /, *, rehash: bool = False, **changes) -> None:
     """Change keys of an entry; `rehash`: with a hash that is right again."""
     document = json.loads(shelf.entry(number).read_bytes()) | changes
     if rehash:
@@ -143,6 +148,10 @@ def test_what_was_restored_is_as_recorded(served):
     assert document["ok"]
     assert "slow-delivery: 8 entries, 3 versions: all is as recorded" in said
     assert document["head"] == f"8 {json.loads(served.entry(8).read_bytes())['hash']}"
+
+
+def test_nothing_is_wrong_with_what_was_made_by_the_commands_alone(served):
+    assert audit(served.project).found == ()
 
 
 def test_it_changes_nothing(served):

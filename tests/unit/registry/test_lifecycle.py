@@ -7,14 +7,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from raypipe.cli import commands, release_commands
 from raypipe.errors import BundleError, ConfigurationError, GateRefusedError, LedgerError, RegistryError
+from raypipe.evaluation.gate import Finding, Verdict
+from raypipe.registry.audit import audit
 from raypipe.registry.tracking import HEAD, Registry
+
+START = datetime(2026, 10, 3, 14, tzinfo=UTC)
 
 # ---- promote -----------------------------------------------------------------------------------
 
@@ -139,6 +144,40 @@ def test_a_verdict_against_a_run_is_an_entry_once(shelf):
     assert shelf.registry.versions() == []
 
 
+def test_a_gate_that_fails_leaves_an_entry_and_no_version(made):
+    p = made(evaluation__gate=["roc_auc >= 0.99"])
+    run = p.steps.train(p.training_set)
+    for _ in range(2):
+        with pytest.raises(GateRefusedError, match="1 of 1 rules do not hold"):
+            p.steps.register(p.training_set, run, p.steps.evaluate(p.training_set, run))
+    registry = Registry(p.project)
+    [entry] = registry.releases().own
+    assert (entry.change.action, entry.change.evidence.run, entry.change.evidence.verdict) == (
+        "verdict",
+        run.digest,
+        "fail",
+    )
+    assert (registry.versions(), registry.champion()) == ([], None)
+    assert audit(p.project).found == ()
+
+
+def test_a_gate_that_cannot_decide_makes_a_version_that_needs_an_override(made):
+    p = made(evaluation__gate=["roc_auc >= 0.5"])
+    run = p.steps.train(p.training_set)
+    undecided = Verdict("inconclusive", [Finding("roc_auc >= 0.5", "inconclusive", 0.51, 0.5)])
+    evaluation = replace(p.steps.evaluate(p.training_set, run), verdict=undecided)
+    for _ in range(2):
+        with pytest.raises(GateRefusedError, match="the gate says inconclusive") as refused:
+            p.steps.register(p.training_set, run, evaluation)
+        assert 'raypipe promote 1 --override "why"' in refused.value.hint
+    registry = Registry(p.project)
+    assert [version.verdict for version in registry.versions()] == ["inconclusive"]
+    with pytest.raises(GateRefusedError, match="version 1 did not pass"):
+        registry.promote(1, at=START)
+    assert registry.promote(1, at=START, override="a week of rows is all there is").change.action == "override"
+    assert audit(p.project).found == ()
+
+
 def test_registering_that_was_cut_off_before_its_entry_is_finished(shelf):
     shelf.add()
     shelf.add(name="two")
@@ -198,6 +237,30 @@ def test_no_rollback_to_a_retired_version(shelf):
     with pytest.raises(RegistryError, match="version 1 is retired"):
         shelf.rollback()
     assert shelf.alias() == 2
+
+
+def test_a_run_does_not_promote_what_was_rolled_back(made):
+    p = made(evaluation__gate=["roc_auc >= 0.5"])
+    run = p.steps.train(p.training_set)
+    evaluation = p.steps.evaluate(p.training_set, run)
+    registry, now = Registry(p.project), START
+    first = p.steps.promote(p.steps.register(p.training_set, run, evaluation))
+    other = replace(evaluation, verdict=Verdict("pass", [Finding("roc_auc >= 0.6", "pass", 0.7, 0.6)]))
+    second = p.steps._register(registry, p.training_set, run, other, now)
+    assert p.steps.promote(second).version == 2
+    registry.rollback(at=now, reason="late on Mondays")
+    with pytest.raises(GateRefusedError, match="version 2 was rolled back") as refused:
+        p.steps.promote(second)
+    assert "late on Mondays" in refused.value.got
+    assert p.steps.promote(first).version == 1
+    assert registry.rollback(at=now).change.to == 2  # it may serve after all
+    assert p.steps.promote(second).version == 2
+    assert registry.releases().withdrawn == {}
+    registry.rollback(at=now)
+    assert registry.promote(2, at=now).change.to == 2
+    assert [e.change.action for e in registry.releases().own] == [
+        "register", "promote", "register", "promote", "rollback", "rollback", "rollback", "promote",
+    ]  # fmt: skip
 
 
 # ---- retire ------------------------------------------------------------------------------------
@@ -293,9 +356,10 @@ Registry(load_project(sys.argv[1])).promote(2, at=datetime.now(UTC))
 """
 
 
-@pytest.fixture
-def cut_off(shelf):
+@pytest.fixture(scope="module")
+def killed(new_shelf):
     """Version 1 is champion; promoting version 2 was killed between the entry and the alias."""
+    shelf = new_shelf()
     for _ in range(3):
         shelf.add()
     shelf.promote(1)
@@ -305,6 +369,12 @@ def cut_off(shelf):
     return shelf
 
 
+@pytest.fixture
+def cut_off(killed, copied):
+    return copied(killed)
+
+
+@pytest.mark.slow
 def test_the_ledgers_word_holds_when_a_promotion_was_cut_off(cut_off):
     assert cut_off.registry.champion().version == 2
     document, said = release_commands.audit(cut_off.folder)
@@ -314,6 +384,7 @@ def test_the_ledgers_word_holds_when_a_promotion_was_cut_off(cut_off):
     assert "expected: entry 5 " in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("finish", "champion"),
     [
