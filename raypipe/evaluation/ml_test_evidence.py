@@ -64,7 +64,7 @@ def schema(evidence: Evidence) -> Shown:
         return _lacking(f"lineage.json has no rules of {', '.join(without)}")
     rules = sum(len(found) for found in declared.values())
     broken = sum(sum(found.values()) for found in checked.values())
-    return Shown(1, f"lineage.json: {rules} rules over {len(declared)} sources, broken {broken:,} times")
+    return Shown(1, f"lineage.json: {rules} rules of {_some(list(declared))}, broken {broken:,} times")
 
 
 def beneficial(evidence: Evidence) -> Shown:

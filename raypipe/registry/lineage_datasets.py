@@ -9,6 +9,7 @@ from typing import Any
 
 from raypipe.data.publish import find
 from raypipe.data.sources import PreparedSource
+from raypipe.definitions.source import FRESHNESS
 from raypipe.evaluation.evaluate import Evaluation
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
@@ -51,7 +52,7 @@ def _source(project: Project, prepared: PreparedSource) -> Dataset:
         rows=sum(file["rows"] for file in files),
         bytes=sum(file["bytes"] for file in files),
         files=len(files),
-        rules={rule: rule not in prepared.violations for rule in source.rule_names()},
+        rules={rule: rule not in prepared.violations for rule in source.rule_names() if rule != FRESHNESS},
     )
 
 

@@ -171,7 +171,7 @@ def _training_set(evidence: Evidence, lineage: Document) -> Node:
         *(
             Node(
                 "partition",
-                f"{told['part']} from {told['from'].removesuffix('+00:00')}",
+                f"{told['part']} from {told['from'].removesuffix('+00:00').removesuffix('T00:00:00')}",
                 told["sha256"],
                 seen,
                 {"rows": told["rows"]},
