@@ -22,7 +22,7 @@ from raypipe.project.load import read_settings
             ["sources.stock.contract.top", "known: freshness, max_share, on_"],
         ),
         ({"features.chunk_row": 5}, "unknown key 'chunk_row'", ["features.chunk_row", "did you mean 'chunk_rows'?"]),
-        ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: evaluation, features, name"]),
+        ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: evaluation, features, lineage, name"]),
         ({"a": 1, "b": 2}, "(and 1 more)", ["project.yaml: a", "known: "]),
     ],
 )
