@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from raypipe.cli.options import HERE, JsonOption, ProjectOption
 from raypipe.cli.output import run_command
+from raypipe.cli.release_app import release_app
 
 app = typer.Typer(
     help="From Parquet tables to a monitored prediction endpoint, on one Ray cluster.",
@@ -17,8 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project folder (features.py, project.yaml).")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
 PlanOption = Annotated[
     str | None, typer.Option("--plan", help="local, distributed or auto; default: as project.yaml says.")
 ]
@@ -29,7 +29,7 @@ TuneOption = Annotated[
     bool, typer.Option("--tune", help="First search for better parameters, as training.tuning says; use them.")
 ]
 PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
-HERE = Path()
+app.add_typer(release_app)
 
 
 @app.command()
@@ -136,18 +136,6 @@ def ui(
     from raypipe.cli import serving_commands
 
     run_command(lambda: serving_commands.ui(project, port), as_json=as_json)
-
-
-@app.command()
-def promote(
-    version: Annotated[int, typer.Argument(help="The version to make champion.")],
-    project: ProjectOption = HERE,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a version the champion, if it passed its gate."""
-    from raypipe.cli import commands
-
-    run_command(lambda: commands.promote(project, version), as_json=as_json)
 
 
 @app.command()

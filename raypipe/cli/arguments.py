@@ -25,6 +25,7 @@ def pipeline_of(folder: Path, plan: str | None, as_of: str | None, port: int | N
     project = with_port(load_project(folder), port)
     if known_at:
         require_time(project, "--as-of")
+    from raypipe.data.in_use import in_use
     from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
     from raypipe.pipeline.lineage_events import LineageEvents
     from raypipe.pipeline.progress import Progress
@@ -32,7 +33,7 @@ def pipeline_of(folder: Path, plan: str | None, as_of: str | None, port: int | N
 
     progress, lineage = Progress(), project.settings.lineage
     told = LineageEvents(project, lineage, progress.note) if lineage else nullcontext()
-    with ClusterOnDemand(progress) as cluster, told as events:
+    with in_use(project.storage), ClusterOnDemand(progress) as cluster, told as events:
         yield Pipeline(project, progress, cluster, known_at, plan, events=events)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
@@ -15,7 +14,6 @@ from sklearn.metrics import (
     brier_score_loss,
     log_loss,
     mean_absolute_error,
-    ndcg_score,
     r2_score,
     roc_auc_score,
     root_mean_squared_error,
@@ -96,15 +94,44 @@ def measure(task: Task, found: Scored, bins: int) -> dict[str, float]:
 
 def measurable(task: Task, found: Scored) -> bool:
     """Whether the metrics are defined: labels differ, in a ranking within a group."""
-    label = found.counting().label
+    counting = found.counting()
     if task == "ranking":
-        return any(len(rows.label) for rows in _ranked(found.counting()))
-    return len(label) > 0 and bool(label.min() < label.max())
+        return bool(ranked(counting))
+    return len(counting.label) > 0 and bool(counting.label.min() < counting.label.max())
+
+
+def row_loss(task: Task, found: Scored) -> Floats:
+    """What each row loses by, shape (rows,), float64: its log loss; in regression its squared error; in a ranking 1 -
+    NDCG of its group, 0 where the group's relevances are all alike. Weights play no part."""
+    label, score = found.label, found.score.astype(np.float64)
+    if task == "binary":
+        right = np.where(label == 1, probabilities(score), 1 - probabilities(score))
+        return np.asarray(-np.log(right))
+    if task == "multiclass":
+        right = shares(score)[np.arange(len(label)), label.astype(np.intp)]
+        return np.asarray(-np.log(np.clip(right, np.finfo(np.float64).eps, 1)))  # as scikit-learn clips
+    if task == "regression":
+        return np.asarray((score - label.astype(np.float64)) ** 2)
+    loss = np.zeros(len(label))
+    for places in ranked(found):
+        loss[places] = 1 - ndcg(found.label[places], score[places])[:, None]
+    return loss
+
+
+def probabilities(score: Floats) -> Floats:
+    """A binary model's scores where logarithms are finite, as float64."""
+    return np.asarray(np.clip(score.astype(np.float64), 1e-15, 1 - 1e-15))
+
+
+def shares(score: Floats) -> Floats:
+    """A multiclass model's scores as float64 whose sums are 1 to its precision."""
+    wide = score.astype(np.float64)
+    return np.asarray(wide / wide.sum(axis=1, keepdims=True))
 
 
 def _binary(found: Scored, bins: int) -> dict[str, float]:
     label, weight = found.label, found.weight
-    probability = np.clip(found.score.astype(np.float64), 1e-15, 1 - 1e-15)
+    probability = probabilities(found.score)
     return {
         "positive_share": float(label.mean()),
         "roc_auc": float(roc_auc_score(label, probability, sample_weight=weight)),
@@ -118,10 +145,8 @@ def _binary(found: Scored, bins: int) -> dict[str, float]:
 def _multiclass(found: Scored, _bins: int) -> dict[str, float]:
     """ROC AUC: the mean over the classes that occur, each against all others."""
     classes = np.arange(found.score.shape[1])
-    score, weight = found.score.astype(np.float64), found.weight
-    score /= score.sum(axis=1, keepdims=True)  # float32's rounding: sums are 1 to its precision
-    occur = [c for c in classes if 0 < (found.label == c).sum() < len(found.label)]
-    against = [roc_auc_score(found.label == c, score[:, c], sample_weight=weight) for c in occur]
+    score, weight = shares(found.score), found.weight
+    against = [roc_auc_score(found.label == c, score[:, c], sample_weight=weight) for c in occurring(found)]
     return {
         "log_loss": float(log_loss(found.label, score, labels=classes, sample_weight=weight)),
         "accuracy": float(accuracy_score(found.label, score.argmax(axis=1), sample_weight=weight)),
@@ -139,32 +164,56 @@ def _regression(found: Scored, _bins: int) -> dict[str, float]:
     }
 
 
+def occurring(found: Scored) -> list[int]:
+    """The classes that some rows have and others do not."""
+    count = np.bincount(found.label.astype(np.intp), minlength=found.score.shape[1])
+    return [int(c) for c in np.flatnonzero((count > 0) & (count < len(found.label)))]
+
+
 def _ranking(found: Scored, _bins: int) -> dict[str, float]:
-    """NDCG with the gain 2**relevance - 1: the mean over the groups that have two different relevances, tied scores in
-    every order (Burges et al.: Learning to Rank Using Gradient Descent, ICML 2005)."""
-    ranked, totals = _ranked(found), {"ndcg_at_10": 0.0, "ndcg": 0.0}
-    weights = [None if r.weight is None else r.weight[:, 0] for r in ranked]
-    counts = [float(len(r.label) if w is None else w.sum()) for r, w in zip(ranked, weights, strict=True)]
-    for rows, weight, count in zip(ranked, weights, counts, strict=True):
-        for name, k in (("ndcg_at_10", 10), ("ndcg", None)):
-            mean = ndcg_score(2.0**rows.label - 1, rows.score, k=k, sample_weight=weight)
-            totals[name] += float(mean) * count
-    return {
-        "groups": sum(len(rows.label) for rows in ranked),
-        **{name: total / sum(counts) for name, total in totals.items()},
+    """NDCG: the mean over the groups that have two different relevances."""
+    places = ranked(found)
+    weight = np.concatenate([np.ones(len(at)) if found.weight is None else found.weight[at[:, 0]] for at in places])
+    cuts = {"ndcg_at_10": 10, "ndcg": None}
+    by_group = {
+        n: np.concatenate([ndcg(found.label[at], found.score[at], k) for at in places]) for n, k in cuts.items()
     }
+    means = {name: float(np.average(values, weights=weight)) for name, values in by_group.items()}
+    return {"groups": len(weight), **means}
 
 
-def _ranked(found: Scored) -> list[Scored]:
-    """The groups that have two different relevances, those of one size together: each array of shape (groups, size)."""
+def ranked(found: Scored) -> list[NDArray[np.intp]]:
+    """The rows of the groups that have two different relevances, groups of one size together: each of shape (groups,
+    size)."""
     assert found.group is not None
     _, group, sizes = np.unique(found.group, return_inverse=True, return_counts=True)
     by_group, start = np.argsort(group, kind="stable"), np.cumsum(sizes) - sizes
     made = []
     for size in np.unique(sizes):
-        rows = found.take(by_group[start[sizes == size][:, None] + np.arange(size)])
-        made.append(rows.take(rows.label.min(axis=1) < rows.label.max(axis=1)))
-    return [rows for rows in made if len(rows.label)]
+        places = by_group[start[sizes == size][:, None] + np.arange(size)]
+        label = found.label[places]
+        made.append(places[label.min(axis=1) < label.max(axis=1)])
+    return [places for places in made if len(places)]
+
+
+def ndcg(relevance: Floats, score: Floats, k: int | None = None) -> Floats:
+    """NDCG of each group, of both of shape (groups, size), in its first `k` places: shape (groups,). The gain is
+    2**relevance - 1, and tied scores count in every order: each takes the mean of the discounts of their places.
+
+    Burges et al.: Learning to Rank Using Gradient Descent, ICML 2005; McSherry, Najork: Computing Information Retrieval
+    Performance Measures Efficiently in the Presence of Tied Scores, ECIR 2008.
+    """
+    gain = np.exp2(relevance.astype(np.float64)) - 1
+    discount = 1 / np.log2(np.arange(gain.shape[1]) + 2)
+    discount[len(discount) if k is None else k :] = 0
+    best = np.sort(gain, axis=1)[:, ::-1] @ discount
+    order = np.argsort(-score, axis=1, kind="stable")
+    falling, gain = np.take_along_axis(score, order, axis=1), np.take_along_axis(gain, order, axis=1)
+    new = np.ones(gain.shape, bool)
+    new[:, 1:] = falling[:, 1:] != falling[:, :-1]
+    tie = np.cumsum(new.ravel()) - 1
+    mean = np.bincount(tie, np.tile(discount, len(gain))) / np.bincount(tie)
+    return np.asarray((gain * mean[tie].reshape(gain.shape)).sum(axis=1) / best)
 
 
 _MEASURES: dict[Task, Callable[[Scored, int], dict[str, float]]] = {
@@ -173,24 +222,3 @@ _MEASURES: dict[Task, Callable[[Scored, int], dict[str, float]]] = {
     "regression": _regression,
     "ranking": _ranking,
 }
-
-
-def by_slice(task: Task, found: Scored, values: pl.Series, bins: int, min_rows: int) -> list[dict[str, Any]]:
-    """Metrics of the rows of each value, largest first; slices too small or whose labels do not differ have none.
-
-    values: shape (rows,). A group of a ranking is divided where its rows have different values.
-    """
-    places = values.alias("value").to_frame().with_row_index("at").group_by("value").agg("at").sort("value")
-    slices = []
-    for value, at in places.iter_rows():
-        rows = found.take(np.asarray(at))
-        described: dict[str, Any] = {"value": None if value is None else str(value), "rows": len(at)}
-        if len(at) >= min_rows and measurable(task, rows):
-            described |= measure(task, rows, bins)
-        slices.append(described)
-    return sorted(slices, key=lambda s: (-s["rows"], str(s["value"])))
-
-
-def curve(bins: Sequence[CalibrationBin]) -> list[Mapping[str, Any]]:
-    """The calibration curve as JSON-able rows."""
-    return [asdict(b) for b in bins]

@@ -1,9 +1,7 @@
-"""The plots of the report and of the tracked runs, as matplotlib figures that no window shows."""
+"""The plots of the tracked runs, as matplotlib figures that no window shows."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,26 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MODEL, _TRAIN, _BEST, _PERFECT = "#1f5fa8", "#d08a2e", "#b5402a", "#999999"
-
-
-def calibration(bins: list[dict[str, Any]]) -> Figure:
-    """Observed share over predicted probability, with the rows of each bin."""
-    figure, axes = _figure()
-    axes.plot([0, 1], [0, 1], color=_PERFECT, linewidth=1, linestyle="--", label="perfect")
-    axes.plot([b["predicted"] for b in bins], [b["observed"] for b in bins], marker="o", color=_MODEL, label="model")
-    most = max(b["rows"] for b in bins)
-    axes.bar(
-        [b["predicted"] for b in bins],
-        [b["rows"] / most * 0.25 for b in bins],
-        width=0.03,
-        color=_MODEL,
-        alpha=0.25,
-        label=f"rows (tallest: {most:,})",
-    )
-    axes.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=8)
-    return figure
+_MODEL, _TRAIN, _BEST = "#1f5fa8", "#d08a2e", "#b5402a"
 
 
 def learning_curve(run: Mapping[str, Any]) -> Figure:
@@ -56,13 +35,6 @@ def importance(shares: Mapping[str, float], top: int) -> Figure:
     axes.tick_params(axis="y", labelsize=7)
     axes.margins(y=0.01)
     return figure
-
-
-def data_uri(figure: Figure) -> str:
-    """The figure as a PNG inside a page."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(image.getvalue()).decode()
 
 
 def _figure(height: float = 3.6) -> tuple[Figure, Axes]:

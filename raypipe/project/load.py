@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from raypipe.definitions import Definitions, Source
 from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
+from raypipe.project.evaluation_check import check_evaluation
 from raypipe.project.settings import SPLITS, FeatureTransform, Settings, SourceFiles
 from raypipe.project.split_check import check_split
 
@@ -197,14 +198,7 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
                 f"source '{name}' has no path", where="project.yaml: sources", hint=f"add '{name}: {{path: ...}}'"
             )
         _check_policy(settings.sources[name], definitions.source(name))
-    request = list(definitions.label.request)
-    for column in settings.evaluation.slices:
-        if column not in request:
-            raise ConfigurationError(
-                f"no request column '{column}' to slice by",
-                where="project.yaml: evaluation.slices",
-                hint=nearest(column, request),
-            )
+    check_evaluation(settings.evaluation, definitions)
     check_split(settings.split, definitions.label)
     _check_transforms(settings, definitions)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from raypipe.project.about_settings import About
 from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
 from raypipe.project.section import Section
@@ -208,6 +209,8 @@ class Registry(Section):
 
     tracking_uri: str | None = None
     """An MLflow server; default: an embedded SQLite file under `storage`."""
+    who: str | None = Field(None, min_length=1)
+    """Who the ledger says made a change; RAYPIPE_WHO comes before it; default: the user and host of the process."""
 
 
 class Serving(Section):
@@ -236,6 +239,7 @@ class Settings(Section):
     """The model's name: in the registry and in the endpoint's URLs."""
     storage: str = ".raypipe"
     """Folder for everything the project makes, relative to the project folder; RAYPIPE_STORAGE comes before it."""
+    about: About = About()
     sources: dict[str, SourceFiles]
     """One entry for each Source of features.py."""
     split: Annotated[

@@ -14,6 +14,7 @@ from typing import Any
 from raypipe.data.digest import short
 from raypipe.data.split import TRAIN, VALIDATION
 from raypipe.errors import RaypipeError
+from raypipe.evaluation.report_facts import predicts
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
 
@@ -38,14 +39,6 @@ class Point:
     value: float
     at: datetime
     step: int = 0
-
-
-def about(project: Project) -> str:
-    """What the project's runs do: the note of the experiment and of the registered model."""
-    label, views = project.definitions.label, project.definitions.views
-    features, named = len(project.definitions.features()), ", ".join(view.name for view in views)
-    # Without Markdown: MLflow's lists show the first line as it is.
-    return f"Predicts {label.name} ({label.task}) for rows of {label.spine.name}, from {features} features of {named}."
 
 
 def run_name(model: str, digest: str, began: datetime) -> str:
@@ -161,14 +154,14 @@ def note(
         "cost": f"{m['cost']:.4g}" if m["cost"] is not None else "not priced (training.price_per_core_hour)",
         "code": _code(m["code"]),
     }
-    return _page(about(project) + _warning(m["code"]), lines)
+    return _page(predicts(project) + _warning(m["code"]), lines)
 
 
 def failure_note(project: Project, training_set: TrainingSet, error: Mapping[str, str], code: Mapping[str, Any]) -> str:
     """The description of a run that ended without a model."""
     lines = {name.removeprefix("error."): value for name, value in error.items()}
     return _page(
-        f"**Failed.** {about(project)}{_warning(code)}",
+        f"**Failed.** {predicts(project)}{_warning(code)}",
         lines | {"sources": _sources(training_set), "code": _code(code)},
     )
 

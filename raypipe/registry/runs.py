@@ -93,7 +93,7 @@ class RunLog:
         return Logged(run_id, str(opened.info.run_name), reused=False)
 
     def add_evaluation(self, run_id: str, evaluation: Evaluation, at: datetime) -> None:
-        """Add the test metrics, the report and the verdict to a recorded run, unless they are there."""
+        """Add the test metrics, the report, the model card and the verdict to a recorded run, unless they are there."""
         with self._store.reaching(), self._store.alone():
             tags = self._store.client.get_run(run_id).data.tags
             if tags.get("evaluation") == evaluation.digest:
@@ -101,7 +101,8 @@ class RunLog:
             points = content.test_points(evaluation.metrics, at)
             note = content.with_test(tags.get(content.NOTE, ""), evaluation.metrics, evaluation.verdict.outcome)
             self._log(run_id, points=points, tags={content.NOTE: note})
-            self._store.client.log_artifact(run_id, str(evaluation.report), "evaluation")
+            for page in (evaluation.report, evaluation.card):
+                self._store.client.log_artifact(run_id, str(page), "evaluation")
             self._log(run_id, tags={"verdict": evaluation.verdict.outcome, "evaluation": evaluation.digest})
 
     def _find(self, digest: str, also: str) -> Any:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import RegistryError
+from raypipe.evaluation.report_facts import predicts
 from raypipe.project import Project
-from raypipe.registry.run_content import NOTE, about
+from raypipe.registry.run_content import NOTE
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training runs, not traces
 
@@ -46,7 +47,7 @@ class Store:
     @cached_property
     def experiment(self) -> str:
         """The id of the project's experiment, made if need be. MLflow's errors pass through."""
-        described = {NOTE: about(self.project), **_KIND}
+        described = {NOTE: predicts(self.project), **_KIND}
         found = self.client.get_experiment_by_name(self.model)
         if found is None:
             location = None if self.is_server else self.artifacts.as_uri()

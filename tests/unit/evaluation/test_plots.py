@@ -26,7 +26,3 @@ def test_importance_shows_the_largest_on_top(count, shown):
     names = [label.get_text() for label in axes.get_yticklabels()] if shown else []
     assert names == [*shares][:shown][::-1]
     assert axes.get_xlabel() == "share of total gain"
-
-
-def test_a_figure_in_a_page_is_a_png():
-    assert plots.data_uri(plots.learning_curve(RUN)).startswith("data:image/png;base64,iVBORw0KGgo")

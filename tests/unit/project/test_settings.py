@@ -22,7 +22,8 @@ from raypipe.project.load import read_settings
             ["sources.stock.contract.top", "known: freshness, max_share, on_"],
         ),
         ({"features.chunk_row": 5}, "unknown key 'chunk_row'", ["features.chunk_row", "did you mean 'chunk_rows'?"]),
-        ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: evaluation, features, lineage, name"]),
+        ({"about.ownr": "us"}, "unknown key 'ownr'", ["about.ownr", "did you mean 'owner'?"]),
+        ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: about, evaluation, features, lineage, name"]),
         ({"a": 1, "b": 2}, "(and 1 more)", ["project.yaml: a", "known: "]),
     ],
 )
@@ -75,6 +76,14 @@ def test_missing_key(shop, tmp_path, key):
         ("split.embargo", 2),
         ("serving.max_past", "0h"),
         ("evaluation.gate", []),
+        ("evaluation.confidence", 95),
+        ("evaluation.blocks", "month"),
+        ("evaluation.threshold", {}),
+        ("evaluation.threshold", {"precision": 0.6, "recall": 0.5}),
+        ("evaluation.threshold", {"false_positive": 1}),
+        ("evaluation.threshold.recall", 0),
+        ("about.owner", ""),
+        ("about.limits", "none"),
         ("name", "../up"),
         ("name", 5),
     ],
@@ -83,6 +92,11 @@ def test_wrong_value_names_its_key(shop, tmp_path, key, value):
     with pytest.raises(ConfigurationError) as caught:
         load_project(shop(tmp_path, settings={key: value}))
     assert key.removesuffix(".params") in caught.value.where
+
+
+def test_only_a_probability_has_a_threshold(shop_of, tmp_path):
+    with pytest.raises(ConfigurationError, match="a regression label has no threshold"):
+        load_project(shop_of("regression", tmp_path, settings={"evaluation.threshold": {"recall": 0.5}}))
 
 
 @pytest.mark.parametrize(

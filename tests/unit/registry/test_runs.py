@@ -247,7 +247,8 @@ def test_an_evaluation_and_a_version_refer_to_the_same_run(made, runs):
     [run] = runs(p)
     assert (run.data.tags["verdict"], run.data.tags["evaluation"]) == ("pass", evaluation.digest)
     assert run.data.metrics["test/roc_auc"] == evaluation.metrics["roc_auc"]
-    assert (artifacts(p, run) / "evaluation" / "report.html").read_bytes() == evaluation.report.read_bytes()
+    for page in (evaluation.report, evaluation.card):
+        assert (artifacts(p, run) / "evaluation" / page.name).read_bytes() == page.read_bytes()
     assert (version.run_id, version.run_digest) == (run.info.run_id, trained.digest)
     assert version.metrics == evaluation.metrics
     assert f"gate **pass**: roc_auc {evaluation.metrics['roc_auc']:.4g}" in run.data.tags["mlflow.note.content"]
