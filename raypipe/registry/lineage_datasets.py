@@ -10,6 +10,7 @@ from typing import Any
 from raypipe.data.publish import find
 from raypipe.data.sources import PreparedSource
 from raypipe.definitions.source import FRESHNESS
+from raypipe.evaluation.data_evidence import DataEvidence
 from raypipe.evaluation.evaluate import Evaluation
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
@@ -20,12 +21,16 @@ from raypipe.training.train import Run
 
 
 def datasets_of(project: Project, thing: Any) -> list[Dataset]:
-    """Of sources by name, a training set, a run, an evaluation or a version."""
+    """Of sources by name, a training set, evidence about its data, a run, an evaluation or a version."""
     match thing:
+        case None:
+            return []
         case Mapping():
             return [_source(project, source) for source in thing.values()]
         case TrainingSet():
             return [_training_set(project, thing)]
+        case DataEvidence():
+            return [_stored(project, "evidence", thing.digest, "data evidence")]
         case Run():
             return [_stored(project, "runs", thing.digest, "model")]
         case Evaluation():
