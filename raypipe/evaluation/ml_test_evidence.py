@@ -19,8 +19,8 @@ class Evidence:
     """The documents of a release; what is empty or None does not exist.
 
     version: its number. metrics, lineage: the bundle's metrics.json and lineage.json. tuning: tuning.json of the study
-    that the lineage names. reproduction: the record of a `raypipe reproduce` of the version. ledger: its entries, oldest
-    first.
+    that the lineage names. reproduction: the record of a `raypipe reproduce` of the version. ledger: its entries,
+    oldest first.
     """
 
     version: int

@@ -169,7 +169,7 @@ def names(datasets: list[dict]) -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def run_once(module_made, tmp_path_factory) -> SimpleNamespace:
-    p = module_made()
+    p = module_made(evaluation__gate=["roc_auc >= 0.65"])
     file = tmp_path_factory.mktemp("events") / "lineage.jsonl"
     made = told(p, file=str(file))
     return SimpleNamespace(p=p, made=made, events=lines(file))
