@@ -73,7 +73,7 @@ def _by_block(found: Scored, blocks: Ints, place: Ints, dice: np.random.Generato
         blocks, count = (dice.permutation(count) % MOST_BLOCKS)[blocks], MOST_BLOCKS
     weight, is_positive, cell = weight_of(found), found.label == 1, blocks * points + place
     tables = [np.bincount(cell, weight * rows, count * points) for rows in (is_positive, ~is_positive)]
-    positive, negative = (table.reshape(count, points) for table in tables)
+    positive, negative = (table.reshape(count, points).astype(np.float64) for table in tables)
     return positive, negative
 
 

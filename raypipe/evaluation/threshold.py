@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from raypipe.data.split import VALIDATION
 from raypipe.definitions.label import WEIGHT
@@ -20,6 +21,8 @@ from raypipe.evaluation.metrics import Floats, Scored, measurable
 from raypipe.evaluation.tested import Tested
 from raypipe.features.score import score
 from raypipe.project.evaluation_settings import Threshold
+
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def threshold(tested: Tested) -> dict[str, Any] | None:
     if rows is not None and measurable("binary", rows):
         choice = choose(wish, rows, "validation rows")
     else:
-        choice = choose(wish, model, "test rows, of lack of others: the figures below flatter")
+        choice = choose(wish, model, "test rows, for lack of others: the figures below flatter")
     described: dict[str, Any] = {"value": choice.value, "because": choice.because}
     if choice.value is None:
         return described
@@ -107,7 +110,7 @@ def measures(wish: Threshold, found: Scored, value: float, blocks: Ints, confide
     found, blocks = counting(found, blocks)
     called, positive, weight = found.score >= value, found.label == 1, weight_of(found)
 
-    def of(rows: Floats, hits: Floats) -> list[float | None]:
+    def of(rows: Flags, hits: Flags) -> list[float | None]:
         return share(hits[rows].astype(np.float64), weight[rows], blocks[rows], confidence).to_json()
 
     cells = {"tp": called & positive, "fp": called & ~positive, "fn": ~called & positive, "tn": ~called & ~positive}
@@ -121,10 +124,10 @@ def measures(wish: Threshold, found: Scored, value: float, blocks: Ints, confide
     }
 
 
-def _count(weight: Floats | None, rows: Floats) -> float:
+def _count(weight: Floats | None, rows: Flags) -> float:
     return int(rows.sum()) if weight is None else float(weight[rows].sum())
 
 
-def _cost(wish: Threshold, cells: dict[str, Any], weight: Floats, blocks: Ints, confidence: float) -> Figure:
+def _cost(wish: Threshold, cells: dict[str, Flags], weight: Floats, blocks: Ints, confidence: float) -> Figure:
     costs = (wish.false_positive or 0.0) * cells["fp"] + (wish.false_negative or 0.0) * cells["fn"]
     return mean(costs, weight, blocks, confidence)
