@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 SHOWN = 12  # children of one kind; what is not present is always shown
 WIDTH = 400  # no line is broken: a place can be copied
 _STYLES = {"present": "green", "changed": "bold red", "gone": "bold red", "unreachable": "yellow"}
+_INSIDE = {"definitions", "configuration", "libraries", "verdict"}  # these lie in the bundle's documents
 _FACTS = {"libraries": ("raypipe", "python", "xgboost", "polars"), "code": (), "definitions": ("sources", "views")}
 
 
 def traced(root: Node, found: Mapping[State, int], folder: Path) -> str:
-    """The tree, with places below the project's `folder` told from there, and how many of its nodes are there."""
-    top = Tree(_line(root, folder))
-    _add(top, root, folder)
+    """The tree, each place told from the project's `folder` or from that of the node above, and how many are there."""
+    top = Tree(_line(root, str(folder)))
+    _add(top, root, str(folder))
     wrong = ", ".join(f"{count} {state}" for state, count in found.items() if count and state != "present")
     total = sum(found.values())
     said = f"{found['present']} of {total} present; {wrong}" if wrong else f"all {total} are present"
@@ -47,7 +48,7 @@ def scored(document: Mapping[str, Any]) -> str:
         table.add_column("points", justify="right")
         table.add_column("shown by", ratio=3)
         for item in section["items"]:
-            more = "" if item["points"] == 1 else f"\nwould show more: {item['shown_by']}"
+            more = "" if item["points"] == 1 else f"\nneeds {item['shown_by']}"
             shown = Text(item["evidence"]).append(more, style="dim")
             table.add_row(f"{item['number']} {item['test']}", f"{item['points']:g}", shown)
         drawn.append(_drawn(table))
@@ -64,14 +65,20 @@ def _drawn(what: RenderableType, width: int | None = None) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
-def _add(branch: Tree, node: Node, folder: Path) -> None:
+def _add(branch: Tree, node: Node, folder: str) -> None:
+    inside = _path(node) or folder
     for _, group in groupby(node.children, key=lambda child: child.kind):
         children = list(group)
         for child in _shown(children):
-            _add(branch.add(_line(child, folder)), child, folder)
+            below = inside if _path(child).startswith(f"{inside}/") else folder
+            _add(branch.add(_line(child, below)), child, folder)
         hidden = len(children) - len(_shown(children))
         if hidden:
             branch.add(Text(f"and {hidden} more, present: --json lists all", style="dim"))
+
+
+def _path(node: Node) -> str:
+    return node.seen.place.removeprefix("file://") if node.seen else ""
 
 
 def _shown(children: Sequence[Node]) -> list[Node]:
@@ -79,8 +86,8 @@ def _shown(children: Sequence[Node]) -> list[Node]:
     return [*children[:SHOWN], *wrong]
 
 
-def _line(node: Node, folder: Path) -> Text:
-    """Kind, name, digest, state, facts, and where it lies."""
+def _line(node: Node, folder: str) -> Text:
+    """Kind, name, digest, state, facts, and where it lies, told from `folder`."""
     line = Text(node.kind if node.name == node.kind else f"{node.kind} {node.name}", style="bold")
     if node.digest:
         line.append(f"  {short(node.digest)}", style="not bold")
@@ -91,8 +98,8 @@ def _line(node: Node, folder: Path) -> Text:
         line.append(f"  {facts}", style="not bold")
     if node.seen and node.seen.says:
         line.append(f"  ({node.seen.says})", style="not bold red")
-    if node.seen and node.kind not in ("definitions", "configuration", "libraries", "verdict"):
-        place = node.seen.place.removeprefix("file://").removeprefix(f"{folder}/")
+    place = _path(node).removeprefix(f"{folder}/")
+    if place not in ("", node.name) and node.kind not in _INSIDE:
         line.append(f"  {place}", style="not bold dim")
     return line
 

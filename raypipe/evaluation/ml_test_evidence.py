@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from raypipe.data.digest import short
-from raypipe.evaluation.names import METRICS
+from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
 
 Document = Mapping[str, Any]
 
-_SMALLER_IS_BETTER = {"log_loss", "rmse"}  # of the first metric of each task
-_SLICES, _FAIRNESS = ("slices.", "worst_slice"), ("fairness.",)
+_SLICES, _FAIRNESS = ("slice.", "worst_slices."), ("fairness.",)  # figures of the gate's rules
 
 
 @dataclass(frozen=True)
 class Evidence:
     """The documents of a release; what is empty or None does not exist.
 
-    version: its number. metrics, lineage: the bundle's metrics.json and lineage.json. data: the evidence about the data
-    before training. tuning: tuning.json of the study that the lineage names. reproduction: the record of a
-    `raypipe reproduce` of the version. ledger: its entries, oldest first.
+    version: its number. metrics, lineage: the bundle's metrics.json and lineage.json. tuning: tuning.json of the study
+    that the lineage names. reproduction: the record of a `raypipe reproduce` of the version. ledger: its entries,
+    oldest first.
     """
 
     version: int
     metrics: Document
     lineage: Document
-    data: Document = field(default_factory=dict)
     tuning: Document | None = None
     reproduction: Document | None = None
     ledger: Sequence[Document] = ()
@@ -64,7 +62,7 @@ def schema(evidence: Evidence) -> Shown:
         return _lacking(f"lineage.json has no rules of {', '.join(without)}")
     rules = sum(len(found) for found in declared.values())
     broken = sum(sum(found.values()) for found in checked.values())
-    return Shown(1, f"lineage.json: {rules} rules over {len(declared)} sources, broken {broken:,} times")
+    return Shown(1, f"lineage.json: {rules} rules of {_some(list(declared))}, broken {broken:,} times")
 
 
 def beneficial(evidence: Evidence) -> Shown:
@@ -92,14 +90,15 @@ def cost(evidence: Evidence) -> Shown:
 
 
 def requirements(evidence: Evidence) -> Shown:
-    told = evidence.data.get("leakage") or {}
+    told = (evidence.metrics.get("data") or {}).get("leakage") or {}
     probes, found = told.get("probes") or {}, told.get("found") or []
-    if not probes:
-        return _lacking("no leakage probe is recorded")
+    looked = [name for name, probe in probes.items() if not probe.get("because")]
+    if not looked:
+        return _lacking("metrics.json: no leakage probe looked at the data")
     if found:
         features = _some([str(finding["feature"]) for finding in found])
-        return Shown(0, f"leakage: {len(found)} findings of {len(probes)} probes: {features}")
-    return Shown(1, f"leakage: {len(probes)} probes found nothing")
+        return Shown(0, f"metrics.json: data: {len(found)} findings of leakage: {features}")
+    return Shown(1, f"metrics.json: data: {len(looked)} of {len(probes)} leakage probes could look and found nothing")
 
 
 # ---- model -------------------------------------------------------------------------------------
@@ -131,8 +130,8 @@ def staleness(evidence: Evidence) -> Shown:
     if len(origins) < 2 or len(ages) < 2:
         return _lacking(f"metrics.json: backtest of {len(origins)} origins and {len(ages)} ages")
     days = found.get("staleness_days")
-    said = "no loss with age" if days is None else f"worse after {days} days"
-    return Shown(1, f"metrics.json: backtest: {len(origins)} origins, {len(ages)} ages, {said}")
+    said = found.get("because") or "no age is too old" if days is None else f"stale after {days:g} days"
+    return Shown(1, f"metrics.json: backtest: {len(origins)} origins, {len(ages)} ages: {said}")
 
 
 def simpler(evidence: Evidence) -> Shown:
@@ -143,7 +142,7 @@ def simpler(evidence: Evidence) -> Shown:
     lacking = [name for name, difference in told.items() if None in difference]
     if not names or lacking:
         return _lacking(f"metrics.json: no comparison of {metric} with {_some(lacking) or 'any baseline'}")
-    sign = -1 if metric in _SMALLER_IS_BETTER else 1
+    sign = -1 if metric in LOWER_IS_BETTER else 1
     as_good = [name for name, (_, low, high) in told.items() if min(sign * low, sign * high) <= 0]
     intervals = ", ".join(f"{name} [{low:.4g}, {high:.4g}]" for name, (_, low, high) in told.items())
     said = f"metrics.json: comparisons: {metric} minus that of {intervals}"
@@ -198,9 +197,9 @@ def reproduced(evidence: Evidence) -> Shown:
 def validated(evidence: Evidence) -> Shown:
     verdict = evidence.metrics.get("verdict") or {"outcome": "none", "findings": []}
     measured = [f for f in verdict["findings"] if f["got"] is not None and f["bound"] is not None]
-    if verdict["outcome"] != "pass" or not measured or len(measured) < len(verdict["findings"]):
+    if verdict["outcome"] != "pass" or not measured:
         return Shown(0, f"metrics.json: verdict {verdict['outcome']}, {len(measured)} rules with figures")
-    return Shown(1, f"metrics.json: verdict pass, {len(measured)} rules")
+    return Shown(1, f"metrics.json: verdict pass, {len(measured)} of {len(verdict['findings'])} rules with figures")
 
 
 def debuggable(evidence: Evidence) -> Shown:

@@ -31,7 +31,7 @@ _SECTIONS: dict[str, tuple[Row, ...]] = {
         ),
         (
             "Features keep to the rules for features",
-            "evidence about the data: every leakage probe ran and found nothing",
+            "metrics.json: leakage probes that looked at the data and found nothing",
             judged.requirements,
         ),
         (
@@ -89,7 +89,7 @@ _SECTIONS: dict[str, tuple[Row, ...]] = {
         ("The pipeline is tested as a whole", "a record of an integration test at the release's commit", nothing),
         (
             "Quality is checked before serving",
-            "metrics.json: a verdict of pass, every rule with its figures",
+            "metrics.json: a verdict of pass, and the figures of its rules",
             judged.validated,
         ),
         (

@@ -12,12 +12,13 @@ from raypipe.evaluation.ml_test_evidence import Evidence
 from raypipe.pipeline.reproduce import record_of
 from raypipe.project import Project
 from raypipe.registry.bundle import LINEAGE, METRICS, read_files
+from raypipe.registry.ledger import Ledger
 from raypipe.registry.package import complete
 from raypipe.registry.tracking import Version
 
 
 def release_evidence(project: Project, version: Version) -> Evidence:
-    """Raises BundleError if the bundle is damaged: a score is taken from what its digest promises."""
+    """Raises BundleError if the bundle is damaged, LedgerError if the ledger is: a score is taken from what holds."""
     files = read_files(version.bundle_uri, version.bundle_digest)
     lineage = complete(orjson.loads(files[LINEAGE]), version.bundle_uri)
     return Evidence(
@@ -26,7 +27,7 @@ def release_evidence(project: Project, version: Version) -> Evidence:
         lineage=lineage,
         tuning=_study(project, lineage["training"].get("tuning")),
         reproduction=_json(record_of(project, version.bundle_digest)),
-        ledger=[orjson.loads(path.read_bytes()) for path in sorted((project.storage / "ledger").glob("*.json"))],
+        ledger=[entry.to_json() for entry in Ledger.of(project).entries()],
     )
 
 

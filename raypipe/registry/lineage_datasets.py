@@ -9,6 +9,8 @@ from typing import Any
 
 from raypipe.data.publish import find
 from raypipe.data.sources import PreparedSource
+from raypipe.definitions.source import FRESHNESS
+from raypipe.evaluation.data_evidence import DataEvidence
 from raypipe.evaluation.evaluate import Evaluation
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
@@ -19,18 +21,24 @@ from raypipe.training.train import Run
 
 
 def datasets_of(project: Project, thing: Any) -> list[Dataset]:
-    """Of sources by name, a training set, a run, an evaluation or a version."""
+    """Of sources by name, a training set, evidence about its data, a run, an evaluation or a version; none of None."""
+    if isinstance(thing, Mapping):
+        return [_source(project, source) for source in thing.values()]
+    return [] if thing is None else [_dataset(project, thing)]
+
+
+def _dataset(project: Project, thing: Any) -> Dataset:
     match thing:
-        case Mapping():
-            return [_source(project, source) for source in thing.values()]
         case TrainingSet():
-            return [_training_set(project, thing)]
+            return _training_set(project, thing)
+        case DataEvidence():
+            return _stored(project, "evidence", thing.digest, "data evidence")
         case Run():
-            return [_stored(project, "runs", thing.digest, "model")]
+            return _stored(project, "runs", thing.digest, "model")
         case Evaluation():
-            return [_stored(project, "evaluations", thing.digest, "evaluation", rows=thing.metrics["rows"])]
+            return _stored(project, "evaluations", thing.digest, "evaluation", rows=thing.metrics["rows"])
         case Version():
-            return [Dataset("mlflow", thing.model, "registered model", str(thing.version))]
+            return Dataset("mlflow", thing.model, "registered model", str(thing.version))
     raise TypeError(f"no dataset stands for {type(thing).__name__}")
 
 
@@ -51,7 +59,7 @@ def _source(project: Project, prepared: PreparedSource) -> Dataset:
         rows=sum(file["rows"] for file in files),
         bytes=sum(file["bytes"] for file in files),
         files=len(files),
-        rules={rule: rule not in prepared.violations for rule in source.rule_names()},
+        rules={rule: rule not in prepared.violations for rule in source.rule_names() if rule != FRESHNESS},
     )
 
 

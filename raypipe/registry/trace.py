@@ -15,6 +15,7 @@ from raypipe.data.digest import digest_of
 
 Document = Mapping[str, Any]
 State = Literal["present", "changed", "gone", "unreachable"]
+_TAGS = ("bundle_digest", "run_digest", "evaluation", "definitions_digest", "verdict")
 STATES: tuple[State, ...] = ("present", "changed", "gone", "unreachable")
 
 
@@ -34,13 +35,15 @@ class Evidence:
     """A version's records, and what was found of each.
 
     version: number, aliases, `run_digest`, `evaluation`, `definitions_digest`, `verdict` and `bundle_digest` as the
-    registry has them. lineage, metrics: of the bundle, None unless their bytes are what the digest promises.
-    bundle_files, sources, files, evaluation_files, run_files: by name; files: of each source, in the order of its
-    snapshot, the corrupt ones last. partitions: in the order of the lineage's.
+    registry has them; ledger: `run`, `evaluation`, `verdict` and `bundle` as the ledger does, if it knows the version.
+    lineage, metrics: of the bundle, None unless their bytes are what the digest promises. bundle_files, run_files,
+    evaluation_files, sources, files: by name; files: of each source, in the order of its snapshot, the corrupt ones
+    last. partitions: in the order of the lineage's.
     """
 
     version: Document
     registry: str
+    ledger: Document | None
     bundle: Seen
     bundle_files: Mapping[str, tuple[str, Seen]]
     lineage: Document | None
@@ -106,15 +109,22 @@ def tree(evidence: Evidence) -> Node:
 
 
 def _registered(evidence: Evidence) -> Seen:
-    """Whether what the registry says of the version is what its bundle says."""
-    version, lineage, metrics = evidence.version, evidence.lineage, evidence.metrics
-    pairs: list[tuple[str, Any, Any]] = []
+    """Whether what the registry says of the version is what the ledger and its bundle say."""
+    version, ledger, lineage, metrics = evidence.version, evidence.ledger, evidence.lineage, evidence.metrics
+    said = {name.removesuffix("_digest"): version[name] for name in _TAGS}
+    others: list[tuple[str, Document]] = []
+    if ledger:
+        others.append(("the ledger", {name: ledger[name] for name in said if name != "definitions"}))
     if lineage:
-        pairs.append(("run", version["run_digest"], lineage["run"]))
-        pairs.append(("definitions", version["definitions_digest"], lineage["definitions"]["digest"]))
+        others.append(("the bundle", {"run": lineage["run"], "definitions": lineage["definitions"]["digest"]}))
     if metrics:
-        pairs.append(("verdict", version["verdict"], metrics["verdict"]["outcome"]))
-    broken = [f"{name}: the registry says {said}, the bundle {own}" for name, said, own in pairs if said != own]
+        others.append(("the bundle", {"verdict": metrics["verdict"]["outcome"]}))
+    broken = [
+        f"{name}: the registry says {said[name]}, {who} {value}"
+        for who, told in others
+        for name, value in told.items()
+        if value != said[name]
+    ]
     return Seen(evidence.registry, "changed" if broken else "present", "content", "; ".join(broken))
 
 
@@ -171,7 +181,7 @@ def _training_set(evidence: Evidence, lineage: Document) -> Node:
         *(
             Node(
                 "partition",
-                f"{told['part']} from {told['from'].removesuffix('+00:00')}",
+                f"{told['part']} from {told['from'].removesuffix('+00:00').removesuffix('T00:00:00')}",
                 told["sha256"],
                 seen,
                 {"rows": told["rows"]},

@@ -19,11 +19,14 @@ from raypipe.data.digest import digest_of, digest_of_file
 from raypipe.data.files import local_copy, look_for, reachable
 from raypipe.data.publish import MANIFEST, Output, find
 from raypipe.errors import DataError
-from raypipe.evaluation.evaluate import REPORT, RESULT, SCORES
+from raypipe.evaluation.evaluate import CARD, REPORT, RESULT, SCORES
+from raypipe.evaluation.worst_rows import FILE as WORST_ROWS
 from raypipe.features.training_set import TRANSFORMS, TrainingSet
 from raypipe.project import Project
 from raypipe.project.code_identity import has_commit
 from raypipe.registry import bundle
+from raypipe.registry.ledger import Ledger
+from raypipe.registry.lifecycle import Releases
 from raypipe.registry.package import PartitionFiles, complete, partition_files
 from raypipe.registry.trace import Document, Evidence, Seen, State
 from raypipe.registry.tracking import Version
@@ -37,7 +40,7 @@ _READERS = 2  # hashing is bound by the disk
 def read(project: Project, version: Version, registry: str, *, verify: bool, say: Say = lambda words: None) -> Evidence:
     """All that is known of `version`. registry: the URI it was asked of. `say` hears how far a long look is.
 
-    Raises BundleError for a bundle of a version of raypipe that recorded less.
+    Raises BundleError for a bundle of a raypipe that recorded less, LedgerError for a ledger that was changed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         return _Reader(project, Path(scratch), verify=verify, say=say).read(version, registry)
@@ -54,11 +57,14 @@ class _Reader:
         told = None if lineage is None else complete(orjson.loads(lineage), version.bundle_uri)
         figures = None if metrics is None else orjson.loads(metrics)
         run, run_files = self._run(version.run_digest, told, {name: sha for name, (sha, _) in files.items()})
-        evaluation, evaluation_files = self._evaluation(version.evaluation, figures)
+        ledger = Releases(version.model, Ledger.of(self._project).entries()).evidence.get(version.version)
+        known = ledger.evaluation_sha256 if ledger else None
+        evaluation, evaluation_files = self._evaluation(version.evaluation, figures, known)
         transforms = contents.get(bundle.TRANSFORMS)
         return Evidence(
             version=vars(version),
             registry=registry,
+            ledger=vars(ledger) if ledger else None,
             bundle=index,
             bundle_files=files,
             lineage=told,
@@ -157,12 +163,14 @@ class _Reader:
         pairs |= {name: (m.get(name), lineage[name]) for name in ("code", "training_set")}
         return _same(found.folder, pairs), files
 
-    def _evaluation(self, digest: str, metrics: Document | None) -> tuple[Seen, dict[str, Seen]]:
+    def _evaluation(self, digest: str, metrics: Document | None, sha256: str | None) -> tuple[Seen, dict[str, Seen]]:
+        """sha256: of evaluation.json, as the ledger has it."""
         found = self._found(self._storage / "evaluations" / digest)
         if isinstance(found, Seen):
             return found, {}
-        files = {name: _exists(found.path(name)) for name in (RESULT, SCORES, REPORT)}
-        if metrics is None or files[RESULT].state != "present":
+        files = {RESULT: self._hashed(found.path(RESULT), sha256)}
+        files |= {name: _exists(found.path(name)) for name in (SCORES, WORST_ROWS, REPORT, CARD)}
+        if metrics is None or files[RESULT].state == "gone":
             return Seen(str(found.folder), "present", "existence"), files
         result = _json(found.path(RESULT))
         pairs = {name: (result.get(name), value) for name, value in metrics.items() if name != "verdict"}

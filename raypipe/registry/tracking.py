@@ -83,9 +83,10 @@ class Registry:
         if name.isdecimal():
             return self.version(int(name))
         versions = self.versions()
-        for version in versions:
-            if name in version.aliases:
-                return version
+        served = self.champion() if name == CHAMPION else None
+        found = served or next((version for version in versions if name in version.aliases and name != CHAMPION), None)
+        if found:
+            return found
         aliases = sorted(alias for version in versions for alias in version.aliases)
         raise RegistryError(
             f"no version of model '{self.model}' is '{name}'",

@@ -34,6 +34,9 @@ METRICS = {
     "slices": {"city": [{"value": "A", "rows": 900, "intervals": {"roc_auc": [0.8, 0.7, 0.9]}}]},
     "worst_slices": {"tested": 40, "found": []},
     "fairness": {"city": {"groups": [], "differences": {}, "ratios": {}}},
+    "data": {
+        "leakage": {"found": [], "probes": {"single_feature": {"because": None}, "overlap": {"because": "no time"}}}
+    },
     "worst_rows": {"rows": [{"row": 3, "features": {"hour": 5}, "contributions": {"hour": 0.1}}]},
 }
 LINEAGE = {
@@ -47,7 +50,6 @@ FULL = Evidence(
     version=4,
     metrics=METRICS,
     lineage=LINEAGE,
-    data={"leakage": {"found": [], "probes": {"single_feature": {}, "duplicates": {}}}},
     tuning={
         "space": {"eta": {}, "max_depth": {}},
         "edges": [{"name": "eta", "limit": True}],
@@ -148,7 +150,7 @@ def test_what_a_score_means(score, words):
 
 def changed(**changes) -> Evidence:
     """The full evidence, with `metrics__a__b=value` set in its documents; None removes the key."""
-    documents = {name: copy.deepcopy(getattr(FULL, name)) for name in ("metrics", "lineage", "data", "tuning")}
+    documents = {name: copy.deepcopy(getattr(FULL, name)) for name in ("metrics", "lineage", "tuning")}
     for key, value in changes.items():
         *path, last = key.split("__")
         section = documents
@@ -180,9 +182,9 @@ BETTER = {"difference": [0.02, -0.001, 0.03], "p_value": 0.07}
             0,
             "1 of 2",
         ),
-        ("data", 4, {"data__leakage": None}, 0, "not shown"),
-        ("data", 4, {"data__leakage__found": [{"probe": "single_feature", "feature": "hour"}]}, 0, "hour"),
-        ("data", 4, {"data__leakage__probes": {}}, 0, "not shown"),
+        ("data", 4, {"metrics__data": None}, 0, "not shown"),
+        ("data", 4, {"metrics__data__leakage__found": [{"probe": "single_feature", "feature": "hour"}]}, 0, "hour"),
+        ("data", 4, {"metrics__data__leakage__probes": {"overlap": {"because": "no time"}}}, 0, "not shown"),
         ("model", 1, {"lineage__code__dirty": True, "lineage__code__changes": [" M features.py"]}, 0, "1 changes"),
         ("model", 3, {"lineage__training__tuning": None}, 0, "no study"),
         ("model", 3, {"tuning__edges": [{"name": "eta", "limit": False}]}, 0, "eta on an edge"),
@@ -224,8 +226,8 @@ def test_what_is_lacking_or_bad_counts_nothing(section, number, change, expected
 @pytest.mark.parametrize(
     ("rule", "outcome", "number", "expected"),
     [
-        ("slices.city.roc_auc >= 0.6", "pass", 6, 1),
-        ("slices.city.roc_auc >= 0.6", "inconclusive", 6, 0.5),
+        ("slice.city.roc_auc >= 0.6", "pass", 6, 1),
+        ("slice.city.roc_auc >= 0.6", "inconclusive", 6, 0.5),
         ("fairness.city.roc_auc <= 0.1", "pass", 7, 1),
         ("fairness.city.roc_auc <= 0.1", "fail", 7, 0.5),
     ],

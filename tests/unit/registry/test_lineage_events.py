@@ -169,7 +169,7 @@ def names(datasets: list[dict]) -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def run_once(module_made, tmp_path_factory) -> SimpleNamespace:
-    p = module_made()
+    p = module_made(evaluation__gate=["roc_auc >= 0.65"])
     file = tmp_path_factory.mktemp("events") / "lineage.jsonl"
     made = told(p, file=str(file))
     return SimpleNamespace(p=p, made=made, events=lines(file))
@@ -230,7 +230,9 @@ def test_sizes_types_and_rules_come_along(run_once):
     measured = source["inputFacets"]["dataQualityMetrics"]
     assert (measured["rowCount"], measured["fileCount"], measured["bytes"]) == (12000, 1, table.stat().st_size)
     rules = source["inputFacets"]["dataQualityAssertions"]["assertions"]
-    assert {rule["assertion"] for rule in rules} == set(p.project.definitions.source("deliveries").rule_names())
+    assert {rule["assertion"] for rule in rules} == set(p.project.definitions.source("deliveries").rule_names()) - {
+        "freshness"
+    }
     assert all(rule["success"] for rule in rules)
     [made] = of(run_once.events, ".features")[1]["outputs"]
     manifest = run_once.made.training_set.manifest

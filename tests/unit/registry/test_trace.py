@@ -24,7 +24,7 @@ TABLE = "data/deliveries.parquet"
 
 @pytest.fixture(scope="module")
 def registered(module_made) -> SimpleNamespace:
-    p = module_made()
+    p = module_made(evaluation__gate=["roc_auc >= 0.65"])
     run = p.steps.train(p.training_set)
     p.version = p.steps.register(p.training_set, run, p.steps.evaluate(p.training_set, run))
     p.steps.promote(p.version)
@@ -205,7 +205,9 @@ def test_manifests_that_say_something_else(moved):
     [result] = (storage / "evaluations" / moved.version.evaluation).glob("*/evaluation.json")
     edit(result, model={"roc_auc": 1.0})
     root = traced(moved)
-    assert wrong(root) == {"run run": "changed", "source deliveries": "changed", "evaluation evaluation": "changed"}
+    changed = ["run run", "source deliveries", "evaluation evaluation", "file evaluation.json"]
+    assert wrong(root) == dict.fromkeys(changed, "changed")
+    assert one(root, "file", "evaluation.json").seen.by == "bytes"  # the ledger has them
     assert one(root, "run").seen.says == "not as recorded: best_round"
     assert one(root, "evaluation").seen.says == "not as recorded: model"
 
@@ -273,7 +275,8 @@ def test_a_registry_that_says_something_else_than_the_bundle(moved):
     moved.version = replace(moved.version, verdict="fail")
     root = traced(moved)
     assert wrong(root) == {"version 1": "changed"}
-    assert root.seen.says == "verdict: the registry says fail, the bundle pass"
+    said = "verdict: the registry says fail"
+    assert root.seen.says == f"{said}, the ledger pass; {said}, the bundle pass"
 
 
 def test_a_commit_that_the_repository_does_not_have(moved):
