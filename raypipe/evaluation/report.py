@@ -73,8 +73,8 @@ def _environment() -> Environment:
 
 
 def breakable(text: object) -> Markup:
-    """A name that may be broken after its dots and underscores."""
-    return Markup(re.sub(r"(?<=[._])(?=\w)", "<wbr>", escape(text)))  # noqa: S704 - escaped before
+    """A name that may be broken after its dots and underscores, where a letter follows."""
+    return Markup(re.sub(r"(?<=[._])(?=[^\W\d])", "<wbr>", escape(text)))  # noqa: S704 - escaped before
 
 
 def _shown(reported: Reported) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def interval(figure: Any) -> str:
     if value is None or low is None or high is None:
         return number(value)
     digits = _digits(high - low)
-    return f"{value:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+    first, second, third = (f"{round(end, digits) + 0.0:,.{digits}f}" for end in (value, low, high))  # + 0.0: no "-0"
+    return f"{first} ({second} to {third})"
 
 
 def ends(figure: Any) -> tuple[float | None, float | None, float | None]:
