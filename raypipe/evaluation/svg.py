@@ -167,8 +167,10 @@ class Strip:
 
     def head(self) -> Markup:
         """The cell above: the scale's name and its ticks."""
-        made = []
-        for value, text in self.axis.ticks(3):
+        made, shown = [], self.axis.ticks(3)
+        if any(len(text) > 4 for _, text in shown):  # there would be no room on a phone
+            shown = self.axis.ticks(2)
+        for value, text in shown:
             x = self._x(value)
             anchor = "start" if x < 12 else "end" if x > 88 else "mid"
             made.append(Markup('<text class="tick {}" x="{:.1f}%" y="11">{}</text>').format(anchor, x, text))
