@@ -79,7 +79,7 @@ def breakable(text: object) -> Markup:
 
 def _shown(reported: Reported) -> dict[str, Any]:
     """What the templates see."""
-    result = dict.fromkeys(_KEYS) | dict(reported.result) | dict(reported.evidence)
+    result: dict[str, Any] = dict.fromkeys(_KEYS) | dict(reported.result) | dict(reported.evidence)
     task = result["task"]
     metric, model = METRICS[task][0], report_strips.model_figures(result)
     return {

@@ -25,7 +25,7 @@ class Drawn:
     """
 
     head: Markup
-    rows: list[tuple[Row, str, Markup]]
+    rows: Sequence[tuple[Row, str, Markup]]
     left_out: int = 0
     against: bool = False
 

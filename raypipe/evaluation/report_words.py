@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raypipe.evaluation.gate import Finding, Verdict
@@ -98,7 +98,7 @@ def better(metric: str, difference: Any) -> tuple[str, str]:
 
 def described(counts: Mapping[str, Any]) -> str:
     """What is told of the labels of some rows beside their number."""
-    words = {
+    words: dict[str, Callable[[Any], str]] = {
         "positive_share": lambda value: f"{share(value)} positive",
         "classes": lambda count: f"{count:,} classes",
         "mean": lambda mean: f"mean {number(mean)}",

@@ -16,7 +16,7 @@ from raypipe.evaluation.report import SECTIONS, write_report
 from raypipe.project.about_settings import About
 
 TASKS = ["binary", "multiclass", "regression", "ranking"]
-VOID = {"meta", "br", "img", "link", "hr", "input"}
+VOID = {"meta", "br", "wbr", "img", "link", "hr", "input"}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}</table>"
 
 
