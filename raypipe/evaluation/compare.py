@@ -7,10 +7,9 @@ DeLong, Clarke-Pearson (raypipe.evaluation.influence).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from scipy import stats
 
 from raypipe.definitions.label import Task
@@ -19,7 +18,7 @@ from raypipe.evaluation.gate import Outcome
 from raypipe.evaluation.influence import Ints, Linear, counting, linear
 from raypipe.evaluation.intervals import plain
 from raypipe.evaluation.metrics import Scored
-from raypipe.evaluation.miscalibration import Miscalibration, errors
+from raypipe.evaluation.miscalibration import Miscalibration
 from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
 from raypipe.evaluation.tested import MODEL, Tested
 
@@ -58,7 +57,7 @@ def differences(
     found = {name: _smooth(mine[name].minus(theirs[name]), confidence, rows) for name in mine}
     if task == "binary":
         both = [Miscalibration.of(scored, numbered, bins) for scored in (model, other)]
-        found["calibration_error"] = _drawn(both, confidence, rows, seed)
+        found["calibration_error"] = _of_calibration(both, confidence, rows, seed)
     return {name: found[name] for name in METRICS[task]}
 
 
@@ -72,18 +71,20 @@ def _smooth(found: Linear, confidence: float, rows: int) -> Difference:
     return Difference(figure, sides.low, sides.high, float(p_value))
 
 
-def _drawn(both: list[Miscalibration], confidence: float, rows: int, seed: int) -> Difference:
-    value = both[0].value - both[1].value
-    if both[0].degrees == 0:
-        return Difference(Figure(value, rows=rows), None, None, None)
-    if np.array_equal(both[0].gap, both[1].gap) and np.array_equal(both[0].by_block, both[1].by_block):
-        return Difference(Figure(0.0, 0.0, 0.0, rows), 0.0, 0.0, 1.0)
-    off = errors(both, seed) @ [1, -1]
-    ends = [(1 + confidence) / 2, (1 - confidence) / 2, confidence, 1 - confidence]
-    low, high, least, most = (float(end) for end in value - np.quantile(off, ends))
-    beyond = min(int((off >= value).sum()), int((off <= value).sum()))
-    p_value = min(1.0, 2 * (beyond + 1) / (len(off) + 1))
-    return Difference(Figure(value, min(low, value), max(high, value), rows), least, most, p_value)
+def _of_calibration(both: list[Miscalibration], confidence: float, rows: int, seed: int) -> Difference:
+    """Around the difference of the errors less their noise: that of two models is not the same, and none of a constant's
+    one bin. The interval is stretched to the measured difference where that lies outside."""
+    mine, theirs = (model.linear for model in both)
+    measured = mine.minus(theirs)
+    corrected = [model.less_noise(lambda drawn: float(drawn.mean()), seed) for model in both]
+    found = _smooth(replace(measured, value=corrected[0] - corrected[1]), confidence, rows)
+    ends = [
+        None if end is None else float(pick(end, measured.value))
+        for end, pick in zip(
+            (found.figure.low, found.figure.high, found.least, found.most), (min, max) * 2, strict=True
+        )
+    ]
+    return Difference(Figure(measured.value, ends[0], ends[1], rows), ends[2], ends[3], found.p_value)
 
 
 def comparisons(tested: Tested) -> dict[str, dict[str, Any]]:

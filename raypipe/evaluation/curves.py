@@ -59,6 +59,8 @@ def with_bands(
 
 def _places(order: Order) -> Ints:
     """The point of the curve that each level of `order` is in, from the highest score on."""
+    if len(order.score) < POINTS:
+        return np.arange(len(order.score))[::-1]
     step = order.positive / order.positive.sum() + order.negative / order.negative.sum()
     along = np.cumsum(step[::-1])[::-1] / 2
     return np.unique(np.ceil(along * (POINTS - 1)), return_inverse=True)[1].astype(np.int64)
@@ -71,7 +73,7 @@ def _by_block(found: Scored, blocks: Ints, place: Ints, dice: np.random.Generato
         blocks, count = (dice.permutation(count) % MOST_BLOCKS)[blocks], MOST_BLOCKS
     weight, is_positive, cell = weight_of(found), found.label == 1, blocks * points + place
     tables = [np.bincount(cell, weight * rows, count * points) for rows in (is_positive, ~is_positive)]
-    positive, negative = (table.reshape(count, points) for table in tables)
+    positive, negative = (table.reshape(count, points).astype(np.float64) for table in tables)
     return positive, negative
 
 

@@ -29,9 +29,10 @@ from raypipe.evaluation.compare import comparisons
 from raypipe.evaluation.curves import curves
 from raypipe.evaluation.gate import Verdict, judge, parse
 from raypipe.evaluation.intervals import intervals
+from raypipe.evaluation.last_value import last_value
 from raypipe.evaluation.metrics import Floats, Scored, by_slice, measurable, measure
 from raypipe.evaluation.model_card import write_card
-from raypipe.evaluation.names import BASELINES
+from raypipe.evaluation.names import BASELINES, LAST_VALUE
 from raypipe.evaluation.report import write_report
 from raypipe.evaluation.report_facts import Reported, predicts
 from raypipe.evaluation.tested import MODEL, Tested
@@ -91,8 +92,8 @@ def evaluate(project: Project, training_set: TrainingSet, model: Path, run: dict
 def verdict_of(project: Project, result: dict[str, Any]) -> Verdict:
     """The project's gate over the figures of `result`."""
     figures, task = dict(result["model"]), project.definitions.label.task
-    for baseline in BASELINES[task]:
-        figures |= {f"{baseline}.{metric}": value for metric, value in result["baselines"][baseline].items()}
+    for baseline, measured in result["baselines"].items():
+        figures |= {f"{baseline}.{metric}": value for metric, value in measured.items()}
     return judge([parse(rule, task) for rule in project.settings.evaluation.gate], figures)
 
 
@@ -125,7 +126,7 @@ def _evaluate(
 def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -> Tested:
     """The test rows, and what the model and each baseline say of them. Reads a file at a time."""
     label, train, transforms = project.definitions.label, training_set.files(TRAIN), training_set.transforms()
-    simple, linear = BASELINES[label.task]
+    simple, linear = BASELINES[label.task][:2]
     classes = None if transforms.classes is None else len(transforms.classes)
     fitted = baselines.linear_model(label.task, train, transforms, project.settings.training.seed)
     kept = [ROW, PREDICTION_TIME, LABEL, *label.row_columns(), *label.request_columns()]
@@ -140,7 +141,10 @@ def _tested(project: Project, training_set: TrainingSet, booster: xgb.Booster) -
     rows = pl.concat(parts)
     by_name = {name: np.concatenate(found) for name, found in scores.items()}
     by_name[simple] = baselines.constant(label.task, train, transforms, rows.height)
-    said = {name: _numbers(rows, found, transforms) for name, found in by_name.items()}
+    last = last_value(project.definitions, training_set, transforms)
+    by_name |= {} if last is None else {LAST_VALUE: last}
+    names = [name for name in (MODEL, *BASELINES[label.task]) if name in by_name]
+    said = {name: _numbers(rows, by_name[name], transforms) for name in names}
     return Tested(project, training_set, transforms, booster, rows, said)
 
 
@@ -184,7 +188,8 @@ def _blocks(tested: Tested) -> dict[str, Any]:
 
 def _baselines(tested: Tested) -> dict[str, dict[str, float]]:
     bins = tested.settings.calibration_bins
-    return {name: measure(tested.task, tested.said[name], bins) for name in BASELINES[tested.task]}
+    names = [name for name in BASELINES[tested.task] if name in tested.said]
+    return {name: measure(tested.task, tested.said[name], bins) for name in names}
 
 
 def _slices(tested: Tested) -> dict[str, list[dict[str, Any]]]:

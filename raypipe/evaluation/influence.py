@@ -133,8 +133,8 @@ class Order:
     @classmethod
     def of(cls, is_positive: NDArray[np.bool_], score: Floats, weight: Floats) -> Order:
         levels, level = np.unique(score, return_inverse=True)
-        by_sign: list[Floats] = [np.bincount(level, weight * rows, len(levels)) for rows in (is_positive, ~is_positive)]
-        return cls(levels, level, *by_sign)
+        positive, negative = (np.bincount(level, weight * rows, len(levels)) for rows in (is_positive, ~is_positive))
+        return cls(levels, level, positive.astype(np.float64), negative.astype(np.float64))
 
 
 def roc_auc(is_positive: NDArray[np.bool_], order: Order, weight: Floats, blocks: Ints) -> Linear:

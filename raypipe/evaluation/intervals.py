@@ -2,13 +2,14 @@
 
 Errors come from raypipe.evaluation.influence. A loss is looked at as its logarithm, an area or an NDCG as its log odds
 (of average precision: Boyd, Eng, Page: Area under the Precision-Recall Curve, ECML PKDD 2013), so that no interval
-leaves the metric's range and both of its sides hold; an accuracy and any other share has Wilson's interval; a
-calibration error that of its draws.
+leaves the metric's range and both of its sides hold; an accuracy and any other share has Wilson's interval; of a
+calibration error noise is taken off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from raypipe.evaluation import influence
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.influence import Ints, Linear, counting, linear
 from raypipe.evaluation.metrics import Floats, Scored
-from raypipe.evaluation.miscalibration import Miscalibration, errors
+from raypipe.evaluation.miscalibration import Miscalibration
 from raypipe.evaluation.names import METRICS
 from raypipe.evaluation.tested import Tested
 
@@ -106,8 +107,8 @@ def _even(found: Linear, scale: Scale, confidence: float, rows: int) -> Figure:
     if found.error == 0:
         return Figure(found.value, found.value, found.value, rows)
     reach = quantile(found, confidence) * found.error * abs(scale.slope(found.value))
-    ends = sorted(float(scale.back(scale.there(found.value) + sign * reach)) for sign in (-1, 1))
-    return Figure(found.value, *ends, rows)
+    low, high = sorted(float(scale.back(scale.there(found.value) + sign * reach)) for sign in (-1, 1))
+    return Figure(found.value, low, high, rows)
 
 
 def _at_the_end(found: Linear, confidence: float, rows: int) -> Figure:
@@ -132,12 +133,13 @@ def _wilson(found: Linear, confidence: float, rows: int) -> Figure:
 
 
 def _calibration_error(found: Miscalibration, confidence: float, seed: int, rows: int) -> Figure:
-    """The measured error less what noise may have added."""
-    if found.degrees == 0:
-        return Figure(found.value, rows=rows)
-    drawn = errors([found], seed)[:, 0]
-    low, high = found.value - np.quantile(drawn, [0.5 + confidence / 2, 0.5 - confidence / 2])
-    return Figure(found.value, min(max(float(low), 0.0), found.value), max(float(high), found.value), rows)
+    """From the least true error that noise makes the measured one of, to the measured one plus t * error: upwards, none
+    of it is taken for noise."""
+    high = plain(found.linear, confidence, rows)
+    if high.high is None:
+        return high
+    least = found.less_noise(lambda drawn: float(np.quantile(drawn, 0.5 + confidence / 2)), seed)
+    return replace(high, low=least)
 
 
 def intervals(tested: Tested) -> dict[str, dict[str, list[float | None]]]:

@@ -206,7 +206,7 @@ def ndcg(relevance: Floats, score: Floats, k: int | None = None) -> Floats:
     """
     gain = np.exp2(relevance.astype(np.float64)) - 1
     discount = 1 / np.log2(np.arange(gain.shape[1]) + 2)
-    discount[k:] = 0
+    discount[len(discount) if k is None else k :] = 0
     best = np.sort(gain, axis=1)[:, ::-1] @ discount
     order = np.argsort(-score, axis=1, kind="stable")
     falling, gain = np.take_along_axis(score, order, axis=1), np.take_along_axis(gain, order, axis=1)

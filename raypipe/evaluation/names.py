@@ -10,10 +10,11 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "regression": ("rmse", "mae", "r2"),
     "ranking": ("ndcg_at_10", "ndcg"),
 }
+LAST_VALUE = "last_value"  # only where there is time and an entity
 BASELINES: dict[Task, tuple[str, ...]] = {
-    "binary": ("base_rate", "logistic_regression"),
-    "multiclass": ("base_rate", "logistic_regression"),
-    "regression": ("mean", "ridge_regression"),
+    "binary": ("base_rate", "logistic_regression", LAST_VALUE),
+    "multiclass": ("base_rate", "logistic_regression", LAST_VALUE),
+    "regression": ("mean", "ridge_regression", LAST_VALUE),
     "ranking": ("constant_order", "ridge_regression"),
 }
 LOWER_IS_BETTER = ("log_loss", "brier", "calibration_error", "rmse", "mae")  # of all other metrics, higher is

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from raypipe.data.split import VALIDATION
 from raypipe.definitions.label import WEIGHT
@@ -20,6 +21,8 @@ from raypipe.evaluation.metrics import Floats, Scored, measurable
 from raypipe.evaluation.tested import Tested
 from raypipe.features.score import score
 from raypipe.project.evaluation_settings import Threshold
+
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,12 @@ def _by_cost(order: Order, false_positive: float, false_negative: float, on: str
 
 
 def measures(wish: Threshold, found: Scored, value: float, blocks: Ints, confidence: float) -> dict[str, Any]:
-    """What calling rows positive from `value` on does to `found`: sums of weights (without weights, of rows), and shares
-    and the mean cost of a row with their intervals."""
+    """What calling rows positive from `value` on does to `found`: sums of weights (or of rows), and shares and the mean
+    cost of a row with their intervals."""
     found, blocks = counting(found, blocks)
     called, positive, weight = found.score >= value, found.label == 1, weight_of(found)
 
-    def of(rows: Floats, hits: Floats) -> list[float | None]:
+    def of(rows: Flags, hits: Flags) -> list[float | None]:
         return share(hits[rows].astype(np.float64), weight[rows], blocks[rows], confidence).to_json()
 
     cells = {"tp": called & positive, "fp": called & ~positive, "fn": ~called & positive, "tn": ~called & ~positive}
@@ -121,10 +124,10 @@ def measures(wish: Threshold, found: Scored, value: float, blocks: Ints, confide
     }
 
 
-def _count(weight: Floats | None, rows: Floats) -> float:
+def _count(weight: Floats | None, rows: Flags) -> float:
     return int(rows.sum()) if weight is None else float(weight[rows].sum())
 
 
-def _cost(wish: Threshold, cells: dict[str, Any], weight: Floats, blocks: Ints, confidence: float) -> Figure:
+def _cost(wish: Threshold, cells: dict[str, Flags], weight: Floats, blocks: Ints, confidence: float) -> Figure:
     costs = (wish.false_positive or 0.0) * cells["fp"] + (wish.false_negative or 0.0) * cells["fn"]
     return mean(costs, weight, blocks, confidence)

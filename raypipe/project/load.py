@@ -16,7 +16,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from raypipe.definitions import Definitions, Source
+from raypipe.definitions import Definitions, Label, Source
 from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
 from raypipe.project.settings import SPLITS, FeatureTransform, Settings, SourceFiles
@@ -197,7 +197,14 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
                 f"source '{name}' has no path", where="project.yaml: sources", hint=f"add '{name}: {{path: ...}}'"
             )
         _check_policy(settings.sources[name], definitions.source(name))
-    request = list(definitions.label.request)
+    _check_evaluation(settings, definitions.label)
+    check_split(settings.split, definitions.label)
+    _check_transforms(settings, definitions)
+
+
+def _check_evaluation(settings: Settings, label: Label) -> None:
+    """Slices are of request columns, and a threshold is one of a probability."""
+    request = list(label.request)
     for column in settings.evaluation.slices:
         if column not in request:
             raise ConfigurationError(
@@ -205,8 +212,13 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
                 where="project.yaml: evaluation.slices",
                 hint=nearest(column, request),
             )
-    check_split(settings.split, definitions.label)
-    _check_transforms(settings, definitions)
+    if settings.evaluation.threshold and label.task != "binary":
+        raise ConfigurationError(
+            f"a {label.task} label has no threshold",
+            where="project.yaml: evaluation.threshold",
+            expected="a binary label",
+            hint="drop the key",
+        )
 
 
 def _check_policy(files: SourceFiles, source: Source) -> None:

@@ -95,10 +95,23 @@ def deploy(project: Project, target: Target) -> str:
         raise ClusterError("Ray Serve does not start", got=str(error).strip().splitlines()[-1]) from error
     client = _get_global_client()
     assert client is not None
+    _require_our_port(client.http_config, settings.host, settings.port)
     client.deploy_apps(ServeDeploySchema.model_validate(document))
     base = f"http://{settings.host}:{settings.port}"
     _wait(project, base, str(target.version.version))
     return base
+
+
+def _require_our_port(listening: Any, host: str, port: int) -> None:
+    """Raise ClusterError where the cluster's Serve runs already and listens elsewhere: it would not move."""
+    if (listening.host, listening.port) != (host, port):
+        raise ClusterError(
+            "the cluster has an endpoint already, at another address",
+            where="project.yaml: serving.host, serving.port",
+            got=f"{host}:{port}",
+            expected=f"{listening.host}:{listening.port}",
+            hint="serve there, or on another cluster (unset RAY_ADDRESS for a local one)",
+        )
 
 
 def check_loads(target: Target) -> None:

@@ -96,8 +96,8 @@ def make(folder: Path, **settings: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def census(cluster, tmp_path_factory, raypipe) -> SimpleNamespace:
-    """`raypipe run --predict` about two people."""
+def census(tmp_path_factory, raypipe) -> SimpleNamespace:
+    """`raypipe run --predict` about two people, with a Ray of its own: a cluster has one endpoint."""
     folder = make(tmp_path_factory.mktemp("census") / "project")
     table = pl.read_parquet(folder / "census" / "part=test" / "rows.parquet")
     rows = table.head(2).select(NUMBERS + CATEGORIES)
@@ -107,7 +107,7 @@ def census(cluster, tmp_path_factory, raypipe) -> SimpleNamespace:
         port = probe.getsockname()[1]
     ran = raypipe(
         "run", "--project", folder, "--predict", folder / "request.json", "--port", port, "--json",
-        ray=cluster.address,
+        ray=None,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     return SimpleNamespace(folder=folder, ran=ran, rows=rows)
@@ -173,7 +173,7 @@ def test_the_served_prediction_is_the_evaluated_one(census):
 @pytest.mark.parametrize(
     "split", [SETTINGS["split"], {"random": {"validation": 0.1, "test": 0.2}}], ids=["by column", "at random"]
 )
-def test_the_plan_changes_no_byte(census, tmp_path, split):
+def test_the_plan_changes_no_byte(cluster, tmp_path, split):
     from raypipe.data.digest import digest_of_file
     from raypipe.data.sources import prepare_source
     from raypipe.features.training_set import build_training_set

@@ -19,7 +19,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 from ray.util.state import list_actors
 
-from raypipe.errors import RaypipeError
+from raypipe.errors import ClusterError, RaypipeError
 from raypipe.serving.deploy import deploy
 
 PREDICT = "/models/flights-late/predict"
@@ -142,3 +142,12 @@ def test_the_config_serves_the_champion(deployed, call, flight, target):
     assert deployed.application.status == "RUNNING", deployed.application.message
     answer = call("POST", PREDICT, {"rows": [flight]})
     assert (answer.status, answer.version) == (200, str(target.version.version))
+
+
+def test_another_port_than_that_of_the_running_endpoint_is_refused(flights, target, endpoint, free_port):
+    """Serve would keep its port and say nothing that an endpoint's user could see."""
+    serving = flights.project.settings.serving.model_copy(update={"port": free_port})
+    moved = replace(flights.project, settings=flights.project.settings.model_copy(update={"serving": serving}))
+    with pytest.raises(ClusterError, match="has an endpoint already") as refused:
+        deploy(moved, target)
+    assert refused.value.expected == urlparse(endpoint).netloc

@@ -10,6 +10,7 @@ import xgboost as xgb
 
 from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation.evaluate import evaluate
+from raypipe.features.score import score
 from raypipe.features.training_set import build_training_set
 
 LEARNED = {"metric": "logloss", "history": [1.0, 0.9], "curve": [(1, 0.9), (2, 0.8)], "best_round": 1}
@@ -41,6 +42,42 @@ def test_a_slice_may_have_the_name_of_a_figure(shop, prepared, tmp_path):
     result = evaluate(made.project, training_set, trained(training_set, tmp_path), RUN).result
     assert [s["value"] for s in result["slices"]["shop"]] != []
     assert all(slices == result["slices"]["shop"] for slices in result["slices"].values())
+
+
+def test_the_threshold_is_chosen_on_validation(shop, prepared, tmp_path):
+    """By the scores of its rows, and no other; what it does is of the test rows."""
+    made = prepared(shop(tmp_path, settings={"evaluation.threshold": {"recall": 0.7}, "evaluation.confidence": 0.8}))
+    training_set = build_training_set(made.project, made.sources, "local")
+    model = trained(training_set, tmp_path)
+    result = evaluate(made.project, training_set, model, RUN).result
+    transforms, booster = training_set.transforms(), xgb.Booster(model_file=str(model))
+    frame = pl.concat(pl.read_parquet(file) for file in training_set.files("validation"))
+    scores, label = score(booster, transforms, frame), transforms.labels(frame)
+    recalls = {t: (scores[label == 1] >= t).mean() for t in scores.tolist()}
+    assert result["threshold"]["value"] == max(t for t, recall in recalls.items() if recall >= 0.7)
+    assert f"{len(label)} validation rows" in result["threshold"]["because"]
+    assert sum(result["threshold"]["confusion"].values()) == result["model"]["rows"]
+    assert result["confidence"] == 0.8
+
+
+def test_what_is_told_of_the_models(shop, prepared, tmp_path):
+    made = prepared(shop(tmp_path))
+    training_set = build_training_set(made.project, made.sources, "local")
+    result = evaluate(made.project, training_set, trained(training_set, tmp_path), RUN).result
+    baselines = ["base_rate", "logistic_regression", "last_value"]
+    assert result["blocks"] == {"kind": "hour", "count": result["model"]["rows"]}  # 7 days; a visit each 90 minutes
+    assert list(result["baselines"]) == list(result["comparisons"]) == baselines
+    assert set(result["intervals"]) == {"model", *baselines}
+    for name, figures in result["intervals"].items():
+        of = result["model"] if name == "model" else result["baselines"][name]
+        assert {metric: figure[0] for metric, figure in figures.items()} == pytest.approx({m: of[m] for m in figures})
+    for name, found in result["comparisons"].items():
+        for metric, difference in found.items():
+            expected = result["model"][metric] - result["baselines"][name][metric]
+            assert difference["difference"][0] == pytest.approx(expected)
+    assert result["threshold"] is None
+    assert set(result["curves"]) == {"roc", "precision_recall", "gain", "scores"}
+    assert set(result["calibration"]) == {"bins", "slope", "intercept", "ece"}
 
 
 def test_one_label_among_the_rows_that_count_is_refused(shop_of, prepared, tmp_path):

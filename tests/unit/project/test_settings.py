@@ -78,6 +78,12 @@ def test_missing_key(shop, tmp_path, key):
         ("evaluation.gate", []),
         ("about.owner", ""),
         ("about.limits", "none"),
+        ("evaluation.confidence", 95),
+        ("evaluation.blocks", "month"),
+        ("evaluation.threshold", {}),
+        ("evaluation.threshold", {"precision": 0.6, "recall": 0.5}),
+        ("evaluation.threshold", {"false_positive": 1}),
+        ("evaluation.threshold.recall", 0),
         ("name", "../up"),
         ("name", 5),
     ],
@@ -86,6 +92,11 @@ def test_wrong_value_names_its_key(shop, tmp_path, key, value):
     with pytest.raises(ConfigurationError) as caught:
         load_project(shop(tmp_path, settings={key: value}))
     assert key.removesuffix(".params") in caught.value.where
+
+
+def test_only_a_probability_has_a_threshold(shop_of, tmp_path):
+    with pytest.raises(ConfigurationError, match="a regression label has no threshold"):
+        load_project(shop_of("regression", tmp_path, settings={"evaluation.threshold": {"recall": 0.5}}))
 
 
 @pytest.mark.parametrize(
