@@ -108,7 +108,11 @@ class BundleError(RaypipeError):
 
 
 class RegistryError(RaypipeError):
-    """A model, version or alias does not exist or the registry cannot be reached."""
+    """A model, version or alias does not exist or is not to be used so, or the registry cannot be reached."""
+
+
+class LedgerError(RegistryError):
+    """The ledger is not as it was written. Restore its files from a copy."""
 
 
 class ClusterError(RaypipeError):

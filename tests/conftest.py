@@ -259,7 +259,7 @@ def trained(newcomer: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory)
 
     def copy(**changes: Any) -> Path:
         folder = tmp_path_factory.mktemp("trained") / "project"
-        done = shutil.ignore_patterns("mlflow", "bundles", "online", "evaluations")
+        done = shutil.ignore_patterns("mlflow", "bundles", "online", "evaluations", "ledger")
         shutil.copytree(newcomer.folder, folder, ignore=done)
         return edit_settings(folder, **changes)
 

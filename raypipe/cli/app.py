@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from raypipe.cli.options import HERE, JsonOption, ProjectOption
 from raypipe.cli.output import run_command
+from raypipe.cli.release_app import release_app
 
 app = typer.Typer(
     help="From Parquet tables to a monitored prediction endpoint, on one Ray cluster.",
@@ -17,8 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project folder (features.py, project.yaml).")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
 PlanOption = Annotated[
     str | None, typer.Option("--plan", help="local, distributed or auto; default: as project.yaml says.")
 ]
@@ -29,7 +29,7 @@ TuneOption = Annotated[
     bool, typer.Option("--tune", help="First search for better parameters, as training.tuning says; use them.")
 ]
 PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
-HERE = Path()
+app.add_typer(release_app)
 
 
 @app.command()
@@ -139,15 +139,31 @@ def ui(
 
 
 @app.command()
-def promote(
-    version: Annotated[int, typer.Argument(help="The version to make champion.")],
+def trace(
+    version: Annotated[str, typer.Argument(help="A version's number or alias.")],
+    project: ProjectOption = HERE,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare all bytes.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """From a version back to its run, data, code, configuration and verdict, and whether each is still there.
+
+    Exit code 0: all is there as it was recorded; 1: something is changed or gone.
+    """
+    from raypipe.cli import lineage_commands
+
+    run_command(lambda: lineage_commands.trace(project, version, verify=verify), as_json=as_json)
+
+
+@app.command(name="ml-test-score")
+def ml_test_score(
+    version: Annotated[str, typer.Argument(help="A version's number or alias.")] = "champion",
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version the champion, if it passed its gate."""
-    from raypipe.cli import commands
+    """How ready for production a version's release has shown to be, by the 28 tests of the ML Test Score."""
+    from raypipe.cli import lineage_commands
 
-    run_command(lambda: commands.promote(project, version), as_json=as_json)
+    run_command(lambda: lineage_commands.ml_test_score(project, version), as_json=as_json)
 
 
 @app.command()

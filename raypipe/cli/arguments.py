@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,16 @@ def pipeline_of(folder: Path, plan: str | None, as_of: str | None, port: int | N
     project = with_port(load_project(folder), port)
     if known_at:
         require_time(project, "--as-of")
+    from raypipe.data.in_use import in_use
     from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+    from raypipe.pipeline.lineage_events import LineageEvents
     from raypipe.pipeline.progress import Progress
     from raypipe.pipeline.steps import Pipeline
 
-    progress = Progress()
-    with ClusterOnDemand(progress) as cluster:
-        yield Pipeline(project, progress, cluster, known_at, plan)
+    progress, lineage = Progress(), project.settings.lineage
+    told = LineageEvents(project, lineage, progress.note) if lineage else nullcontext()
+    with in_use(project.storage), ClusterOnDemand(progress) as cluster, told as events:
+        yield Pipeline(project, progress, cluster, known_at, plan, events=events)
 
 
 def moment(text: str | None, option: str) -> datetime | None:

@@ -14,6 +14,7 @@ from raypipe.errors import ConfigurationError
 from raypipe.project import load_project
 
 if TYPE_CHECKING:
+    from raypipe.evaluation.data_evidence import DataEvidence
     from raypipe.evaluation.evaluate import Evaluation
     from raypipe.features.training_set import TrainingSet
     from raypipe.pipeline.steps import Pipeline
@@ -30,13 +31,12 @@ def init(folder: Path) -> Result:
 
 def check(folder: Path) -> Result:
     from raypipe.data.split import in_words
-    from raypipe.evaluation.gate import parse
+    from raypipe.evaluation.rules import rules_of
     from raypipe.training.objective import check_training
 
     project = load_project(folder)
-    for rule in project.settings.evaluation.gate:
-        parse(rule, project.definitions.label.task)
     definitions = project.definitions
+    rules_of(definitions, project.settings.evaluation)
     check_training(project.settings.training, definitions.label.task, definitions.features())
     features = definitions.features()
     document = {
@@ -48,6 +48,7 @@ def check(folder: Path) -> Result:
         "request": {name: str(dtype) for name, dtype in definitions.label.request_schema().items()},
         "split": in_words(project.settings.split),
         "gate": project.settings.evaluation.gate,
+        "behaviours": [test.name for test in definitions.behaviours],
         "definitions": definitions.digest(),
     }
     return document, words.checked(document)
@@ -85,7 +86,7 @@ def features(
 
 def train(folder: Path, plan: str | None, as_of: str | None, *, tune: bool = False) -> Result:
     with pipeline_of(folder, plan, as_of) as pipeline:
-        training_set = pipeline.features(pipeline.contracts())
+        training_set, _ = _examined(pipeline)
         tuned = _tuned(pipeline, training_set, tune=tune)
         made = tuned.train(training_set)
         kept = {
@@ -131,19 +132,10 @@ def models(folder: Path) -> Result:
     from raypipe.registry.tracking import Registry
 
     project = load_project(folder)
-    versions = Registry(project).versions()
-    return {"versions": [vars(v) for v in versions]}, words.versions(versions, project.definitions.label.task)
-
-
-def promote(folder: Path, number: int) -> Result:
-    from raypipe.pipeline.steps import promote as move_alias
-    from raypipe.registry.tracking import Registry
-
-    registry = Registry(load_project(folder))
-    version = registry.version(number)
-    already = move_alias(registry, version)
-    said = "was champion already" if already else "is champion; an endpoint takes it when it is deployed next"
-    return {"version": number, "alias": "champion", "changed": not already}, f"version {number} {said}"
+    registry = Registry(project)
+    versions, retired = registry.versions(), registry.releases().retired
+    document = {"versions": [{**vars(v), "retired": v.version in retired} for v in versions]}
+    return document, words.versions(versions, project.definitions.label.task, retired)
 
 
 def reproduce(folder: Path, number: int, *, keep: bool) -> Result:
@@ -160,11 +152,18 @@ def reproduce(folder: Path, number: int, *, keep: bool) -> Result:
 
 def _to_version(pipeline: Pipeline, *, tune: bool) -> tuple[Pipeline, Evaluation, Version]:
     """What the project's settings, tuned if asked, come to; and the pipeline with those settings."""
-    training_set = pipeline.features(pipeline.contracts())
+    training_set, data = _examined(pipeline)
     tuned = _tuned(pipeline, training_set, tune=tune)
     made = tuned.train(training_set)
-    evaluation = tuned.evaluate(training_set, made)
+    evaluation = tuned.evaluate(training_set, made, data)
     return tuned, evaluation, tuned.register(training_set, made, evaluation)
+
+
+def _examined(pipeline: Pipeline) -> tuple[TrainingSet, DataEvidence]:
+    """The training set, which nothing speaks against that the gate would refuse."""
+    sources = pipeline.contracts()
+    training_set = pipeline.features(sources)
+    return training_set, pipeline.examine(sources, training_set)
 
 
 def _tuned(pipeline: Pipeline, training_set: TrainingSet, *, tune: bool) -> Pipeline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ def checked(document: dict[str, Any]) -> str:
     """What `raypipe check` found."""
     request = ", ".join(f"{name} ({dtype})" for name, dtype in document["request"].items())
     counts = ", ".join(f"{len(document[what])} {what}" for what in ("sources", "views", "features"))
-    told = [f"request fields: {request}", document["split"], f"gate: {len(document['gate'])} rules"]
+    judged = f"gate: {len(document['gate'])} rules; {len(document['behaviours'])} behavioural tests"
+    told = [f"request fields: {request}", document["split"], judged]
     return "\n".join([f"{document['model']} ({document['task']}): {counts}", *told, "ok"])
 
 
@@ -69,16 +71,17 @@ def _size(count: float) -> str:
     return f"{count:,.1f} GiB"
 
 
-def versions(found: list[Version], task: Task) -> str:
+def versions(found: list[Version], task: Task, retired: Collection[int] = ()) -> str:
     """A line a version, newest first; a version of another task than today's may lack a figure."""
     if not found:
         return "no versions yet: raypipe run"
     told = headlines(task)
     titles = "".join(f"{words:>11}" for words in told.values())
-    lines = [f"{'version':<8}{'aliases':<12}{'verdict':<9}{titles}  bundle"]
+    lines = [f"{'version':<8}{'status':<12}{'verdict':<13}{titles}  bundle"]
     for v in found:
         figures = "".join(f"{v.metrics[name]:>11.4f}" if name in v.metrics else f"{'':>11}" for name in told)
-        lines.append(f"{v.version:<8}{', '.join(v.aliases):<12}{v.verdict:<9}{figures}  {v.bundle_digest[:12]}")
+        status = ", ".join([*v.aliases, *(["retired"] if v.version in retired else [])])
+        lines.append(f"{v.version:<8}{status:<12}{v.verdict:<13}{figures}  {v.bundle_digest[:12]}")
     return "\n".join(lines)
 
 

@@ -58,10 +58,24 @@ def look(place: str, name: str) -> InputFile:
     """The file as it is now. Raises DataError if it is gone or cannot be reached."""
     place = _without_file_scheme(place)
     with reachable(f"{place}/{name}"):
-        if "://" in place:
-            return _object(place, name, obstore.head(_store(place), name))
-        status = (Path(place) / name).stat()
-        return InputFile(place, name, status.st_size, str(status.st_mtime_ns))
+        return _look(place, name)
+
+
+def look_for(place: str, name: str) -> InputFile | None:
+    """The file as it is now, or None if it is gone. Raises DataError if that cannot be told."""
+    place = _without_file_scheme(place)
+    with reachable(f"{place}/{name}"):
+        try:
+            return _look(place, name)
+        except FileNotFoundError:
+            return None
+
+
+def _look(place: str, name: str) -> InputFile:
+    if "://" in place:
+        return _object(place, name, obstore.head(_store(place), name))
+    status = (Path(place) / name).stat()
+    return InputFile(place, name, status.st_size, str(status.st_mtime_ns))
 
 
 def require_unchanged(file: InputFile, sha256: str, content: Path) -> None:

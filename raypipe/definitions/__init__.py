@@ -1,4 +1,4 @@
-"""What a user declares: sources, feature views, aggregations, a label. Pure; needs Polars only."""
+"""What a user declares: sources, feature views, aggregations, a label, tests. Pure; needs Polars only."""
 
 from raypipe.definitions.aggregations import (
     Aggregation,
@@ -14,6 +14,7 @@ from raypipe.definitions.aggregations import (
     sum,
     var,
 )
+from raypipe.definitions.behaviour import Behaviour, Direction, Invariance, MinimumFunctionality
 from raypipe.definitions.catalogue import Definitions
 from raypipe.definitions.label import Label
 from raypipe.definitions.source import Source
@@ -21,11 +22,15 @@ from raypipe.definitions.views import DerivedView, FeatureView, LatestView, Requ
 
 __all__ = [
     "Aggregation",
+    "Behaviour",
     "Definitions",
     "DerivedView",
+    "Direction",
     "FeatureView",
+    "Invariance",
     "Label",
     "LatestView",
+    "MinimumFunctionality",
     "RequestView",
     "Source",
     "View",

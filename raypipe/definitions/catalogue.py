@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 import polars as pl
 
-from raypipe.definitions import checks
-from raypipe.definitions.expressions import to_json
+from raypipe.definitions import behaviour, checks
+from raypipe.definitions.behaviour import Behaviour, Direction, Invariance, MinimumFunctionality
+from raypipe.definitions.expressions import roots, to_json
 from raypipe.definitions.label import BESIDE, LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME, Label, as_expression
 from raypipe.definitions.source import Source
 from raypipe.definitions.views import DerivedView, FeatureView, LatestView, RequestView, View
@@ -21,11 +22,12 @@ from raypipe.errors import DefinitionError
 
 @dataclass(frozen=True, eq=False)
 class Definitions:
-    """Sources, views and the label of a project, checked against each other (`check`)."""
+    """Sources, views, label and behavioural tests of a project, checked against each other (`check`)."""
 
     sources: tuple[Source, ...]
     views: tuple[View, ...]
     label: Label
+    behaviours: tuple[Behaviour, ...] = ()
 
     @classmethod
     def collect(cls, module: ModuleType) -> Definitions:
@@ -39,7 +41,8 @@ class Definitions:
         named = [v for v in values if isinstance(v, Source)]
         used = [labels[0].spine, *(v.source for v in views if isinstance(v, FeatureView | LatestView))]
         sources = tuple({id(s): s for s in [*named, *used]}.values())
-        definitions = cls(sources, views, labels[0])
+        tests = tuple(v for v in values if isinstance(v, Invariance | Direction | MinimumFunctionality))
+        definitions = cls(sources, views, labels[0], tests)
         definitions.check()
         return definitions
 
@@ -63,6 +66,9 @@ class Definitions:
             known |= found
             names += found
         checks.check_unique("feature", names)
+        checks.check_unique("behavioural test", [test.name for test in self.behaviours])
+        for test in self.behaviours:
+            behaviour.check(test, self.label, self.views, known)
 
     def features(self) -> dict[str, pl.DataType]:
         """Every feature's name and type, in column order."""
@@ -77,8 +83,20 @@ class Definitions:
             before |= found[view.name]
         return found
 
+    def personal(self) -> set[str]:
+        """The request columns and features that are made of a personal column: no report may show their values."""
+        found = _personal_of(self.label.spine) & set(self.label.request)
+        for view in self.views:
+            if isinstance(view, FeatureView | LatestView):
+                found |= _personal_features(view)
+            else:
+                for name, expression in view.expressions.items():
+                    found |= {f"{view.name}_{name}"} if found & set(roots(expression)) else set()
+        return found
+
     def document(self) -> dict[str, Any]:
-        """The definitions as JSON-able data, without any code: what the identity is taken of."""
+        """The definitions as JSON-able data, without any code: what the identity is taken of. Behavioural tests are
+        none of it: they ask things of a model, and change nothing in what it learns from."""
         return {
             "sources": [source_document(source) for source in self.sources],
             "views": [view_document(view) for view in self.views],
@@ -102,6 +120,21 @@ def features_of(view: View, label: Label, before: Mapping[str, pl.DataType]) -> 
             where=f"{type(view).__name__}('{view.name}')",
             got=str(error).splitlines()[0],
         ) from None
+
+
+def _personal_of(source: Source) -> set[str]:
+    """The source's columns that are personal, or derived from one that is."""
+    marked = set(source.personal())
+    return {name for name, columns in checks.file_columns(source).items() if columns & marked}
+
+
+def _personal_features(view: FeatureView | LatestView) -> set[str]:
+    personal = _personal_of(view.source)
+    if isinstance(view, LatestView):
+        return {f"{view.name}_{column}" for column in view.columns if column in personal}
+    inputs = {name: a.input for name, a in view.aggregations.items() if a.input is not None}
+    marked = [name for name, value in inputs.items() if personal & set(roots(value))]
+    return {f"{view.name}_{window}_{name}" for window in view.windows for name in marked}
 
 
 # ---- documents ---------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def check_unique(what: str, names: Iterable[str]) -> None:
         seen.add(name)
 
 
-def _check_columns(names: Iterable[str], known: pl.Schema, *, where: str) -> None:
+def check_columns(names: Iterable[str], known: pl.Schema, *, where: str) -> None:
     for name in names:
         if name not in known:
             raise DefinitionError(f"no column '{name}'", where=where, hint=nearest(name, list(known)))
@@ -37,18 +37,18 @@ def check_source(source: Source) -> None:
         check_row_by_row(expression, where=f"{where}.derive: {name}")
     schema = source.schema()
     for name, expression in source.derive.items():
-        _type_of(pl.DataFrame(schema=schema).lazy(), expression, f"{where}.derive: {name}")
+        type_of(pl.DataFrame(schema=schema).lazy(), expression, f"{where}.derive: {name}")
     for name, rule in source.contract._validation_rules(with_cast=False).items():  # noqa: SLF001 (the only way)
         to_json(rule.expr, where=f"{where}: rule '{name}'")
     for name in schema:
         if name.startswith("__"):
             raise DefinitionError(f"column '{name}' has a name that raypipe keeps for itself", where=where)
-    _check_columns(source.known_ahead, schema, where=f"{where}.known_ahead")
+    check_columns(source.known_ahead, schema, where=f"{where}.known_ahead")
     for role in ("event_time", "known_time"):
         column = getattr(source, role)
         if column is None:
             continue
-        _check_columns([column], schema, where=f"{where}.{role}")
+        check_columns([column], schema, where=f"{where}.{role}")
         if schema[column] != TIME:
             raise DefinitionError(
                 f"'{column}' is no UTC time",
@@ -61,7 +61,7 @@ def check_source(source: Source) -> None:
 
 def check_label(label: Label) -> None:
     where, schema = f"Label('{label.name}')", label.spine.schema()
-    _check_columns(label.request, schema, where=f"{where}.request")
+    check_columns(label.request, schema, where=f"{where}.request")
     for name, dtype in label.request_schema().items():
         if not (dtype.is_integer() or dtype.is_float() or dtype in (pl.Boolean, pl.String, pl.Date, TIME)):
             raise DefinitionError(
@@ -75,8 +75,8 @@ def check_label(label: Label) -> None:
         late = [name for name in roots(expression) if name in schema and name not in scope]
         if late:
             raise LeakError(f"{role} reads '{late[0]}', which is not known ahead", where=f"{where}.{role}")
-        _check_columns(roots(expression), scope, where=f"{where}.{role}")
-        got = _type_of(pl.DataFrame(schema=scope).lazy(), expression, f"{where}.{role}")
+        check_columns(roots(expression), scope, where=f"{where}.{role}")
+        got = type_of(pl.DataFrame(schema=scope).lazy(), expression, f"{where}.{role}")
         if got not in wanted.types:
             raise DefinitionError(
                 f"{role} has the wrong type", where=where, got=got, expected=wanted.words, hint=wanted.hint
@@ -94,7 +94,7 @@ def check_label(label: Label) -> None:
 
 def _check_target_is_not_asked_for(label: Label, where: str) -> None:
     """Without a clock no known time tells the outcome from the request: no column may be of both."""
-    made_of = _file_columns(label.spine)
+    made_of = file_columns(label.spine)
     outcome = {column for root in roots(label.target) for column in made_of[root]}
     for name in label.request:
         given = sorted(outcome & made_of[name])
@@ -106,7 +106,7 @@ def _check_target_is_not_asked_for(label: Label, where: str) -> None:
             )
 
 
-def _file_columns(source: Source) -> dict[str, set[str]]:
+def file_columns(source: Source) -> dict[str, set[str]]:
     """For each column of the source, those of the file that it is made of."""
     made_of = {name: {name} for name in source.file_schema()}
     for name, expression in source.derive.items():
@@ -157,7 +157,7 @@ def _roles(label: Label, schema: pl.Schema) -> Iterator[tuple[str, pl.Expr, pl.S
         yield "group", as_expression(label.group), label.request_scope(), wanted
 
 
-def _type_of(frame: pl.LazyFrame, expression: pl.Expr, where: str) -> pl.DataType:
+def type_of(frame: pl.LazyFrame, expression: pl.Expr, where: str) -> pl.DataType:
     """Its type over the columns of `frame`, which has no rows. It is run: Polars types some that cannot be run."""
     try:
         return frame.select(expression.alias("value")).collect().schema["value"]
@@ -174,8 +174,8 @@ def check_view(view: View, label: Label, before: Mapping[str, pl.DataType]) -> N
     if label.spine.static:
         _check_needs_no_time(view, label, where)
     schema = view.source.schema()
-    _check_columns(view.entity, schema, where=f"{where}.entity")
-    _check_columns(view.entity, label.request_schema(), where=f"{where}.entity, which a request must carry")
+    check_columns(view.entity, schema, where=f"{where}.entity")
+    check_columns(view.entity, label.request_schema(), where=f"{where}.entity, which a request must carry")
     for column in view.entity:
         if schema[column] != label.request_schema()[column]:
             raise DefinitionError(
@@ -185,7 +185,7 @@ def check_view(view: View, label: Label, before: Mapping[str, pl.DataType]) -> N
                 expected=label.request_schema()[column],
             )
     if isinstance(view, LatestView):
-        _check_columns(view.columns, schema, where=f"{where}.columns")
+        check_columns(view.columns, schema, where=f"{where}.columns")
         _check_static_entity(view, where)
     else:
         for name, aggregation in view.aggregations.items():
@@ -239,8 +239,8 @@ def _check_expressions(
                 hint=f"'{late[0]}' becomes known at Source('{label.spine.name}').known_time; use it in a FeatureView",
             )
         check_row_by_row(expression, where=where)
-        _check_columns(roots(expression), known, where=where)
-        types[f"{view.name}_{name}"] = dtype = _type_of(frame, expression, where)
+        check_columns(roots(expression), known, where=where)
+        types[f"{view.name}_{name}"] = dtype = type_of(frame, expression, where)
         if isinstance(view, DerivedView) and not (dtype.is_numeric() or dtype == pl.Boolean):
             raise DefinitionError(f"derived feature '{name}' is no number", where=where, got=dtype)
     _check_types(types, where)
@@ -250,15 +250,15 @@ def _check_aggregation(aggregation: Aggregation, schema: pl.Schema, where: str) 
     frame = pl.DataFrame(schema=schema).lazy()
     if aggregation.predicate is not None:
         check_row_by_row(aggregation.predicate, where=f"{where}.where")
-        _check_columns(roots(aggregation.predicate), schema, where=f"{where}.where")
-        got = _type_of(frame, aggregation.predicate, f"{where}.where")
+        check_columns(roots(aggregation.predicate), schema, where=f"{where}.where")
+        got = type_of(frame, aggregation.predicate, f"{where}.where")
         if got != pl.Boolean:
             raise DefinitionError("a filter must be true or false", where=f"{where}.where", got=got)
     if aggregation.value is None:
         return
     check_row_by_row(aggregation.value, where=where)
-    _check_columns(roots(aggregation.value), schema, where=where)
-    dtype = _type_of(frame, aggregation.value, where)
+    check_columns(roots(aggregation.value), schema, where=where)
+    dtype = type_of(frame, aggregation.value, where)
     number = dtype.is_numeric() or dtype == pl.Boolean
     name = dtype in (pl.String, pl.Categorical, pl.Date) or isinstance(dtype, pl.Enum | pl.Datetime)
     if not number and not (name and aggregation.kind == "n_unique"):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
@@ -223,19 +222,3 @@ _MEASURES: dict[Task, Callable[[Scored, int], dict[str, float]]] = {
     "regression": _regression,
     "ranking": _ranking,
 }
-
-
-def by_slice(task: Task, found: Scored, values: pl.Series, bins: int, min_rows: int) -> list[dict[str, Any]]:
-    """Metrics of the rows of each value, largest first; slices too small or whose labels do not differ have none.
-
-    values: shape (rows,). A group of a ranking is divided where its rows have different values.
-    """
-    places = values.alias("value").to_frame().with_row_index("at").group_by("value").agg("at").sort("value")
-    slices = []
-    for value, at in places.iter_rows():
-        rows = found.take(np.asarray(at))
-        described: dict[str, Any] = {"value": None if value is None else str(value), "rows": len(at)}
-        if len(at) >= min_rows and measurable(task, rows):
-            described |= measure(task, rows, bins)
-        slices.append(described)
-    return sorted(slices, key=lambda s: (-s["rows"], str(s["value"])))

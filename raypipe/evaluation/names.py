@@ -10,6 +10,7 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "regression": ("rmse", "mae", "r2"),
     "ranking": ("ndcg_at_10", "ndcg"),
 }
+CHAMPION = "champion"
 LAST_VALUE = "last_value"  # only where there is time and an entity
 BASELINES: dict[Task, tuple[str, ...]] = {
     "binary": ("base_rate", "logistic_regression", LAST_VALUE),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import polars as pl
 import xgboost as xgb
+from numpy.typing import NDArray
 
 from raypipe.data.split import TEST
 from raypipe.definitions.label import PREDICTION_TIME, Task
@@ -18,7 +20,7 @@ from raypipe.features.transforms import Transforms
 from raypipe.project import Project
 from raypipe.project.evaluation_settings import Evaluation
 
-MODEL = "model"
+MODEL, CHAMPION = "model", "champion"
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,14 @@ class Tested:
     def frames(self) -> Iterator[pl.DataFrame]:
         """The test rows with all their columns, features included, a file at a time, in the order of `rows`."""
         yield from map(pl.read_parquet, self.training_set.files(TEST))
+
+    def gather(self, columns: Sequence[str], places: NDArray[np.intp]) -> pl.DataFrame:
+        """Columns of the test rows at `places` of `rows`, in that order. Reads a file at a time."""
+        wanted = pl.DataFrame({"place": places, "order": np.arange(len(places))})
+        parts, start = [], 0
+        for file in self.training_set.files(TEST):
+            frame = pl.read_parquet(file, columns=list(columns))
+            here = wanted.filter(pl.col("place").is_between(start, start + frame.height - 1))
+            parts.append(frame[here["place"] - start].with_columns(here["order"].alias("__order")))
+            start += frame.height
+        return pl.concat(parts).sort("__order").drop("__order")

@@ -1,8 +1,9 @@
 """Build a registered version again from the source files, and compare each step with what its bundle records.
 
 All of it is built in `<storage>/reproductions/<version>-<something>/`, so that nothing stored is reused; the folder is
-removed at the end, unless it is to be kept. What cannot be taken from the bundle is code: features.py, the project's
-own objective and metric, and raypipe itself are those of now.
+removed at the end, unless it is to be kept. What came of it stays, in `<storage>/reproductions/<bundle>.json`. What
+cannot be taken from the bundle is code: features.py, the project's own objective and metric, and raypipe itself are
+those of now.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from raypipe.data.snapshot import take_snapshot
 from raypipe.data.sources import prepare_source
 from raypipe.data.split import VALIDATION
 from raypipe.errors import (
-    BundleError,
     ConfigurationError,
     DataContractError,
     DataError,
@@ -43,7 +43,7 @@ from raypipe.project.load import with_settings
 from raypipe.registry import differences
 from raypipe.registry.bundle import LINEAGE, MODEL, TRANSFORMS, read_files
 from raypipe.registry.differences import Finding
-from raypipe.registry.package import libraries, partitions
+from raypipe.registry.package import complete, libraries, partitions
 from raypipe.registry.tracking import Version
 from raypipe.registry.tree_differences import models
 from raypipe.training.layout import Layout, layout_like
@@ -85,15 +85,7 @@ class Recorded:
     def read(cls, uri: str, digest: str) -> Recorded:
         """Raises BundleError if the bundle is damaged, or of a version of raypipe that recorded less."""
         files = read_files(uri, digest)
-        lineage = orjson.loads(files[LINEAGE])
-        lacking = {"training", "partitions"} - lineage.keys()
-        if lacking:
-            raise BundleError(
-                "the bundle's lineage does not say all that building it again needs",
-                where=f"{uri}/{LINEAGE}",
-                got=f"no {' and no '.join(sorted(lacking))}",
-                hint="train and register it again with this version of raypipe",
-            )
+        lineage = complete(orjson.loads(files[LINEAGE]), uri)
         return cls(lineage, orjson.loads(files[TRANSFORMS]), files[MODEL])
 
     @property
@@ -121,8 +113,26 @@ def reproduce(pipeline: Pipeline, version: Version, *, keep: bool = False) -> Re
     folder = project.storage / FOLDER / f"{version.version}-{uuid.uuid4().hex[:12]}"
     with _removed(folder, keep=keep):
         apart = replace(project, settings=settings, own_storage=folder)
-        found += as_far_as_it_goes(_built(replace(pipeline, project=apart, as_of=as_of, plan=None), recorded))
-    return Reproduction(tuple(found), str(folder) if keep else None)
+        found += as_far_as_it_goes(
+            _built(replace(pipeline, project=apart, as_of=as_of, plan=None, events=None), recorded)
+        )
+    made = Reproduction(tuple(found), str(folder) if keep else None)
+    _keep_record(project, version, made, datetime.now(UTC))
+    return made
+
+
+def record_of(project: Project, bundle_digest: str) -> Path:
+    """Where it is recorded what came of building that bundle's version again, the last time."""
+    return project.storage / FOLDER / f"{bundle_digest}.json"
+
+
+def _keep_record(project: Project, version: Version, made: Reproduction, at: datetime) -> None:
+    findings = [vars(finding) for finding in made.findings]
+    told = {"version": version.version, "at": at.isoformat(), "equal": made.equal, "findings": findings}
+    path = record_of(project, version.bundle_digest)
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}")
+    draft.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+    draft.replace(path)
 
 
 @contextmanager

@@ -14,17 +14,23 @@ from raypipe.data.publish import Output, find
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.data.split import PARTS
 from raypipe.errors import GateRefusedError, NotEnoughDataError, RegistryError
+from raypipe.evaluation.champion import Champion
+from raypipe.evaluation.data_evidence import DataEvidence, examine
 from raypipe.evaluation.evaluate import Evaluation, evaluate
-from raypipe.evaluation.gate import parse
+from raypipe.evaluation.gate import judge
+from raypipe.evaluation.gate_figures import data_evidence_of
 from raypipe.evaluation.names import headlines
+from raypipe.evaluation.rules import Rule, rules_of
 from raypipe.features.build import build_partitions, folder_of, missing, most_rows, survey_spine
 from raypipe.features.explain import by_view, explain
 from raypipe.features.partitions import Partition
 from raypipe.features.spine import Survey, within
 from raypipe.features.training_set import TrainingSet, build_training_set, choose_plan, find_planned, plan_training_set
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+from raypipe.pipeline.lineage_events import LineageEvents, told
 from raypipe.pipeline.progress import Progress, Step
 from raypipe.project import Project
+from raypipe.registry.bundle import is_there, read_bundle
 from raypipe.registry.package import package
 from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
@@ -49,12 +55,12 @@ class Pipeline:
     as_of: datetime | None = None
     plan: str | None = None  # overrides features.plan of project.yaml
     tuned: Tuned | None = None  # where the project's training.params come from
+    events: LineageEvents | None = None  # who tells others of the steps
 
     def contracts(self) -> Sources:
         """Check every source. Raises DataError or DataContractError."""
         definitions = self.project.definitions
-        for rule in self.project.settings.evaluation.gate:
-            parse(rule, definitions.label.task)  # before time is spent on data
+        self._rules()  # before time is spent on data
         check_training(self.project.settings.training, definitions.label.task, definitions.features())
         with self.progress.step("contracts") as step:
             sources = {s.name: prepare_source(self.project, s.name) for s in self.project.definitions.sources}
@@ -71,6 +77,7 @@ class Pipeline:
                 self.progress.note(f"            {source.name}: {warning}")
         return sources
 
+    @told("features")
     def features(self, sources: Sources) -> TrainingSet:
         """The training set of the sources."""
         planned = plan_training_set(self.project, sources, self.as_of)
@@ -134,6 +141,23 @@ class Pipeline:
         settings = self.project.settings.features
         return choose_plan(self.plan or settings.plan, settings, sources)
 
+    def examine(self, sources: Sources, training_set: TrainingSet) -> DataEvidence:
+        """What can be said against the data. Raises GateRefusedError if a rule over it alone fails, before time is
+        spent on training."""
+        with self.progress.step("evidence") as step:
+            made = examine(self.project, sources, training_set, self.as_of or datetime.now(UTC))
+            leakage = made.document["leakage"]
+            found = f"{len(leakage['found'])} findings" if leakage["found"] else "nothing found"
+            step.say(f"{len(leakage['probes'])} leakage probes: {found}", reused=made.reused)
+        for one in leakage["found"]:
+            self.progress.note(f"            {one['probe']}: {one['says']}")
+        rules = [rule for rule in self._rules() if rule.of_data]
+        judge(rules, data_evidence_of(made.document)).require_no_fail()
+        return made
+
+    def _rules(self) -> list[Rule]:
+        return rules_of(self.project.definitions, self.project.settings.evaluation)
+
     def tune(self, training_set: TrainingSet) -> Pipeline:
         """This pipeline with the best parameters that a search finds, in place of training.params."""
         from raypipe.tuning.tune import find_tuned, require_tunable, tune  # Optuna takes a second
@@ -147,6 +171,7 @@ class Pipeline:
             step.say(f"study {short(tuned.digest)}: {tuned.words()}", reused=tuned.output.reused)
         return replace(self, project=tuned.applied(self.project), tuned=tuned)
 
+    @told("training")
     def train(self, training_set: TrainingSet) -> Run:
         """The run of the project's training settings on the training set, recorded in MLflow."""
         if needs_cluster_first(self.project, training_set):
@@ -200,11 +225,13 @@ class Pipeline:
                 self.progress.note(f"            the failure is not recorded in MLflow: {said}")
             raise
 
-    def evaluate(self, training_set: TrainingSet, run: Run) -> Evaluation:
-        """The run's figures on the test part, and the gate's verdict."""
+    @told("evaluation")
+    def evaluate(self, training_set: TrainingSet, run: Run, data: DataEvidence | None = None) -> Evaluation:
+        """The run's figures on the test part, beside the champion's if there is one, and the gate's verdict."""
         described = run.manifest | {"digest": run.digest, "rounds": run.manifest["best_round"] + 1}
         with self.progress.step("evaluation") as step:
-            made = evaluate(self.project, training_set, run.model_path, described)
+            champion = self._champion(run)
+            made = evaluate(self.project, training_set, run.model_path, described, data, champion)
             log = RunLog(self.project)
             log.add_evaluation(log.record(training_set, run).run_id, made, datetime.now(UTC))
             figures = made.metrics
@@ -216,24 +243,45 @@ class Pipeline:
             )
         return made
 
+    def _champion(self, run: Run) -> Champion | None:
+        """What serves, unless it is this very run."""
+        version = Registry(self.project).champion()
+        if version is None or version.run_digest == run.digest:
+            return None
+        bundle = read_bundle(version.bundle_uri, version.bundle_digest)
+        definitions = bundle.lineage["definitions"]["document"]
+        return Champion(version.version, version.bundle_digest, bundle.model, bundle.transforms, definitions)
+
+    @told("registration")
     def register(self, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
-        """The registered version of the run. Raises GateRefusedError, with the run recorded and no version made,
-        when the gate does not pass."""
+        """The registered version of the run. Raises GateRefusedError when the gate does not pass: with the verdict
+        recorded and no version made where it fails, with a version that needs an override where it is inconclusive."""
         with self.progress.step("registry") as step:
-            registry = Registry(self.project)
-            known = next(
-                (v for v in registry.versions() if v.run_digest == run.digest and v.evaluation == evaluation.digest),
-                None,
-            )
-            version = known or self._register(registry, training_set, run, evaluation)
+            registry, now = Registry(self.project), datetime.now(UTC)
+            if evaluation.verdict.outcome == "fail":
+                registry.record_verdict(evaluation, now)
+                evaluation.verdict.require_pass()
+            made = (run.digest, evaluation.digest)
+            known = next((v for v in registry.versions() if (v.run_digest, v.evaluation) == made), None)
+            if known and not is_there(known.bundle_uri):
+                known = None  # gc has removed it
+            if known:
+                registry.record(known, now)
+            version = known or self._register(registry, training_set, run, evaluation, now)
             step.say(
                 f"version {version.version} of {version.model}, bundle {short(version.bundle_digest)}",
                 reused=known is not None,
             )
+        try:
+            evaluation.verdict.require_pass()
+        except GateRefusedError as error:
+            error.hint = f'more test rows may decide it; or: raypipe promote {version.version} --override "why"'
+            raise
         return version
 
-    def _register(self, registry: Registry, training_set: TrainingSet, run: Run, evaluation: Evaluation) -> Version:
-        evaluation.verdict.require_pass()
+    def _register(
+        self, registry: Registry, training_set: TrainingSet, run: Run, evaluation: Evaluation, now: datetime
+    ) -> Version:
         digest, uri, lineage = package(self.project, training_set, run, evaluation)
         tags = {
             "bundle_digest": digest,
@@ -242,13 +290,14 @@ class Pipeline:
             "verdict": evaluation.verdict.outcome,
             "definitions_digest": lineage["definitions"]["digest"],
         }
-        return registry.register(RunLog(self.project).record(training_set, run).run_id, uri=uri, tags=tags)
+        run_id = RunLog(self.project).record(training_set, run).run_id
+        return registry.register(run_id, uri=uri, tags=tags, at=now)
 
     def promote(self, version: Version) -> Version:
         """Make `version` the champion. Raises GateRefusedError if its verdict is not a pass."""
         with self.progress.step("promotion") as step:
-            reused = promote(Registry(self.project), version)
-            step.say(f"version {version.version} is champion", reused=reused)
+            entry = Registry(self.project).promote(version.version, at=datetime.now(UTC))
+            step.say(f"version {version.version} is champion", reused=entry is None)
         return version
 
     def _inside(self, path: object) -> str:
@@ -270,14 +319,3 @@ class Counter:
 
     def words(self) -> str:
         return f"{self.built} of {self.wanted} partitions built"
-
-
-def promote(registry: Registry, version: Version) -> bool:
-    """Move the champion alias to `version`; True if it was there already."""
-    if version.verdict != "pass":
-        raise GateRefusedError(f"version {version.version} did not pass its gate", got=version.verdict, expected="pass")
-    champion = registry.champion()
-    if champion is not None and champion.version == version.version:
-        return True
-    registry.set_champion(version)
-    return False

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from raypipe.project.probe_settings import Backtest, Leakage
 from raypipe.project.section import Section
+from raypipe.project.slice_settings import Fairness, WorstSlices
 
 BlockSetting = Literal["auto", "row", "hour", "day", "week"]
 
@@ -35,11 +37,20 @@ class Evaluation(Section):
     """Metrics on the test months, and the rules a model must meet to be promoted."""
 
     slices: list[str] = Field(default_factory=list)
-    """Request columns by whose values the metrics are broken down."""
+    """Request columns or features by whose values the metrics are broken down."""
     slice_min_rows: int = Field(200, ge=1)
     """Slices smaller than this are listed with their row count and no metrics."""
+    slice_bins: int = Field(5, ge=2, le=50)
+    """Numbers and times among `slices` and the groups of `fairness` are broken down by so many bins, of about as many
+    rows each; those that have 12 values or fewer by their values."""
+    worst_slices: WorstSlices = WorstSlices()
+    fairness: Fairness | None = None
+    """Default: nothing is compared between groups."""
     calibration_bins: int = Field(10, ge=2, le=100)
     """binary: equal-width bins of the expected calibration error."""
+    leakage: Leakage = Leakage()
+    backtest: Backtest | None = None
+    """How a model ages, by rolling origins; default: not looked at. {} takes the defaults."""
     gate: list[str] = Field(min_length=1)
     """Rules `<metric> <op> <figure>`: "roc_auc > logistic_regression.roc_auc", "calibration_error <= 0.05". Metrics and
     baselines are those of the label's task: raypipe.evaluation.names."""

@@ -16,9 +16,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from raypipe.definitions import Definitions, Label, Source
+from raypipe.definitions import Definitions, Source
 from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
+from raypipe.project.evaluation_check import check_evaluation
 from raypipe.project.settings import SPLITS, FeatureTransform, Settings, SourceFiles
 from raypipe.project.split_check import check_split
 
@@ -197,28 +198,9 @@ def _check_agreement(settings: Settings, definitions: Definitions) -> None:
                 f"source '{name}' has no path", where="project.yaml: sources", hint=f"add '{name}: {{path: ...}}'"
             )
         _check_policy(settings.sources[name], definitions.source(name))
-    _check_evaluation(settings, definitions.label)
+    check_evaluation(settings.evaluation, definitions)
     check_split(settings.split, definitions.label)
     _check_transforms(settings, definitions)
-
-
-def _check_evaluation(settings: Settings, label: Label) -> None:
-    """Slices are of request columns, and a threshold is one of a probability."""
-    request = list(label.request)
-    for column in settings.evaluation.slices:
-        if column not in request:
-            raise ConfigurationError(
-                f"no request column '{column}' to slice by",
-                where="project.yaml: evaluation.slices",
-                hint=nearest(column, request),
-            )
-    if settings.evaluation.threshold and label.task != "binary":
-        raise ConfigurationError(
-            f"a {label.task} label has no threshold",
-            where="project.yaml: evaluation.threshold",
-            expected="a binary label",
-            hint="drop the key",
-        )
 
 
 def _check_policy(files: SourceFiles, source: Source) -> None:

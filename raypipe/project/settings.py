@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from raypipe.project.about_settings import About
 from raypipe.project.evaluation_settings import Evaluation
+from raypipe.project.lineage_settings import Lineage
 from raypipe.project.section import Section
 from raypipe.project.training_settings import Training
 from raypipe.project.units import Duration, Moment, Share
@@ -208,6 +209,8 @@ class Registry(Section):
 
     tracking_uri: str | None = None
     """An MLflow server; default: an embedded SQLite file under `storage`."""
+    who: str | None = Field(None, min_length=1)
+    """Who the ledger says made a change; RAYPIPE_WHO comes before it; default: the user and host of the process."""
 
 
 class Serving(Section):
@@ -252,3 +255,5 @@ class Settings(Section):
     evaluation: Evaluation
     registry: Registry = Registry()
     serving: Serving = Serving()
+    lineage: Lineage | None = None
+    """default: no events."""

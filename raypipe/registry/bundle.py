@@ -26,6 +26,7 @@ from raypipe.features.serving_spec import ServingSpec
 from raypipe.features.transforms import Transforms
 
 INDEX = "bundle.json"
+STAGING = ".staging-"  # begins the name of a folder that is no bundle yet, or no longer
 MODEL, TRANSFORMS, SERVING, METRICS, LINEAGE = (
     "model.ubj",
     "transforms.json",
@@ -53,7 +54,7 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> tuple[str, str]:
     digest = digest_of(hashes)
     target = folder / digest
     if not target.exists():
-        staging = folder / f".staging-{uuid.uuid4().hex}"
+        staging = folder / f"{STAGING}{uuid.uuid4().hex}"
         staging.mkdir(parents=True)
         for name, content in files.items():
             (staging / name).write_bytes(content)
@@ -113,6 +114,15 @@ def read_files(uri: str, digest: str) -> dict[str, bytes]:
                 hint="restore it, or deploy another version",
             )
     return files
+
+
+def is_there(uri: str) -> bool:
+    """Whether there is a bundle at `uri`, whole or not."""
+    try:
+        _read(uri, INDEX)
+    except BundleError:
+        return False
+    return True
 
 
 def _read(uri: str, name: str) -> bytes:

@@ -23,7 +23,7 @@ SHOWN = 160  # characters of a value in a detail
 TOLERANCE = 1e-3  # of a metric, relative, where another number of workers may round other trees
 _ABSENT = "none"
 _EXPRESSIONS = {"expressions", "derive", "rules"}  # of a view or a source, by name
-_NO_PART = {"storage", "registry", "serving"}
+_NO_PART = {"storage", "registry", "serving", "lineage"}
 _OF_LABEL = {"prediction_time", "target", "weight", "base_margin", "group"}
 
 

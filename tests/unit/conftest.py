@@ -169,7 +169,8 @@ def make_shop(
 def make_shop_of(task: str, folder: Path, label: str | None = None, **changes: Any) -> Path:
     """The small project with a label of that task (`label`: Label's arguments after the prediction time)."""
     settings = {"evaluation.gate": GATE_OF[task], **changes.pop("settings", {})}
-    return make_shop(folder, edits=[('target=pl.col("bought")', label or LABEL_OF[task])], settings=settings, **changes)
+    edits = [('target=pl.col("bought")', label or LABEL_OF[task]), *changes.pop("edits", ())]
+    return make_shop(folder, edits=edits, settings=settings, **changes)
 
 
 def both_nan(a: Any, b: Any) -> bool:

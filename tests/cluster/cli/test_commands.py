@@ -31,7 +31,7 @@ def test_init_takes_no_folder_that_holds_something(newcomer, raypipe):
 @pytest.fixture
 def copy(newcomer, tmp_path):
     folder = tmp_path / "copy"
-    shutil.copytree(newcomer.folder, folder, ignore=shutil.ignore_patterns("mlflow"))
+    shutil.copytree(newcomer.folder, folder, ignore=shutil.ignore_patterns("mlflow", "ledger"))
     return folder
 
 
@@ -50,7 +50,8 @@ def test_an_unwritable_storage_is_an_error_in_words(copy, raypipe, edited):
 
 
 def test_features_changed_since_training_cannot_be_served(copy, newcomer, raypipe):
-    shutil.copytree(newcomer.folder / ".raypipe" / "mlflow", copy / ".raypipe" / "mlflow")
+    for kind in ("mlflow", "ledger"):
+        shutil.copytree(newcomer.folder / ".raypipe" / kind, copy / ".raypipe" / kind)
     file = copy / "features.py"
     file.write_text(file.read_text().replace('"6h"', '"5h"'))
     done = raypipe("serve", "--project", copy, "--print-config")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raypipe.cli import commands
+from raypipe.cli import commands, release_commands
 from raypipe.errors import RegistryError
 from raypipe.project import load_project
 from raypipe.registry.tracking import Registry
@@ -31,13 +31,13 @@ def test_a_new_version_is_not_champion(project):
 
 def test_after_the_alias_moves_the_new_version_is_deployed(project):
     before = resolve(project)
-    commands.promote(project.folder, 2)
+    release_commands.promote(project.folder, 2, None)
     after = resolve(project)
     assert after.version.version == 2
     assert after.user_config["default"] == "2"
     assert list(after.user_config["versions"]) == ["2"]
     assert after.user_config["versions"]["2"]["digest"] != before.user_config["versions"]["1"]["digest"]
-    commands.promote(project.folder, 1)
+    release_commands.promote(project.folder, 1, None)
     assert resolve(project).user_config == before.user_config
 
 

@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 from obstore.store import from_url
 
 from raypipe.data import files, snapshot
-from raypipe.data.files import find_files, look
+from raypipe.data.files import find_files, look, look_for
 from raypipe.data.snapshot import partition_values
 from raypipe.errors import DataError
 
@@ -116,6 +116,16 @@ def test_what_is_not_there_is_named(bucket, folder, uri):
     with pytest.raises(DataError) as caught:
         find_files(folder, uri)
     assert caught.value.where.startswith(uri)
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["folder", "bucket"])
+def test_to_look_for_a_file_tells_gone_from_unreachable(bucket, folder, local):
+    place = str(folder / "in") if local else f"{bucket}/in"
+    assert look_for(place, "a.parquet") == look(place, "a.parquet")
+    assert look_for(place, "gone.parquet") is None
+    if local:
+        with pytest.raises(DataError, match="cannot be reached"):
+            look_for(f"{place}/a.parquet", "a file below a file")
 
 
 def test_a_file_that_is_gone_is_named(folder):

@@ -10,6 +10,7 @@ import xgboost as xgb
 
 from raypipe.errors import NotEnoughDataError
 from raypipe.evaluation.evaluate import evaluate
+from raypipe.evaluation.names import METRICS
 from raypipe.features.score import score
 from raypipe.features.training_set import build_training_set
 
@@ -80,6 +81,31 @@ def test_what_is_told_of_the_models(shop, prepared, tmp_path):
     assert set(result["calibration"]) == {"bins", "slope", "intercept", "ece"}
 
 
+def test_an_evaluation_looks_at_slices_groups_and_rows(shop, prepared, tmp_path):
+    """Slices by a request column and by a feature that is a number; groups by a column that is no feature."""
+    settings = {
+        "evaluation.slices": ["shop", "ask_hour"],
+        "evaluation.slice_min_rows": 5,
+        "evaluation.worst_slices": {"least_rows": 30},
+        "evaluation.threshold": {"recall": 0.5},
+        "evaluation.fairness": {"groups": ["user", "shop"], "metrics": ["selection_rate", "roc_auc"]},
+    }
+    made = prepared(shop(tmp_path, settings=settings))
+    training_set = build_training_set(made.project, made.sources, "local")
+    evaluation = evaluate(made.project, training_set, trained(training_set, tmp_path), RUN)
+    result, rows = evaluation.result, training_set.rows("test")
+    hours = result["slices"]["ask_hour"]
+    assert len(hours) == 5
+    assert all(set(s["intervals"]) == set(METRICS["binary"]) for s in hours)
+    assert result["worst_slices"]["tested"] > 10
+    assert result["worst_slices"]["rows"] == rows
+    assert len(result["worst_rows"]["rows"]) == 20
+    assert pl.read_parquet(evaluation.output.path("worst_rows.parquet")).height == rows
+    groups = result["fairness"]
+    assert all(sum(g["rows"] for g in groups[column]["groups"]) == rows for column in ("user", "shop"))
+    assert set(groups["shop"]["differences"]) == set(groups["shop"]["ratios"]) == {"selection_rate", "roc_auc"}
+
+
 def test_one_label_among_the_rows_that_count_is_refused(shop_of, prepared, tmp_path):
     early = 'pl.col("at") < pl.datetime(2024, 1, 29, time_zone="UTC")'
     weight = f'pl.when({early}).then(1).otherwise((~pl.col("bought")).cast(pl.Int32))'
@@ -88,3 +114,20 @@ def test_one_label_among_the_rows_that_count_is_refused(shop_of, prepared, tmp_p
     with pytest.raises(NotEnoughDataError, match="one label only"):
         evaluate(made.project, training_set, trained(training_set, tmp_path), RUN)
     assert not list(made.project.storage.glob("evaluations/*/attempt-*"))
+
+
+def test_a_behavioural_test_makes_another_evaluation_and_no_other_training_set(shop, prepared, tmp_path):
+    still = '\nstill = rp.Invariance("stock", {"in_stock_level": 1}, within=1)\nlabel ='
+    digests = []
+    for name, edits in (
+        ("without", []),
+        ("with", [("\nlabel =", still)]),
+        ("other", [("\nlabel =", still.replace("=1)", "=0.5)"))]),
+    ):
+        made = prepared(shop(tmp_path / name, edits=edits))
+        training_set = build_training_set(made.project, made.sources, "local")
+        found = evaluate(made.project, training_set, trained(training_set, tmp_path), RUN)
+        digests.append((training_set.digest, found.digest))
+        assert [(one["name"], one["holds"]) for one in found.result["behaviour"]] == [("stock", True)] * len(edits)
+    assert len({training_set for training_set, _ in digests}) == 1
+    assert len({evaluation for _, evaluation in digests}) == 3

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from raypipe.evaluation.metrics import Scored, by_slice, calibration, measurable, measure
+from raypipe.evaluation.metrics import Scored, calibration, measurable, measure
 from raypipe.evaluation.names import METRICS
 
 WEIGHTS = st.lists(st.integers(0, 4), min_size=12, max_size=12)
@@ -139,17 +138,6 @@ def test_the_order_of_rows_changes_nothing(task):
         np.random.default_rng(1).permutation(12),
     )
     assert measure(task, found.take(order), 5) == pytest.approx(measure(task, found, 5))
-
-
-@pytest.mark.parametrize("task", METRICS)
-def test_slices(task):
-    found = example(task, 1)
-    values = pl.Series(["x"] * 8 + [None] * 3 + ["y"])
-    slices = by_slice(task, found, values, 5, 2)
-    assert [(s["value"], s["rows"]) for s in slices] == [("x", 8), (None, 3), ("y", 1)]
-    assert slices[0] == {"value": "x", **measure(task, found.take(np.arange(8)), 5)}
-    assert slices[2] == {"value": "y", "rows": 1}
-    assert by_slice(task, found, values, 5, 9)[0] == {"value": "x", "rows": 8}
 
 
 def test_a_bin_counts_its_rows_and_their_weight():

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "features": BASE | {"cluster"},
     "training": BASE | {"features", "cluster"},
     "tuning": BASE | {"features", "training", "cluster"},
-    "evaluation": BASE | {"features"},
+    "evaluation": BASE | {"features", "training"},  # a backtest trains as a run does
     "registry": LEARNING,
     "serving": LEARNING | {"registry", "cluster"},
     "monitoring": LEARNING | {"registry", "cluster"},
@@ -165,4 +165,16 @@ print(json.dumps(sorted({"ray", "xgboost", "mlflow"} & set(sys.modules))))
 
 def test_the_local_plan_imports_no_ray():
     done = subprocess.run([sys.executable, "-c", FEATURES], capture_output=True, text=True, check=True, timeout=120)
+    assert json.loads(done.stdout) == []
+
+
+EXPLAIN = """
+import json, sys
+import raypipe.evaluation.explain
+print(json.dumps(sorted({"ray", "mlflow", "matplotlib", "lmdb", "raypipe.evaluation.metrics"} & set(sys.modules))))
+"""
+
+
+def test_explaining_a_prediction_imports_no_evaluation():
+    done = subprocess.run([sys.executable, "-c", EXPLAIN], capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout) == []

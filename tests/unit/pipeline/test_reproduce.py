@@ -18,8 +18,10 @@ import xgboost as xgb
 
 from raypipe.cli.scaffold import scaffold
 from raypipe.errors import BundleError
+from raypipe.evaluation.ml_test_score import ml_test_score
 from raypipe.features.transforms import Transforms
-from raypipe.pipeline.reproduce import STEPS, reproduce
+from raypipe.pipeline.release_evidence import release_evidence
+from raypipe.pipeline.reproduce import STEPS, record_of, reproduce
 from raypipe.project import load_project
 from raypipe.registry.bundle import read_bundle
 
@@ -51,6 +53,10 @@ def again(original, folder, version=None, *, keep=False) -> SimpleNamespace:
 
 def verdicts(found) -> dict[str, str]:
     return {step: finding.verdict for step, finding in found.items() if finding.verdict != "same"}
+
+
+def digest(original) -> str:
+    return original.version.bundle_digest
 
 
 def details(made, step: str) -> str:
@@ -92,7 +98,7 @@ def test_nothing_stored_is_reused_and_nothing_is_left(original, project):
             path.write_bytes(b"no Parquet at all")
     made = again(original, project)
     assert (made.equal, made.folder) == (True, None)
-    assert [*(project / ".raypipe" / "reproductions").iterdir()] == []
+    assert [*(project / ".raypipe" / "reproductions").iterdir()] == [record_of(load_project(project), digest(original))]
     assert {path: path.stat().st_mtime_ns for path in storage.rglob("*") if path.is_file()} == before
 
 
@@ -270,6 +276,27 @@ def test_another_recorded_history_is_a_difference(original, project, rewritten, 
     assert not made.equal
     assert made.verdicts["validation"] == "differs"
     assert details(made, "validation").startswith("round 5 is the first that differs: ")
+
+
+# ---- the record --------------------------------------------------------------------------------
+
+
+def test_what_came_of_it_is_recorded_and_counts_in_the_score(original, project):
+    def points() -> float:
+        score = ml_test_score(release_evidence(load_project(project), original.version))
+        return score["sections"]["infrastructure"]["items"][0]["points"]
+
+    assert points() == 0
+    made = again(original, project)
+    record = json.loads(record_of(load_project(project), digest(original)).read_text())
+    assert (record["version"], record["equal"]) == (1, True)
+    assert {finding["step"]: finding["verdict"] for finding in record["findings"]} == {
+        step: finding.verdict for step, finding in made.found.items()
+    }
+    assert points() == 0.5
+    change(project / TABLE, 17, shop=pl.lit("nowhere"))
+    again(original, project)
+    assert points() == 0  # the last time counts
 
 
 # ---- bundles -----------------------------------------------------------------------------------

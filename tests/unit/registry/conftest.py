@@ -1,10 +1,12 @@
-"""A small project in git, with its training set, and its steps in this process."""
+"""A small project in git, with its training set, and its steps in this process; versions without training."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +14,20 @@ from typing import Any
 import pytest
 
 from raypipe.cli.scaffold import scaffold
+from raypipe.data.digest import digest_of
+from raypipe.data.publish import Output, publish
 from raypipe.data.sources import prepare_source
+from raypipe.evaluation.evaluate import Evaluation
+from raypipe.evaluation.gate import Finding, Verdict
 from raypipe.features.training_set import build_training_set
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.progress import Progress
 from raypipe.pipeline.steps import Pipeline
 from raypipe.project import load_project
+from raypipe.registry.bundle import write_bundle
+from raypipe.registry.ledger import Entry, Ledger
 from raypipe.registry.store import Store
+from raypipe.registry.tracking import Registry, Version
 
 SETTINGS = {
     "training__workers": 1,
@@ -94,3 +103,89 @@ def trained(module_made) -> SimpleNamespace:
 def runs() -> Callable[[SimpleNamespace], list[Any]]:
     """All runs of the project in MLflow."""
     return lambda p: p.store.client.search_runs([p.store.experiment])
+
+
+# ---- versions without training ----------------------------------------------------------------
+
+START = datetime(2026, 10, 3, 14, 3, tzinfo=UTC)
+DEFINITIONS = "d" * 64
+
+
+class Shelf:
+    """A project whose versions are made by hand: all of their files, and no model inside."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.project = folder, load_project(folder)
+        self.storage, self.registry, self._store = self.project.storage, Registry(self.project), Store(self.project)
+        self.client, self.model = self._store.client, self.project.settings.name
+        self.ledger = Ledger.of(self.project)
+        self._minutes = 0
+
+    def now(self) -> datetime:
+        """A minute later than when it was asked before."""
+        self._minutes += 1
+        return START + timedelta(minutes=self._minutes)
+
+    def evaluation(self, verdict: str, name: str) -> Evaluation:
+        """An evaluation of a run `name`, published, with that run and its training set of two partitions."""
+        training_set, run, evaluation = (digest_of([name, kind]) for kind in ("set", "run", "evaluation"))
+        partitions = [digest_of([name, part]) for part in (1, 2)]
+        for partition in partitions:
+            self._publish("features", partition, "rows-0.parquet", b"rows")
+        files = [{"name": f"{partition}/attempt/rows-0.parquet", "part": "train"} for partition in partitions]
+        self._publish("training_sets", training_set, "transforms.json", b"{}", files=files)
+        self._publish("runs", run, "model.ubj", name.encode(), training_set=training_set)
+        result = {"run": {"digest": run}, "model": {"roc_auc": 0.7}}
+        output = self._publish("evaluations", evaluation, "evaluation.json", json.dumps(result).encode())
+        findings = [Finding("roc_auc > 0.6", verdict, 0.7, 0.6)]
+        return Evaluation(output, result, Verdict(verdict, findings))
+
+    def add(self, verdict: str = "pass", name: str | None = None) -> Version:
+        """A registered version, with that verdict in its bundle and its tags."""
+        name = name or f"model {self._minutes}"
+        made = self.evaluation(verdict, name)
+        run = made.result["run"]["digest"]
+        files = {
+            "model.ubj": name.encode(),
+            "metrics.json": json.dumps(made.result | {"verdict": made.verdict.to_json()}).encode(),
+            "lineage.json": json.dumps({"run": run, "definitions": {"digest": DEFINITIONS}}).encode(),
+        }
+        digest, uri = write_bundle(self.storage / "bundles", files)
+        tags = {"bundle_digest": digest, "run_digest": run, "evaluation": made.digest, "verdict": verdict, "definitions_digest": DEFINITIONS}  # fmt: skip
+        run_id = self.client.create_run(self._store.experiment).info.run_id
+        return self.registry.register(run_id, uri=uri, tags=tags, at=self.now())
+
+    def promote(self, number: int, override: str | None = None) -> Entry | None:
+        return self.registry.promote(number, at=self.now(), override=override)
+
+    def rollback(self, bad: int | None = None) -> Entry | None:
+        return self.registry.rollback(at=self.now(), bad=bad)
+
+    def retire(self, number: int) -> Entry | None:
+        return self.registry.retire(number, at=self.now())
+
+    def alias(self) -> int | None:
+        """The champion as MLflow has it."""
+        number = self.client.get_registered_model(self.model).aliases.get("champion")
+        return None if number is None else int(number)
+
+    def actions(self) -> list[str]:
+        return [entry.change.action for entry in self.ledger.entries()]
+
+    def entry(self, number: int) -> Path:
+        return self.storage / "ledger" / f"{number:08}.json"
+
+    def _publish(self, kind: str, name: str, file: str, content: bytes, **manifest: Any) -> Output:
+        def build(attempt: Path) -> dict[str, Any]:
+            (attempt / file).write_bytes(content)
+            return manifest
+
+        return publish(self.storage / kind / name, build)
+
+
+@pytest.fixture
+def shelf(template, tmp_path, monkeypatch) -> Shelf:
+    """An empty shelf. Changes are recorded as those of `ada`."""
+    monkeypatch.setenv("RAYPIPE_WHO", "ada")
+    shutil.copytree(template, tmp_path / "project")
+    return Shelf(tmp_path / "project")

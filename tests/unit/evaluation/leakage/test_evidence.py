@@ -1,0 +1,83 @@
+"""The document, the figures that rules name, and that time is no part of the identity."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import orjson
+import polars as pl
+import pytest
+
+from raypipe.evaluation.data_evidence import EVIDENCE, examine, figures, names
+
+
+@pytest.fixture(scope="module")
+def made(worlds, tmp_path_factory):
+    return worlds.build(worlds.orders(tmp_path_factory.mktemp("orders")))
+
+
+@pytest.fixture(scope="module")
+def evidence(made, worlds):
+    return examine(made.project, made.sources, made.training_set, worlds.now)
+
+
+def test_time_is_no_part_of_the_identity(made, evidence, worlds):
+    later = examine(made.project, made.sources, made.training_set, worlds.now + timedelta(days=2))
+    assert (later.digest, later.reused) == (evidence.digest, True)
+    assert later.document["age_of_data_s"] - evidence.document["age_of_data_s"] == 2 * 86400
+
+
+def test_the_age_is_that_of_the_newest_known_row(made, evidence, worlds):
+    known = {name: pl.read_parquet(made.project.folder / f"{name}.parquet") for name in ("orders", "tickets")}
+    newest = {"orders": known["orders"]["known"].max(), "tickets": known["tickets"]["at"].max()}
+    got = figures(evidence.document, worlds.now)
+    for name, moment in newest.items():
+        assert got[f"age_of_data.{name}"].value == (worlds.now - moment).total_seconds()
+    assert got["age_of_data"].value == (worlds.now - newest["orders"]).total_seconds()
+
+
+def test_null_shares_are_those_of_the_rows(made, evidence):
+    rows = pl.concat(
+        pl.read_parquet(f) for part in ("train", "validation", "test") for f in made.training_set.files(part)
+    )
+    shares = evidence.document["null_share"]
+    assert shares == {name: rows[name].null_count() / rows.height for name in made.project.definitions.features()}
+    assert shares["by_user_7d_rate"] > 0 == shares["ask_price"]
+    assert evidence.document["rows"] == {p: made.training_set.rows(p) for p in ("train", "validation", "test")}
+
+
+def test_every_figure_has_its_name(made, evidence, worlds):
+    got = figures(orjson.loads(evidence.output.path(EVIDENCE).read_bytes()), worlds.now)
+    assert list(got) == names(made.project.definitions)
+    assert got["leakage"].value == 0
+    assert got["features.null_share"].value == max(evidence.document["null_share"].values())
+
+
+def test_a_probe_that_could_not_look_has_no_figure(worlds, tmp_path):
+    made = worlds.build(worlds.scans(tmp_path, worlds.scans_table()))
+    evidence = examine(made.project, made.sources, made.training_set, worlds.now)
+    got = figures(evidence.document, worlds.now)
+    assert (got["leakage.known_time"].value, got["leakage.overlap"].value) == (None, 0)
+    assert (got["age_of_data"].value, evidence.document["age_of_data_s"]) == (None, None)
+    assert list(got) == names(made.project.definitions)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression", "ranking"])
+def test_every_task(shop_of, worlds, tmp_path, task):
+    """Labels of dice: nothing is found."""
+    evidence = worlds.evidence(shop_of(task, tmp_path))
+    assert evidence.document["leakage"]["found"] == []
+    assert evidence.document["leakage"]["probes"]["known_time"]["values_compared"] > 50
+    assert evidence.document["leakage"]["probes"]["single_feature"]["because"] is None
+
+
+def test_knowledge_ends_at_as_of(shop, prepared, worlds, tmp_path):
+    """Nothing that became known later is looked at."""
+    from raypipe.features.training_set import build_training_set
+
+    made, as_of = prepared(shop(tmp_path)), worlds.now.replace(month=2, day=4)
+    training_set = build_training_set(made.project, made.sources, "local", as_of)
+    evidence = examine(made.project, made.sources, training_set, worlds.now)
+    assert evidence.document["leakage"]["found"] == []
+    known = pl.read_parquet(tmp_path / "visits.parquet").filter(pl.col("known") <= as_of)["known"].max()
+    assert evidence.document["newest"]["visits"] == known.isoformat()
