@@ -8,6 +8,7 @@ from typing import Any
 
 from raypipe.evaluation.gate import Finding, Verdict
 from raypipe.evaluation.names import LOWER_IS_BETTER
+from raypipe.evaluation.rules import AGES
 
 NONE = "\N{EN DASH}"  # stands where there is no figure
 
@@ -193,7 +194,7 @@ def verdict_means(verdict: Verdict) -> str:
         return f"The model may be released: it meets {'its only rule' if len(found) == 1 else f'all {rules}'}."
     if verdict.outcome == "fail":
         return f"The model must not be released: it breaks {len(deciders(verdict))} of {rules}."
-    more = [rows for f in found if (rows := getattr(f, "more_rows", None))]
+    more = [f.more_rows for f in found if f.more_rows]
     wait = f" About {max(more):,} more test rows would decide." if more else ""
     return f"The model is not released yet: the test rows cannot decide {len(deciders(verdict))} of {rules}.{wait}"
 
@@ -214,16 +215,11 @@ def deciders(verdict: Verdict) -> list[Finding]:
     return [verdict.findings[min(apart)[1]]] if apart else []
 
 
-def finding_says(finding: Finding) -> str:
-    """One rule's outcome as a sentence."""
-    own = getattr(finding, "says", None)
-    if own:
-        return str(own)
-    if finding.got is None or finding.bound is None:
-        return "one of the figures is missing"
-    return f"measured {interval(measured(finding))}, bound {number(finding.bound)}"
-
-
 def measured(finding: Finding) -> list[float | None]:
     """The finding's figure as `[value, low, high]`."""
-    return [finding.got, getattr(finding, "low", None), getattr(finding, "high", None)]
+    return [finding.got, finding.low, finding.high]
+
+
+def in_unit(rule: str, figure: Any) -> str:
+    """A rule's figure or bound in the unit of what the rule is about: ages are seconds."""
+    return duration(ends(figure)[0]) if rule.strip().startswith(AGES) else interval(figure)

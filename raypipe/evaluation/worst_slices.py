@@ -45,7 +45,7 @@ def _columns(tested: Tested, places: NDArray[np.intp]) -> dict[str, Binned]:
     gain = tested.booster.get_score(importance_type="total_gain")
     features = sorted(tested.transforms.names, key=lambda name: -float(gain.get(name, 0)))  # type: ignore[arg-type]
     label = tested.project.definitions.label
-    names = [*(name for name in label.request if name not in label.spine.personal), *features]
+    names = [*(name for name in label.request if name not in label.spine.personal()), *features]
     values = tested.gather(names, places)
     settings = tested.settings.worst_slices
     columns, seen = {}, set()

@@ -64,6 +64,8 @@ class Sample:
             "training_set": {"digest": "96e0ce5aec55" * 5 + "0000"},
             "model": {"rows": self.rows, **COUNTS[self.task], **_values(intervals["model"])},
             "baselines": {name: {"rows": self.rows, **_values(intervals[name])} for name in BASELINES[self.task]},
+            "champion": {"version": "3", "digest": "f" * 64, "why_not": None},
+            "latency": {"p50_ms": 0.412, "p99_ms": 1.3},
             "confidence": 0.95,
             "blocks": {"kind": "day", "count": 92},
             "intervals": intervals,
@@ -270,8 +272,15 @@ def sample_verdict(task: str, outcome: str = "pass") -> Verdict:
     metric, linear = METRICS[task][0], BASELINES[task][1]
     centre = CENTRES[metric]
     sign = ">" if metric in HIGHER else "<"
-    first = Finding(f"{metric} {sign} {linear}.{metric}", "pass", centre, centre * (0.97 if sign == ">" else 1.03))
-    return Verdict(outcome, [first, Finding(f"{metric} {sign} {centre}", outcome, centre, centre)])
+    bound = centre * (0.97 if sign == ">" else 1.03)
+    more = 12_400 if outcome == "inconclusive" else None
+    rules = [
+        Finding(f"{metric} {sign} {linear}.{metric}", "pass", centre, bound, centre * 0.98, centre * 1.02, None, "far"),
+        Finding(f"{metric} {sign} {centre}", outcome, centre, centre, centre * 0.98, centre * 1.02, more, "near"),
+    ]
+    ages = Finding("age_of_data < 10d", "pass", 648_000.0, 864_000.0, says="young")
+    none = Finding(f"{metric} {sign} champion.{metric}", "pass", None, None, says="there is no champion")
+    return Verdict(outcome, [*rules, ages, none])
 
 
 ABOUT = About(

@@ -21,10 +21,10 @@ OBJECTIVES = {
 }
 
 
-@pytest.fixture(params=OBJECTIVES)
-def tested(request, shop_of, prepared, tmp_path):
+@pytest.fixture(scope="module", params=OBJECTIVES)
+def tested(request, shop_of, prepared, tmp_path_factory):
     """The test part of the small project, with a weight or a base margin where the task's label declares one."""
-    made = prepared(shop_of(request.param, tmp_path))
+    made = prepared(shop_of(request.param, tmp_path_factory.mktemp(request.param)))
     training_set = build_training_set(made.project, made.sources, "local")
     transforms, frame = training_set.transforms(), pl.read_parquet(training_set.files("train"))
     rows = xgb.DMatrix(
