@@ -251,7 +251,7 @@ class Sample:
                 },
             },
             "null_share": {name: 0.013 * (n - 1) for n, name in _numbered()},
-            "age_of_data_s": 7.5 * 86400,
+            "age_of_data_s": {"flights": 7.5 * 86400},
             "newest": {"flights": "2013-12-31T23:00:00+00:00", "weather": None},
             "rows": {},
         }
