@@ -45,29 +45,6 @@ def test_a_slice_may_have_the_name_of_a_figure(shop, prepared, tmp_path):
     assert all(slices == result["slices"]["shop"] for slices in result["slices"].values())
 
 
-def test_an_evaluation_looks_at_slices_groups_and_rows(shop, prepared, tmp_path):
-    """Slices by a request column and by a feature that is a number; groups by a column that is no feature."""
-    settings = {
-        "evaluation.slices": ["shop", "ask_hour"],
-        "evaluation.slice_min_rows": 5,
-        "evaluation.threshold": {"recall": 0.5},
-        "evaluation.fairness": {"groups": ["user", "shop"], "metrics": ["selection_rate", "roc_auc"]},
-    }
-    made = prepared(shop(tmp_path, settings=settings))
-    training_set = build_training_set(made.project, made.sources, "local")
-    evaluation = evaluate(made.project, training_set, trained(training_set, tmp_path), RUN)
-    result, rows = evaluation.result, training_set.rows("test")
-    hours = result["slices"]["ask_hour"]
-    assert len(hours) == 5
-    assert all(set(s["intervals"]) == set(METRICS["binary"]) for s in hours)
-    assert result["worst_slices"]["rows"] == rows
-    assert len(result["worst_rows"]["rows"]) == 20
-    assert pl.read_parquet(evaluation.output.path("worst_rows.parquet")).height == rows
-    groups = result["fairness"]
-    assert all(sum(g["rows"] for g in groups[column]["groups"]) == rows for column in ("user", "shop"))
-    assert set(groups["shop"]["differences"]) == set(groups["shop"]["ratios"]) == {"selection_rate", "roc_auc"}
-
-
 def test_the_threshold_is_chosen_on_validation(shop, prepared, tmp_path):
     """By the scores of its rows, and no other; what it does is of the test rows."""
     made = prepared(shop(tmp_path, settings={"evaluation.threshold": {"recall": 0.7}, "evaluation.confidence": 0.8}))
@@ -102,6 +79,31 @@ def test_what_is_told_of_the_models(shop, prepared, tmp_path):
     assert result["threshold"] is None
     assert set(result["curves"]) == {"roc", "precision_recall", "gain", "scores"}
     assert set(result["calibration"]) == {"bins", "slope", "intercept", "ece"}
+
+
+def test_an_evaluation_looks_at_slices_groups_and_rows(shop, prepared, tmp_path):
+    """Slices by a request column and by a feature that is a number; groups by a column that is no feature."""
+    settings = {
+        "evaluation.slices": ["shop", "ask_hour"],
+        "evaluation.slice_min_rows": 5,
+        "evaluation.worst_slices": {"least_rows": 30},
+        "evaluation.threshold": {"recall": 0.5},
+        "evaluation.fairness": {"groups": ["user", "shop"], "metrics": ["selection_rate", "roc_auc"]},
+    }
+    made = prepared(shop(tmp_path, settings=settings))
+    training_set = build_training_set(made.project, made.sources, "local")
+    evaluation = evaluate(made.project, training_set, trained(training_set, tmp_path), RUN)
+    result, rows = evaluation.result, training_set.rows("test")
+    hours = result["slices"]["ask_hour"]
+    assert len(hours) == 5
+    assert all(set(s["intervals"]) == set(METRICS["binary"]) for s in hours)
+    assert result["worst_slices"]["tested"] > 10
+    assert result["worst_slices"]["rows"] == rows
+    assert len(result["worst_rows"]["rows"]) == 20
+    assert pl.read_parquet(evaluation.output.path("worst_rows.parquet")).height == rows
+    groups = result["fairness"]
+    assert all(sum(g["rows"] for g in groups[column]["groups"]) == rows for column in ("user", "shop"))
+    assert set(groups["shop"]["differences"]) == set(groups["shop"]["ratios"]) == {"selection_rate", "roc_auc"}
 
 
 def test_one_label_among_the_rows_that_count_is_refused(shop_of, prepared, tmp_path):
