@@ -62,7 +62,7 @@ def interval(figure: Any) -> str:
     """`[value, low, high]` as "0.738 (0.731 to 0.744)", with the digits that the interval's width allows; a value
     without ends, or a plain number, as itself."""
     value, low, high = ends(figure)
-    if value is None or low is None or high is None:
+    if value is None or low is None or high is None or low == high:
         return number(value)
     digits = _digits(high - low)
     first, second, third = (f"{round(end, digits) + 0.0:,.{digits}f}" for end in (value, low, high))  # + 0.0: no "-0"
