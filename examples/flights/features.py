@@ -171,3 +171,28 @@ late = rp.Label(
     prediction_time=pl.col("scheduled_at").dt.offset_by("-2h"),
     target=pl.col("late"),
 )
+
+# ---- what a model must do ----------------------------------------------------------------------
+
+make = rp.Invariance(
+    "who built the plane does not matter",
+    change={"plane_manufacturer": "AIRBUS"},
+    within=0.1,
+    max_failures=0.01,
+)
+fog = rp.Direction(
+    "fog at the origin makes no flight safer",
+    where=pl.col("weather_visib") >= 9,
+    change={"weather_visib": 0.25},
+    expect="increase",
+    tolerance=0.02,
+    max_failures=0.01,
+)
+calm = rp.MinimumFunctionality(
+    "a flight on a day without delays is expected in time",
+    where=(pl.col("at_origin_3h_flights") >= 10)
+    & (pl.col("at_origin_3h_late") < 0.1)
+    & (pl.col("by_carrier_24h_late") < 0.1),
+    score=(0.0, 0.5),
+    max_failures=0.05,
+)

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from raypipe.definitions.checks import check_columns, check_row_by_row, type_of
-from raypipe.definitions.expressions import roots, to_json
+from raypipe.definitions.checks import check_columns, type_of
+from raypipe.definitions.expressions import check_row_by_row, roots, to_json
 from raypipe.definitions.label import PREDICTION_TIME, Label, as_expression
 from raypipe.definitions.views import DerivedView, FeatureView, LatestView, RequestView, View
 from raypipe.errors import DefinitionError, nearest

@@ -60,7 +60,7 @@ class Correctable:
     def loss(self, score: Array) -> Array:
         """The loss of each row were its score `score`, shape (rows,)."""
         if self.binary:
-            return -xlogy(self.label, score) - xlogy(1 - self.label, 1 - score)
+            return np.asarray(-xlogy(self.label, score) - xlogy(1 - self.label, 1 - score))
         return np.square(self.label - score)
 
     def corrected(self, correction: Array) -> Array:
@@ -93,13 +93,14 @@ def correctable(task: Task, found: Scored) -> Correctable | None:
 
 def saved(rows: Correctable) -> Array:
     """What each row's loss falls by under the correction that is best for all of them, shape (rows,)."""
-    best = _least_loss(rows) if rows.binary else np.linalg.lstsq(*_weighted(rows), rcond=None)[0]
+    best = _least_loss(rows) if rows.binary else _least_squares(rows)
     return rows.loss(rows.score) - rows.loss(rows.corrected(best))
 
 
-def _weighted(rows: Correctable) -> tuple[Array, Array]:
+def _least_squares(rows: Correctable) -> Array:
     root = np.sqrt(rows.weight)
-    return rows.line * root[:, None], (rows.label - rows.score) * root
+    best = np.linalg.lstsq(rows.line * root[:, None], (rows.label - rows.score) * root, rcond=None)[0]
+    return np.asarray(best, np.float64)
 
 
 def _least_loss(rows: Correctable) -> Array:

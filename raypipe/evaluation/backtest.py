@@ -1,10 +1,10 @@
 """How a model ages: trained at rolling origins on what was known then, scored on all rows that came after.
 
 Quality changes with the time that is predicted for, too: a stormy week is harder than a calm one. How hard each is, a
-yardstick says: models of the same parameters that learned from the other weeks of the whole period, later ones included,
-and that are told the time, so that they know each week's relation.
-What age costs is how much of its lead over the yardstick a model has lost since it was new. The staleness budget is the
-age up to which that is shown to be less than the tolerance (non-inferiority).
+yardstick says: models of the same parameters that learned from the other weeks of the whole period, later ones
+included, and that are told the time, so that they know each week's relation. What age costs is how much of its lead
+over the yardstick a model has lost since it was new. The staleness budget is the age up to which that is shown to be
+less than the tolerance (non-inferiority).
 
 Runs in one process, on a sample of the training set's rows; the project's own parameters, and the run's rounds.
 """
@@ -88,7 +88,8 @@ def backtest(tested: Tested) -> dict[str, Any] | None:
     for origin in origins(rows[PREDICTION_TIME], settings.origins):
         known = (pl.col(PREDICTION_TIME) < origin - embargo) & (pl.col(LABEL_KNOWN_TIME) <= origin)
         model = trainer.of(rows.filter(known))
-        ages = list(_ages(tested.task, model, yardstick, rows, origin, width)) if model else []
+        later = rows.filter(pl.col(PREDICTION_TIME) >= origin)
+        ages = list(_ages(tested.task, model, yardstick, later, origin)) if model and yardstick else []
         found += [(origin, model.rows, ages)] if model and ages and ages[0].age == 0 else []
     because = "" if found else "at no origin do the labels before it and of the first age after it differ"
     return _told(tested, settings, found, because)
@@ -163,8 +164,8 @@ class Yardstick:
         """None if the labels of either do not differ."""
         first = rows[PREDICTION_TIME][0]
         odd = _unit(first, width) % 2 == 1
-        models = trainer.of(rows.filter(~odd), clock=True), trainer.of(rows.filter(odd), clock=True)
-        return cls(*models, first, width) if models[0] and models[1] else None
+        even_model, odd_model = (trainer.of(rows.filter(which), clock=True) for which in (~odd, odd))
+        return cls(even_model, odd_model, first, width) if even_model and odd_model else None
 
     def of_row(self, rows: pl.DataFrame) -> Iterator[tuple[Model, pl.DataFrame]]:
         """The rows by the model that scores them."""
@@ -181,16 +182,12 @@ def _unit(since: datetime, width: timedelta) -> pl.Expr:
 # ---- quality by age ----------------------------------------------------------------------------
 
 
-def _ages(
-    task: Task, model: Model, yardstick: Yardstick | None, rows: pl.DataFrame, origin: datetime, width: timedelta
-) -> Iterator[Aged]:
-    """Each whole age after the origin of which a metric can be had."""
-    later = rows.filter(pl.col(PREDICTION_TIME) >= origin)
-    last = rows[PREDICTION_TIME][-1]
-    for age in range((last - origin) // width if yardstick else 0):
-        assert yardstick is not None
+def _ages(task: Task, model: Model, yardstick: Yardstick, rows: pl.DataFrame, origin: datetime) -> Iterator[Aged]:
+    """Each whole age after the origin of which a metric can be had; `rows` are those after it, in order of time."""
+    width, last = yardstick.width, rows[PREDICTION_TIME][-1]
+    for age in range((last - origin) // width):
         begin = origin + age * width
-        these = later.filter(pl.col(PREDICTION_TIME).is_between(begin, begin + width, closed="left"))
+        these = rows.filter(pl.col(PREDICTION_TIME).is_between(begin, begin + width, closed="left"))
         by_model = list(yardstick.of_row(these))
         pieces = [_known(piece, model, other) for other, piece in by_model]
         measured = _measured(task, [(model, piece) for piece in pieces], begin, width)

@@ -18,7 +18,7 @@ from raypipe.definitions.source import ROW
 from raypipe.errors import DefinitionError, nearest
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.metrics import Floats
-from raypipe.evaluation.sample import evenly, matching, rows_at
+from raypipe.evaluation.sample import evenly, matching
 from raypipe.evaluation.tested import Tested
 from raypipe.features.score import score
 
@@ -44,7 +44,8 @@ def figures(value: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 def _run(test: Behaviour, tested: Tested) -> dict[str, Any]:
     about = matching(tested, test.where)
     places = about[evenly(len(about), ROWS)]
-    frame, before = rows_at(tested, places), tested.model.score[places]
+    columns = [ROW, *tested.project.definitions.label.request, PREDICTION_TIME, *tested.scored]
+    frame, before = tested.gather(columns, places), tested.model.score[places]
     made = changed(frame, test, tested.project.definitions) if changes(test) else frame
     after = score(tested.booster, tested.transforms, made) if changes(test) and len(places) else before
     off = excess(test, _meant(before, test, tested), _meant(after, test, tested))
@@ -106,7 +107,7 @@ def excess(test: Behaviour, before: Floats, after: Floats) -> Floats:
         backwards = before - after if test.expect == "increase" else after - before
         return backwards - test.tolerance
     low, high = test.score
-    return np.maximum(low - before, before - high)
+    return np.asarray(np.maximum(low - before, before - high))
 
 
 def _meant(scores: Floats, test: Behaviour, tested: Tested) -> Floats:

@@ -1,7 +1,7 @@
 """What can be said against the data before money is spent on training.
 
-`<storage>/evidence/<digest>/evidence.json`: rows by part, the share of nulls of each feature, the newest known row of each
-source, and what the leakage probes measured and found. The age of the data is no part of it: `figures` and
+`<storage>/evidence/<digest>/evidence.json`: rows by part, the share of nulls of each feature, the newest known row of
+each source, and what the leakage probes measured and found. The age of the data is no part of it: `figures` and
 `DataEvidence.document` count it from the newest row to the moment that is asked for.
 """
 
@@ -118,18 +118,19 @@ def _ages(document: Mapping[str, Any], now: datetime) -> dict[str, float]:
 def _examine(project: Project, sources: Sources, training_set: TrainingSet, attempt: Path) -> dict[str, Any]:
     sample = Sample.of(project, sources, training_set)
     probed = {name: probe(sample) for name, probe in PROBES.items()}
+    leakage = {
+        "found": [asdict(found) for one in probed.values() for found in one.found],
+        "probes": {name: {**one.figures, "because": one.because} for name, one in probed.items()},
+    }
     document = {
         "training_set": training_set.digest,
         "rows": {part: training_set.rows(part) for part in PARTS},
         "null_share": _null_share(training_set),
         "newest": _newest(sample),
-        "leakage": {
-            "found": [asdict(found) for one in probed.values() for found in one.found],
-            "probes": {name: {**one.figures, "because": one.because} for name, one in probed.items()},
-        },
+        "leakage": leakage,
     }
     (attempt / EVIDENCE).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    return {"training_set": training_set.digest, "findings": len(document["leakage"]["found"])}
+    return {"training_set": training_set.digest, "findings": len(leakage["found"])}
 
 
 def _null_share(training_set: TrainingSet) -> dict[str, float]:

@@ -15,7 +15,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from raypipe.definitions.label import BASE_MARGIN
-from raypipe.evaluation.sample import rows_at, sampled
+from raypipe.evaluation.sample import sampled
 from raypipe.features.transforms import Transforms
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def together(
 def mean_contributions(tested: Tested) -> dict[str, Any]:
     """The mean absolute contribution of each feature, and of each view's features together, over a sample of the test
     rows (multiclass: and over the classes), largest first."""
-    frame = rows_at(tested, sampled(tested, ROWS))
+    frame = tested.gather(tested.scored, sampled(tested, ROWS))
     found, names = contributions(tested.booster, tested.transforms, frame), tested.transforms.names
     by_view = together(found, names, tested.project.definitions.features_by_view())
     return {

@@ -203,7 +203,7 @@ def figures(found: Mapping[str, Any] | None) -> dict[str, Figure]:
     made = {}
     for column, described in (found or {}).items():
         for kind, by_metric in (("difference", described["differences"]), ("ratio", described["ratios"])):
-            for metric, figure in by_metric.items():
+            for metric, (value, low, high) in by_metric.items():
                 rows = sum(group["rows"] for group in described["groups"] if metric in group)
-                made[f"fairness.{column}.{metric}_{kind}"] = Figure(*figure, rows)
+                made[f"fairness.{column}.{metric}_{kind}"] = Figure(value, low, high, rows)
     return made

@@ -1,4 +1,4 @@
-"""Which of the test rows an analysis looks at, by a fixed rule, and their features."""
+"""Which of the test rows an analysis looks at, by a fixed rule."""
 
 from __future__ import annotations
 
@@ -37,13 +37,3 @@ def matching(tested: Tested, where: pl.Expr | None) -> Places:
         return np.arange(tested.rows.height)
     rows = pl.scan_parquet(tested.training_set.files(TEST), glob=False).with_row_index("__place")
     return rows.filter(where).select("__place").collect().to_series().to_numpy().astype(np.intp)
-
-
-def rows_at(tested: Tested, places: Places) -> pl.DataFrame:
-    """The test rows at `places`, ascending, with all their columns. Reads a file at a time."""
-    found, first = [], 0
-    for frame in tested.frames():
-        inside = places[(places >= first) & (places < first + frame.height)]
-        found.append(frame[inside - first])
-        first += frame.height
-    return pl.concat(found)

@@ -9,10 +9,11 @@ found if
   Heterogeneity, Review of Economics and Statistics 2017);
 - of two columns: another one, too, than in the rest of the slice of either, which would tell the same in fewer words.
   Its p-value is the largest of the three (Berger: Multiparameter Hypothesis Testing, Technometrics 1982);
-- that stands after correction for all slices tested (Benjamini, Yekutieli: The Control of the False Discovery Rate in
-  Multiple Testing under Dependency, Annals of Statistics 2001). Slices overlap, so a rule for independent tests, or for
-  those that depend in one way, will not do; of a list, the share in error is what its reader wants bounded, and where
-  the model is bad nowhere that is the chance of finding anything;
+- that stands after correction for all slices tested (Holm: A Simple Sequentially Rejective Multiple Test Procedure,
+  Scandinavian Journal of Statistics 1979): the chance that any slice is told in vain is 1 - the confidence at most.
+  Slices overlap, so a rule for independent tests will not do. Of those that hold for any dependence, Benjamini's and
+  Yekutieli's bounds the share of errors in a list instead, and asks ten times as much of its first ten slices. Slices
+  of one column, which are few, have half of the chance to themselves, or those of two would drown them;
 - its avoidable loss exceeds that of these others by an amount that matters, `least_effect`.
 A slice that is bad by the rows of slices already found alone is left out: it holds them, lies in them, or is nearly the
 same.
@@ -20,26 +21,27 @@ same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2, false_discovery_control
+from scipy.stats import chi2
 
 from raypipe.evaluation.avoidable import Array, Correctable, saved
 from raypipe.evaluation.binning import Binned
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.influence import Ints
 from raypipe.evaluation.intervals import mean
-from raypipe.evaluation.slice_sums import Sums, by_block, contrast, p_value, sums_by, terms
-from raypipe.project.evaluation_settings import WorstSlices
+from raypipe.evaluation.slice_sums import Sums, contrast, effective, p_value, spread_of_blocks, sums_by, terms
+from raypipe.project.slice_settings import WorstSlices
 
-CORRECTION = "Benjamini-Yekutieli"
-_EXAMINED = 200  # slices that are looked at block by block, the worst by a first look; all others count as not found
+CORRECTION = "Holm"
+_EXAMINED = 300  # slices that are looked at block by block, the worst by a first look; all others count as not found
+_LEAST_BLOCKS = 8.0  # effective number: of fewer, it cannot be known how much they differ by themselves
 _LEAST_EVENTS = 25.0  # binary: sum of p (1 - p) in the slice; the count of rarer events is far from normal
 
 Mask = NDArray[np.bool_]
@@ -51,7 +53,7 @@ class Found:
     """A slice in which the model is worse than elsewhere.
 
     where: columns with their value or bin. loss: what is avoidable of it, a row. rest: the same of all other rows.
-    predicted, observed: means of score and label. p_adjusted: the false discovery rate at which it is just found.
+    predicted, observed: means of score and label. p_adjusted: the least chance of any error with which it is found.
     """
 
     where: list[tuple[str, str | None]]
@@ -109,7 +111,7 @@ class Search:
 
     def inside(self, where: Where) -> Mask:
         """Whether each row is in the slice."""
-        return np.logical_and.reduce([self.columns[name].codes == code for name, code in where])
+        return np.asarray(np.logical_and.reduce([self.columns[name].codes == code for name, code in where]))
 
     def sums(self, inside: Mask) -> Sums:
         return Sums(self.terms[inside].sum(axis=0, keepdims=True))
@@ -121,7 +123,7 @@ def search(asked: Search) -> tuple[int, list[Found]]:
     if not tested.where:
         return 0, []
     p_values, lowest = _examined(asked, tested)
-    adjusted = false_discovery_control(p_values, method="by")
+    adjusted = _adjusted(p_values, [len(where) for where in tested.where])
     found: list[Found] = []
     told = np.zeros(len(asked.terms), bool)
     for at in np.argsort(-lowest, kind="stable"):
@@ -193,14 +195,38 @@ def _examined(asked: Search, tested: Tested) -> tuple[Array, Array]:
     seen = (more >= asked.least_effect / 2) & (chance <= 1 - asked.confidence)
     order = np.argsort(-(sums.avoidable() - 2 * sums.error()), kind="stable")
     p_values, lowest = np.ones(len(few)), np.full(len(few), -np.inf)
-    for at in fit[order[seen[order]]][:_EXAMINED]:
-        part, inside = tested.sums.take([at]), asked.inside(tested.where[at])
-        blocks = np.unique(asked.blocks[inside], return_inverse=True)[1]
-        times, effective = by_block(part, sums_by(blocks, int(blocks.max()) + 1, asked.terms[inside]))
+    for at, inside, blocks in islice(_in_many_blocks(asked, tested, fit[order[seen[order]]]), _EXAMINED):
+        part = tested.sums.take([at])
+        times = spread_of_blocks(part, sums_by(blocks, int(blocks.max()) + 1, asked.terms[inside]))
         least = min(float(contrast(part, rest)[0]) for rest in tested.beside([at]))
-        p_values[at] = p_value(least, times, effective)
+        p_values[at] = p_value(least, times, effective(blocks))
         lowest[at] = (part.avoidable() - 2 * np.sqrt(times) * part.error())[0]
     return p_values, lowest
+
+
+def _in_many_blocks(asked: Search, tested: Tested, slices: Ints) -> Iterator[tuple[int, Mask, Ints]]:
+    """Those of the slices that are no matter of a few days, each with its rows and their blocks, numbered from 0."""
+    for at in slices:
+        inside = asked.inside(tested.where[at])
+        blocks = np.unique(asked.blocks[inside], return_inverse=True)[1]
+        if effective(blocks) >= _LEAST_BLOCKS:
+            yield at, inside, blocks
+
+
+def _adjusted(p_values: Array, kinds: Sequence[int]) -> Array:
+    """`holm` of the slices of each kind for themselves, times the number of kinds."""
+    adjusted, kind = np.empty_like(p_values), np.array(kinds)
+    for one in np.unique(kind):
+        adjusted[kind == one] = holm(p_values[kind == one]) * len(np.unique(kind))
+    return np.minimum(adjusted, 1.0)
+
+
+def holm(p_values: Array) -> Array:
+    """Each test's least chance, of being wrong in any of them, with which it rejects."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
+    return np.minimum(adjusted, 1.0)
 
 
 def _adds(asked: Search, inside: Mask) -> bool:

@@ -61,7 +61,7 @@ class Sums:
 
     def avoidable(self) -> Array:
         """What it saves a row, less what is saved by chance, shape (slices,)."""
-        return np.einsum("si,si->s", self.slope, self.due()) / 2 / self.weight - self.by_chance()
+        return np.asarray(np.einsum("si,si->s", self.slope, self.due()) / 2 / self.weight - self.by_chance())
 
     def by_chance(self) -> Array:
         """What the best correction saves a row in the mean where none is due, shape (slices,)."""
@@ -71,7 +71,7 @@ class Sums:
     def error(self) -> Array:
         """The standard error of `avoidable` where there is something to avoid, shape (slices,)."""
         due = self.due()
-        return np.sqrt(np.einsum("si,sij,sj->s", due, self.noise, due)) / self.weight
+        return np.asarray(np.sqrt(np.einsum("si,sij,sj->s", due, self.noise, due)) / self.weight)
 
     def events(self) -> Array:
         """How many rows of noise 1 tell as much, shape (slices,)."""
@@ -97,31 +97,32 @@ def contrast(part: Sums, rest: Sums) -> Array:
     back = np.linalg.inv(rest.curve)
     left = part.slope - np.einsum("sij,sj->si", part.curve, rest.due())
     spread = part.noise + part.curve @ back @ rest.noise @ back @ part.curve
-    return np.einsum("si,si->s", left, _solve(spread, left))
+    return np.asarray(np.einsum("si,si->s", left, _solve(spread, left)))
 
 
-def by_block(part: Sums, blocks: Sums) -> tuple[float, float]:
-    """How many times the slope's variance is that of independent rows, at least 1, in the direction where it is most,
-    and the effective number of blocks. blocks: the sums of the slice's rows in each of their blocks."""
-    rows = blocks.rows
-    effective = float(rows.sum() ** 2 / np.square(rows).sum())
-    if len(rows) < 2:
-        return 1.0, effective
+def spread_of_blocks(part: Sums, blocks: Sums) -> float:
+    """How many times the slope's variance is that of independent rows, at least 1, in the direction where it is most.
+    blocks: the sums of the slice's rows in each of their blocks, of which there are two or more."""
     own = blocks.slope - np.einsum("bij,j->bi", blocks.curve, part.due()[0])
-    variance = own.T @ own * len(rows) / (len(rows) - 1)
-    times = np.linalg.eigvals(np.linalg.solve(part.noise[0], variance)).real.max()
-    return max(1.0, float(times)), effective
+    variance = own.T @ own * len(own) / (len(own) - 1)
+    return max(1.0, float(np.linalg.eigvals(np.linalg.solve(part.noise[0], variance)).real.max()))
 
 
-def p_value(statistic: float, times: float, effective: float) -> float:
-    """Of a `contrast` with what `by_block` says; 1 where the blocks are too few to tell."""
-    return float(f.sf(statistic / times / 2, 2, effective - 2)) if effective > 3 else 1.0
+def effective(blocks: NDArray[np.integer[Any]]) -> float:
+    """As how many blocks of one size they count, by the block of each row."""
+    rows = np.bincount(blocks).astype(np.float64)
+    return float(rows.sum() ** 2 / np.square(rows).sum())
+
+
+def p_value(statistic: float, times: float, blocks: float) -> float:
+    """Of a `contrast` with what `spread_of_blocks` says, of so many effective blocks, more than 2."""
+    return float(f.sf(statistic / times / 2, 2, blocks - 2))
 
 
 def _firm(matrices: Array) -> Array:
     """Invertible, or what is nearest."""
     size = np.maximum(np.trace(matrices, axis1=1, axis2=2), np.finfo(float).tiny)
-    return matrices + _RIDGE * size[:, None, None] * np.eye(2)
+    return np.asarray(matrices + _RIDGE * size[:, None, None] * np.eye(2))
 
 
 def _solve(matrices: Array, vectors: Array) -> Array:

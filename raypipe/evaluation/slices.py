@@ -54,10 +54,11 @@ def by_slice(
     places = [np.flatnonzero(column.codes == code) for code in range(len(column.names))]
     least = settings.slice_min_rows
     told = [code for code, at in enumerate(places) if len(at) >= least and measurable(task, found.take(at))]
-    confidence = 1 - (1 - settings.confidence) / max(len(told), 1)
+    together = 1 - (1 - settings.confidence) / max(len(told), 1)
+    chosen: dict[str, Any] = {"confidence": together, "bins": bins, "seed": seed}
     made: list[Slice] = [{"value": column.names[code], "rows": len(at)} for code, at in enumerate(places)]
     for code in told:
-        at, chosen = places[code], {"confidence": confidence, "bins": bins, "seed": seed}
+        at = places[code]
         rows, block = found.take(at), blocks[at]
         figures = measured(task, rows, block, **chosen)
         made[code] |= measure(task, rows, bins) | {"intervals": {name: f.to_json() for name, f in figures.items()}}

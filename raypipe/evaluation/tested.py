@@ -12,7 +12,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from raypipe.data.split import TEST
-from raypipe.definitions.label import PREDICTION_TIME, Task
+from raypipe.definitions.label import BASE_MARGIN, PREDICTION_TIME, Task
 from raypipe.evaluation.blocks import Blocks, blocks_of
 from raypipe.evaluation.metrics import Scored
 from raypipe.features.training_set import TrainingSet
@@ -63,6 +63,11 @@ class Tested:
     def frames(self) -> Iterator[pl.DataFrame]:
         """The test rows with all their columns, features included, a file at a time, in the order of `rows`."""
         yield from map(pl.read_parquet, self.training_set.files(TEST))
+
+    @property
+    def scored(self) -> list[str]:
+        """The columns that a score is made of."""
+        return [*self.transforms.names, *([BASE_MARGIN] if BASE_MARGIN in self.rows.columns else [])]
 
     def gather(self, columns: Sequence[str], places: NDArray[np.intp]) -> pl.DataFrame:
         """Columns of the test rows at `places` of `rows`, in that order. Reads a file at a time."""

@@ -26,7 +26,7 @@ from raypipe.evaluation.influence import Ints, Linear, counting, linear
 from raypipe.evaluation.intervals import plain
 from raypipe.evaluation.metrics import Scored, measurable
 from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
-from raypipe.evaluation.sample import Places, rows_at, sampled
+from raypipe.evaluation.sample import Places, sampled
 from raypipe.evaluation.tested import Tested
 from raypipe.features.training_set import TrainingSet
 
@@ -134,7 +134,7 @@ def _permuted(tested: Tested) -> Permuted:
     places = sampled(tested, ROWS)
     if tested.model.weight is not None:
         places = places[tested.model.weight[places] > 0]
-    frame = rows_at(tested, places)
+    frame = tested.gather(tested.scored, places)
     truth, blocks = counting(tested.model.take(places), tested.blocks.of[places])
     return Permuted(
         tested.task,

@@ -1,10 +1,10 @@
 """The rows that the model loses most by, with what it saw in them and what that added to the score.
 
 `worst_rows.parquet`, next to `evaluation.json`: `row` (the source's row number), `time`, `label`, `score`, `loss`, the
-features under their own names with `feature.` before them, and `contribution.<feature>` with `contribution.bias`:
-exact (Lundberg, Lee: Consistent Individualized Feature Attribution for Tree Ensembles, 2018), on the scale of the
-margin, which they add up to. A base margin is part of the bias. Of a multiclass model score and contributions are those
-of the label's class: what kept it low.
+features that are not personal under their own names with `feature.` before them, and `contribution.<feature>` of all
+with `contribution.bias`: exact (raypipe.evaluation.explain), on the scale of the margin, which they add up to. A base
+margin is part of the bias. Of a multiclass model score and contributions are those of the label's class: what kept it
+low.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import xgboost as xgb
-from numpy.typing import NDArray
 
-from raypipe.definitions.label import BASE_MARGIN, LABEL, PREDICTION_TIME
+from raypipe.definitions.label import LABEL, PREDICTION_TIME
 from raypipe.definitions.source import ROW
+from raypipe.evaluation.explain import contributions
 from raypipe.evaluation.metrics import row_loss
 from raypipe.evaluation.tested import Tested
-from raypipe.features.transforms import Transforms
 
 FILE = "worst_rows.parquet"
 IN_FILE, IN_RESULT = 300, 20
@@ -33,32 +31,17 @@ def worst_rows(tested: Tested) -> pl.DataFrame:
     loss = row_loss(tested.task, found)
     counting = np.arange(len(loss)) if found.weight is None else np.flatnonzero(found.weight > 0)
     places = counting[np.argsort(-loss[counting], kind="stable")[:IN_FILE]]
-    names = tested.transforms.names
-    margin = [BASE_MARGIN] if BASE_MARGIN in tested.rows.columns else []
-    features = tested.gather([*names, *margin], places)
+    names, features = tested.transforms.names, tested.gather(tested.scored, places)
     score, added = found.score[places], contributions(tested.booster, tested.transforms, features)
     if tested.transforms.classes is not None:
         own = np.arange(len(places)), found.label[places].astype(np.intp)
         score, added = score[own], added[own]
     rows = tested.rows[places].select(row=ROW, time=PREDICTION_TIME, label=LABEL)
     rows = rows.with_columns(score=pl.Series(score), loss=pl.Series(loss[places]))
-    values = features.select(pl.col(names).name.prefix(FEATURE))
+    personal = tested.project.definitions.personal()
+    values = features.select(pl.col([name for name in names if name not in personal]).name.prefix(FEATURE))
     parts = pl.DataFrame(added, schema=[CONTRIBUTION + name for name in (*names, BIAS)])
     return pl.concat([rows, values, parts], how="horizontal")
-
-
-def contributions(booster: xgb.Booster, transforms: Transforms, features: pl.DataFrame) -> NDArray[np.float32]:
-    """What each feature, and last the bias, adds to the margin: shape (rows, features + 1), of a multiclass model
-    (rows, classes, features + 1)."""
-    margin = features[BASE_MARGIN].cast(pl.Float32).to_numpy() if BASE_MARGIN in features.columns else None
-    matrix = xgb.DMatrix(
-        transforms.matrix(features),
-        base_margin=margin,
-        feature_names=transforms.names,
-        feature_types=transforms.feature_types,
-        enable_categorical=True,
-    )
-    return np.asarray(booster.predict(matrix, pred_contribs=True), dtype=np.float32)
 
 
 def to_json(rows: pl.DataFrame) -> dict[str, Any]:

@@ -40,12 +40,13 @@ def worst_slices(tested: Tested) -> dict[str, Any] | None:
 
 
 def _columns(tested: Tested, places: NDArray[np.intp]) -> dict[str, Binned]:
-    """Request columns that are not personal, then features by gain, in bins that have enough rows; of columns that
+    """Request columns, then features by gain, none of them personal, in bins that have enough rows; of columns that
     divide the rows alike the first."""
     gain = tested.booster.get_score(importance_type="total_gain")
     features = sorted(tested.transforms.names, key=lambda name: -float(gain.get(name, 0)))  # type: ignore[arg-type]
-    label = tested.project.definitions.label
-    names = [*(name for name in label.request if name not in label.spine.personal()), *features]
+    definitions = tested.project.definitions
+    personal = definitions.personal()
+    names = [name for name in (*definitions.label.request, *features) if name not in personal]
     values = tested.gather(names, places)
     settings = tested.settings.worst_slices
     columns, seen = {}, set()

@@ -26,7 +26,7 @@ class WorstSlices(Section):
     pair_columns: int = Field(30, ge=0, le=200)
     """Two columns together make slices too: any two of the first so many, request columns before features, features by
     gain."""
-    least_effect: float = Field(0.02, ge=0, lt=1)
+    least_effect: float = Field(0.01, ge=0, lt=1)
     """A slice is told if its avoidable loss exceeds that of all other rows by this share of the model's mean loss."""
     most: int = Field(20, ge=1, le=200)
     """So many slices are told at most."""

@@ -1,8 +1,8 @@
 """One scale for all tasks, from 0.5 (chance) to 1 (perfect), and a small model that is measured on it.
 
 Concordance is the share of pairs of rows with different labels that a score puts in their order, ties counting half
-(Harrell et al.: Evaluating the Yield of Medical Tests, JAMA 1982); of a binary label that is ROC AUC, of a multiclass one
-the mean over classes of each against all others.
+(Harrell et al.: Evaluating the Yield of Medical Tests, JAMA 1982); of a binary label that is ROC AUC, of a multiclass
+one the mean over classes of each against all others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from raypipe.evaluation.metrics import Floats
 
 ERRORS = 3.0  # a figure is past a bound when it is by so many standard errors: a tenth of a percent at the bound itself
 ROUNDS, CLASSES = 50, 4  # of the small model; with more classes it grows fewer rounds of as many trees in all
-PARAMS = {"max_depth": 4, "eta": 0.3, "tree_method": "hist"}
+PARAMS = {"max_depth": 4, "eta": 0.3, "tree_method": "hist", "nthread": 1}  # one thread: the same trees everywhere
 _OBJECTIVES: dict[Task, str] = {"binary": "binary:logistic", "multiclass": "multi:softprob"}
 
 
@@ -38,10 +38,6 @@ class Concordance:
     @property
     def low(self) -> float:
         return self.value - ERRORS * self.error
-
-    @property
-    def high(self) -> float:
-        return self.value + ERRORS * self.error
 
     @property
     def skill(self) -> float:
@@ -102,6 +98,7 @@ def small_model(sample: Sample, train: Rows, test: Rows) -> Concordance | None:
     params: dict[str, Any] = {**PARAMS, "objective": _OBJECTIVES.get(sample.task, "reg:squarederror")}
     params |= {"seed": sample.project.settings.training.seed} | ({"num_class": classes} if classes else {})
     taught = y if sample.task in _OBJECTIVES else sample.targets(y)[:, 0]
-    rows = xgb.QuantileDMatrix(x, taught, feature_types=sample.transforms.feature_types, enable_categorical=True)
+    kinds = sample.transforms.feature_types
+    rows = xgb.QuantileDMatrix(x, taught, feature_types=kinds, enable_categorical=True, nthread=1)
     booster = xgb.train(params, rows, max(ROUNDS * CLASSES // max(classes, CLASSES), 1))
     return concordance(sample.task, y_test, booster.inplace_predict(x_test).astype(np.float64))

@@ -1,9 +1,9 @@
 """Probe: a feature saw a row before it was known, or an outcome is declared to be known too early.
 
 Three independent looks. Some rows' windows and latest values are computed again from the source's own columns by the
-filter `known time <= prediction time`, and compared with what the training set holds: for a build that went wrong. Of the
-label's source: rows that are known before they happened; and rows that a view sees at their own prediction time, with
-their outcome: for a delay or a known time that is declared too early.
+filter `known time <= prediction time`, and compared with what the training set holds: for a build that went wrong. Of
+the label's source: rows that are known before they happened; and rows that a view sees at their own prediction time,
+with their outcome: for a delay or a known time that is declared too early.
 """
 
 from __future__ import annotations
@@ -33,16 +33,10 @@ def probe(sample: Sample) -> Probed:
     if sample.label.spine.static:
         return Probed(because="there is no time")
     wrong, compared = _computed_again(sample)
-    found = [
-        Found(
-            NAME,
-            name,
-            len(rows),
-            0,
-            f"'{name}' of {len(rows)} of {ROWS} rows is not what rows known by the prediction time give (__row {rows[0]})",
-        )
-        for name, rows in wrong.items()
-    ]
+    found = []
+    for name, rows in wrong.items():
+        says = f"'{name}' of {len(rows)} of {ROWS} rows is not what was known then, the first is __row {rows[0]}"
+        found.append(Found(NAME, name, len(rows), 0, says))
     counts = _declared(sample)
     return Probed({"values_compared": compared, **counts}, [*found, *_too_early(sample, counts)])
 

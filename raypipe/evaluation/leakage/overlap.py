@@ -1,14 +1,16 @@
 """Probe: rows of validation and test that the model has learned from.
 
 Three looks. Identical rows (all features and the label): in tables of few, coarse columns rows coincide, so that only
-those count which no other row of training resembles in all columns but one; a coincidence has such neighbours, a copy has
-none of its own. Keys of the spine that stand in several parts, where the contract lets keys repeat. And without time:
-entities that several parts share and whose labels in training say those of the other parts.
+those count whose coincidence is unlikely: of n training rows that differ in one column alone, whose value has the
+share f of all training rows, about n f / (1 - f) would have that value, too. Keys of the spine that stand in several
+parts, where the contract lets keys repeat. And without time: entities that several parts share and whose labels in
+training say those of the other parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,26 +20,26 @@ from numpy.typing import NDArray
 from raypipe.data.rules import PRIMARY_KEY
 from raypipe.data.split import PARTS, TEST, TRAIN, VALIDATION
 from raypipe.definitions.label import LABEL
-from raypipe.evaluation.leakage.concordance import concordance
+from raypipe.evaluation.leakage.concordance import Concordance, concordance
 from raypipe.evaluation.leakage.finding import Found, Probed
 from raypipe.evaluation.leakage.sample import Entity, Sample, evenly
+from raypipe.evaluation.metrics import Floats
 
 NAME = "overlap"
 LATER = (VALIDATION, TEST)
-NEIGHBOURLESS = 0.1  # share of the rows that coincide; below, coincidence explains them (census data: up to 0.04)
+CHANCE = 0.01  # expected coincidences from which on a row is taken for one
+COINCIDING = 0.1  # of the identical rows so many may be unlikely ones: columns hang together (census data: up to 0.04)
 
 Hashes = NDArray[np.uint64]
 
 
 def probe(sample: Sample) -> Probed:
-    figures, found = _copies(sample)
-    for figure, finding in (_shared_keys(sample), _shared_entities(sample)):
-        figures |= figure
-        found += finding
-    return Probed(figures, found)
+    looks = (_copies(sample), _shared_keys(sample), _shared_entities(sample))
+    figures = {name: figure for figures, _ in looks for name, figure in figures.items()}
+    return Probed(figures, [one for _, found in looks for one in found])
 
 
-Answer = tuple[dict[str, float], list[Found]]
+Answer = tuple[dict[str, Any], list[Found]]
 
 
 def _copies(sample: Sample) -> Answer:
@@ -47,14 +49,14 @@ def _copies(sample: Sample) -> Answer:
     twin = np.zeros(len(total), bool)
     for rows in _training(sample, columns):
         twin |= np.isin(total, rows.sum(axis=1, dtype=np.uint64))
-    figures = {"rows": len(total), "identical": float(twin.mean())}
+    figures: dict[str, Any] = {"rows": len(total), "identical": float(twin.mean())}
     if figures["identical"] <= bound:
         return figures, []
-    near = neighboured(later[twin], _training(sample, columns))
-    copies = float((~near).sum() / len(total))
-    figures["identical_without_neighbour"] = copies
+    chance = coincidences(later[twin], lambda: _training(sample, columns))
+    copies = float((chance < CHANCE).sum() / len(total))
+    figures["copies"] = copies
     says = f"{copies:.1%} of the validation and test rows stand in the training part, too, features and label alike"
-    guilty = copies > max(bound, NEIGHBOURLESS * figures["identical"])
+    guilty = copies > max(bound, COINCIDING * figures["identical"])
     return figures, [Found(NAME, None, copies, bound, says)] if guilty else []
 
 
@@ -70,26 +72,28 @@ def hashes(rows: pl.DataFrame) -> Hashes:
     return hashed.to_numpy().astype(np.uint64, copy=False)
 
 
-def neighboured(twins: Hashes, training: Iterator[Hashes]) -> NDArray[np.bool_]:
-    """Which of `twins`, rows that training has, have there another row that is equal in all columns but one."""
-    rows, place = np.unique(twins, axis=0, return_inverse=True)
-    total = rows.sum(axis=1, dtype=np.uint64)
-    rest = total[:, None] - rows
-    order = np.argsort(rest, axis=0, kind="stable")
-    found = np.zeros(len(rows), bool)
-    for at in range(rest.shape[1]):  # two that differ in one column are each other's neighbour
-        by_rest = rest[order[:, at], at]
-        equal = by_rest[1:] == by_rest[:-1]
-        found[order[1:, at][equal]] = found[order[:-1, at][equal]] = True
-    for part in training:
-        part_total = part.sum(axis=1, dtype=np.uint64)
-        for at in range(rest.shape[1]):
-            by_rest = rest[order[:, at], at]
-            part_rest = part_total - part[:, at]
-            where = np.minimum(np.searchsorted(by_rest, part_rest), len(by_rest) - 1)
-            row = order[where, at]
-            found[row[(by_rest[where] == part_rest) & (total[row] != part_total)]] = True
-    return found[place.ravel()]
+def coincidences(twins: Hashes, training: Callable[[], Iterator[Hashes]]) -> Floats:
+    """How many training rows should be equal to each of `twins`, rows that training has, by chance: from the column
+    that would allow most."""
+    total, rows = twins.sum(axis=1, dtype=np.uint64), 0
+    exact, rest, own = np.zeros(len(twins)), np.zeros(twins.shape), np.zeros(twins.shape)
+    for part in training():
+        rows, part_total = rows + len(part), part.sum(axis=1, dtype=np.uint64)
+        exact += _occurrences(total, part_total)
+        for at in range(twins.shape[1]):
+            rest[:, at] += _occurrences(total - twins[:, at], part_total - part[:, at])
+            own[:, at] += _occurrences(twins[:, at], part[:, at])
+    share = own / rows
+    others = rest - exact[:, None]
+    expected: Floats = np.where(others > 0, others * share / np.maximum(1 - share, 1 / rows), 0).max(axis=1)
+    return expected
+
+
+def _occurrences(keys: NDArray[np.uint64], among: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """How often each of `keys` stands in `among`, which is not empty."""
+    values, counts = np.unique(among, return_counts=True)
+    at = np.minimum(np.searchsorted(values, keys), len(values) - 1)
+    return np.where(values[at] == keys, counts[at], 0)
 
 
 def _shared_keys(sample: Sample) -> Answer:
@@ -110,17 +114,26 @@ def _shared_keys(sample: Sample) -> Answer:
 def _shared_entities(sample: Sample) -> Answer:
     if not sample.label.spine.static:
         return {}, []
-    figures: dict[str, float] = {}
-    found = []
-    for entity in sample.entities():
-        figure, finding = _shared_entity(sample, entity)
-        figures |= figure
-        found += finding
-    return figures, found
+    scores = {"+".join(entity): _shared_entity(sample, entity) for entity in sample.entities()}
+    bound = sample.settings.single_feature_auc
+    found = [
+        Found(
+            NAME,
+            name,
+            score.value,
+            bound,
+            f"{share:.1%} of the validation and test rows have a {name} that training knows, whose label there puts "
+            f"{score.value:.1%} of their pairs in order: split by {name}",
+        )
+        for name, (share, score) in scores.items()
+        if score and score.low > bound
+    ]
+    return {"known_by": {name: round(score.value, 4) for name, (_, score) in scores.items() if score}}, found
 
 
-def _shared_entity(sample: Sample, entity: Entity) -> Answer:
-    """How well the mean label of an entity's training rows orders its rows in the other parts."""
+def _shared_entity(sample: Sample, entity: Entity) -> tuple[float, Concordance | None]:
+    """The share of the later rows whose entity is in the training part, and how well the mean label that it has there
+    orders them; None where they are too few."""
     by = list(entity)
     train = sample.scan([TRAIN], [*by, LABEL]).drop_nulls(by)
     targets = sample.target_columns(train.collect_schema()[LABEL])
@@ -129,15 +142,7 @@ def _shared_entity(sample: Sample, entity: Entity) -> Answer:
     known = rows.join(means.collect(engine="streaming"), on=by, how="inner")
     share = known.height / max(rows.height, 1)
     if share <= sample.settings.overlap:
-        return {}, []
+        return share, None
     said = known.select(cs.starts_with("__target_")).to_numpy()
-    label, single = sample.transforms.labels(known).astype(np.float64), sample.transforms.classes is None
-    score = concordance(sample.task, label, said[:, 0] if single else said)
-    if score is None:
-        return {}, []
-    name, bound = "+".join(entity), sample.settings.single_feature_auc
-    says = (
-        f"{share:.1%} of the validation and test rows have a {name} that training knows, whose label there puts "
-        f"{score.value:.1%} of their pairs in order: split by {name}"
-    )
-    return {f"known_by_{name}": score.value}, [Found(NAME, name, score.value, bound, says)] if score.low > bound else []
+    label = sample.transforms.labels(known).astype(np.float64)
+    return share, concordance(sample.task, label, said if sample.task == "multiclass" else said[:, 0])

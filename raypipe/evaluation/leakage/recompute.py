@@ -60,7 +60,7 @@ def expected(view: FeatureView | LatestView, rows: pl.DataFrame, t_us: int) -> d
         if view.max_age_us is not None:
             past = past.filter(pl.col(EVENT) >= t_us - view.max_age_us)
         return {f"{view.name}_{c}": past[c][-1] if past.height else None for c in view.columns}
-    found = {}
+    found: dict[str, Any] = {}
     for window in view.spans():
         tail = (t_us - window.length_us) // window.hop_us * window.hop_us
         inside = past.filter(pl.col(EVENT) >= tail)
@@ -72,11 +72,12 @@ def _aggregate(aggregation: Aggregation, rows: pl.DataFrame) -> Any:
     if aggregation.input is None:
         return rows.height
     values = rows.select(aggregation.input.alias("value"))["value"].drop_nulls()
-    if aggregation.kind == "count":
-        return len(values)
-    if aggregation.kind == "n_unique":
-        return values.n_unique()
-    numbers = [float(value) for value in values]
+    if aggregation.kind in {"count", "n_unique"}:
+        return len(values) if aggregation.kind == "count" else values.n_unique()
+    return _statistic(aggregation, [float(value) for value in values])
+
+
+def _statistic(aggregation: Aggregation, numbers: list[float]) -> float | None:
     if any(math.isnan(number) for number in numbers):
         return math.nan
     if len(numbers) < _LEAST.get(aggregation.kind, 1):

@@ -106,8 +106,8 @@ class Sample:
         return all(len(y) and y.min() < y.max() for y in (self.y_train, self.y_validation))
 
     def targets(self, y: Floats) -> Floats:
-        """What a small learner is taught, shape (rows, classes or 1): indicators of classes, or labels' ranks in 0 to 1,
-        which an outlier does not bend."""
+        """What a small learner is taught, shape (rows, classes or 1): indicators of classes, or labels' ranks in 0 to
+        1, which an outlier does not bend."""
         if self.transforms.classes is not None:
             return np.eye(len(self.transforms.classes))[y.astype(np.intp)]
         return (y if self.task == "binary" else rankdata(y) / len(y))[:, None]

@@ -1,13 +1,14 @@
 """Probe: the score collapses without the last horizon's knowledge.
 
-The features that look back are built again, by the engine, as they were a horizon before the prediction time (the median
-time from a prediction to its known outcome), and the same small model is trained on them. Old knowledge is worth less, so
-every honest score falls. How far it may: what predicts over one horizon with skill s (1 perfect, 0 chance) predicts over
-two with s^2 or so, if what it sees fades evenly. A near-perfect score that is left with less than half of that knew the
-outcome, which a horizon earlier did not exist: a source is known later than it declares.
+The features that look back are built again, by the engine, as they were a horizon before the prediction time (the
+median time from a prediction to its known outcome), and the same small model is trained on them. Old knowledge is
+worth less, so every honest score falls. How far it may: what predicts over one horizon with skill s (1 perfect, 0
+chance) predicts over two with s^2 or so, if what it sees fades evenly. A near-perfect score that keeps less than two
+thirds of that knew the outcome, which a horizon earlier did not exist: a source is known later than it declares.
 
 Where an outcome comes to light long after it happened (a fraud, by a complaint) the horizon is that long, too, and an
-honest near-perfect model may collapse. The finding then says what to look at; `single_feature_auc` is the bound to raise.
+honest near-perfect model may collapse. The finding then says what to look at; `single_feature_auc` is the bound to
+raise.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 
 from raypipe.definitions import FeatureView, LatestView
@@ -29,6 +31,7 @@ from raypipe.features.partitions import moment, oldest_event, us
 from raypipe.features.point_in_time import event_columns, view_features
 
 NAME = "shifted_features"
+KEPT = 2 / 3  # of the skill that fading evenly leaves, the least that an honest score keeps
 ROWS = 10_000  # of training that are built again; of validation half as many
 
 
@@ -54,13 +57,13 @@ def probe(sample: Sample) -> Probed:
 
 def floor(skill: float) -> float:
     """The concordance that should at least be left of one with that skill."""
-    return (1 + skill**2 / 2) / 2
+    return (1 + KEPT * skill**2) / 2
 
 
 def collapsed(now: Concordance, before: Concordance, near_perfect: float) -> bool:
-    """Whether a near-perfect score is left with less than half of what fading evenly would leave it."""
-    left = floor(now.skill - 2 * ERRORS * now.error)
-    return now.low > near_perfect and before.high < left
+    """Whether a near-perfect score is left with too little of what fading evenly would leave it."""
+    error = float(np.hypot(before.error, 2 * KEPT * now.skill * now.error))  # of before less floor(now.skill)
+    return now.low > near_perfect and before.value + ERRORS * error < floor(now.skill)
 
 
 def _thin(rows: pl.DataFrame, most: int) -> pl.DataFrame:

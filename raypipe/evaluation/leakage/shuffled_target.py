@@ -1,14 +1,14 @@
 """Probe: a feature has counted the labels that it is to predict.
 
-A target mean over the whole table, read from a file, is what the engine's clocks cannot see, and it need not be strong. It
-shows when labels are shuffled among rows that have the same value of the feature, which takes nothing from an honest
-one: given what the feature says, labels of one entity (a user, a shop) vary as labels of any other rows do, or more, for
-entities have more in common than a feature knows. The mean of an entity's own labels leaves less to vary: in every
-entity as many labels are positive as it says, which after shuffling is no longer so.
+A target mean over the whole table, read from a file, is what the engine's clocks cannot see, and it need not be
+strong. It shows when labels are shuffled among rows that have the same value of the feature, which takes nothing from
+an honest one: given what the feature says, labels of one entity (a user, a shop) vary as labels of any other rows do,
+or more, for entities have more in common than a feature knows. The mean of an entity's own labels leaves less to
+vary: in every entity as many labels are positive as it says, which after shuffling is no longer so.
 
-Spread: the mean over entities of (sum of residuals)^2 / rows, of labels less their mean in the feature's bin. Found is a
-feature under which it is less than half of what shuffling leaves. Where labels of one entity are rationed (one purchase
-a search, one churn a customer) they are as even without any feature, and the bound goes down with that.
+Spread: the mean over entities of (sum of residuals)^2 / rows, of labels less their mean in the feature's bin. Found
+is a feature under which it is less than half of what shuffling leaves. Where labels of one entity are rationed (one
+purchase a search, one churn a customer) they are as even without any feature, and the bound goes down with that.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Probe: one feature alone says the label.
 
-Each feature's values are put into bins, what the label is in each bin is learned on the training part, and how well that
-orders the validation part is the feature's concordance: whatever the direction, also where it is not monotone, of
-categories, and where being missing is what tells. For a column that is the outcome, or is written after it.
+Each feature's values are put into bins, what the label is in each bin is learned on the training part, and how well
+that orders the validation part is the feature's concordance: whatever the direction, also where it is not monotone,
+of categories, and where being missing is what tells. For a column that is the outcome, or is written after it.
 """
 
 from __future__ import annotations

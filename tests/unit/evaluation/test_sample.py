@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
 
-from raypipe.evaluation.sample import evenly, matching, rows_at, sampled
+from raypipe.evaluation.sample import evenly, matching, sampled
 
 
 @pytest.mark.parametrize(("count", "most"), [(0, 5), (1, 5), (5, 5), (6, 5), (100, 7), (101, 100), (9, 1)])
@@ -15,7 +17,7 @@ def test_evenly(count, most):
     assert len(places) == min(count, most)
     assert places[:1] == [0][:count]
     assert all(0 <= place < count for place in places)
-    steps = {after - before for before, after in zip(places, places[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(places)}
     assert not steps or max(steps) - min(steps) <= 1
     assert 0 not in steps
 
@@ -32,7 +34,7 @@ def test_a_sample_is_of_whole_groups(tested):
         assert len(inside) > 1
 
 
-def test_rows_at_places_and_where(tested):
+def test_rows_where(tested):
     """The test part lies in several files."""
     frames = list(tested.frames())
     assert len(frames) > 1
@@ -40,6 +42,6 @@ def test_rows_at_places_and_where(tested):
     where = pl.col("in_stock_level") > 3
     found = matching(tested, where)
     assert found.tolist() == [at for at, level in enumerate(rows["in_stock_level"]) if level is not None and level > 3]
-    assert rows_at(tested, found).equals(rows.filter(where))
-    assert rows_at(tested, found[:0]).equals(rows.clear())
     assert matching(tested, None).tolist() == list(range(rows.height))
+    for places in (found, found[:0]):
+        assert tested.gather(rows.columns, places).equals(rows[places])

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from raypipe.evaluation.avoidable import correctable
 from raypipe.evaluation.binning import Binned, binned, frequent
 from raypipe.evaluation.metrics import Scored
-from raypipe.evaluation.slice_search import Search, search
+from raypipe.evaluation.slice_search import Search, holm, search
 from raypipe.project.slice_settings import WorstSlices
 
 ROWS, DAYS = 12_000, 60
@@ -216,6 +216,12 @@ def test_without_anything_to_search_nothing_is_tested():
         assert search(
             Search(correctable("binary", found), np.arange(2), columns, list(columns), WorstSlices(), 0.95)
         ) == (0, [])
+
+
+def test_holm_by_hand():
+    """0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 no less than the one before."""
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.7, 0.6])).tolist() == [1, 1]
 
 
 # ---- noise is not news -------------------------------------------------------------------------

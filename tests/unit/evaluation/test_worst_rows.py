@@ -6,35 +6,9 @@ import numpy as np
 import orjson
 import polars as pl
 import pytest
-import xgboost as xgb
 
-from raypipe.evaluation.evaluate import _tested
 from raypipe.evaluation.metrics import row_loss
 from raypipe.evaluation.worst_rows import BIAS, CONTRIBUTION, FEATURE, to_json, worst_rows
-from raypipe.features.training_set import build_training_set
-
-OBJECTIVES = {
-    "binary": {"objective": "binary:logistic"},
-    "multiclass": {"objective": "multi:softprob", "num_class": 3},
-    "regression": {"objective": "reg:squarederror"},
-    "ranking": {"objective": "rank:ndcg"},
-}
-
-
-@pytest.fixture(scope="module", params=OBJECTIVES)
-def tested(request, shop_of, prepared, tmp_path_factory):
-    """The test part of the small project, with a weight or a base margin where the task's label declares one."""
-    made = prepared(shop_of(request.param, tmp_path_factory.mktemp(request.param)))
-    training_set = build_training_set(made.project, made.sources, "local")
-    transforms, frame = training_set.transforms(), pl.read_parquet(training_set.files("train"))
-    rows = xgb.DMatrix(
-        transforms.matrix(frame), transforms.labels(frame), feature_names=transforms.names,
-        feature_types=transforms.feature_types, enable_categorical=True,
-    )  # fmt: skip
-    if request.param == "ranking":
-        rows.set_group(frame.group_by("group", maintain_order=True).len()["len"].to_numpy())
-    booster = xgb.train({**OBJECTIVES[request.param], "max_depth": 3}, rows, 4)
-    return _tested(made.project, training_set, booster)
 
 
 def test_they_are_the_rows_of_the_highest_loss(tested):
@@ -82,3 +56,15 @@ def test_twenty_are_told_in_json(tested):
     assert set(first["features"]) == set(tested.transforms.names)
     assert set(first["contributions"]) == {*tested.transforms.names, BIAS}
     assert first["loss"] == max(row["loss"] for row in found["rows"])
+
+
+def test_no_personal_value_is_shown(tested_of, tmp_path):
+    edits = [
+        ("user = dy.String(nullable=True)", 'user = dy.String(nullable=True, metadata={"personal": True})'),
+        ('"shop": pl.col("shop")})', '"shop": pl.col("shop"), "user": pl.col("user")})'),
+    ]
+    tested = tested_of("binary", tmp_path / "shop", edits=edits)
+    worst = worst_rows(tested)
+    shown = {column.removeprefix(FEATURE) for column in worst.columns if column.startswith(FEATURE)}
+    assert set(tested.transforms.names) - shown == {"ask_user"}
+    assert f"{CONTRIBUTION}ask_user" in worst.columns

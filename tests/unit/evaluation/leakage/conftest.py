@@ -168,9 +168,12 @@ def edited(text: str, edits: Sequence[tuple[str, str]]) -> str:
     return text
 
 
-def make_orders(folder: Path, *, edits: Sequence[tuple[str, str]] = (), **tables: pl.DataFrame) -> Path:
+def make_orders(
+    folder: Path, *, edits: Sequence[tuple[str, str]] = (), contract: Any = None, **tables: pl.DataFrame
+) -> Path:
     split = {"validation_from": "2024-03-10", "test_from": "2024-04-05", "embargo": "4d"}
-    return write(folder, edited(ORDER_FEATURES, edits), split, orders_tables() | tables)
+    policy = {"orders": {"contract": contract}} if contract else {}
+    return write(folder, edited(ORDER_FEATURES, edits), split, orders_tables() | tables, **policy)
 
 
 def make_scans(folder: Path, scans: pl.DataFrame, *, edits: Sequence[tuple[str, str]] = (), **sources: Any) -> Path:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from raypipe.evaluation.leakage.concordance import concordance
-from raypipe.evaluation.leakage.overlap import hashes, neighboured
+from raypipe.evaluation.leakage.overlap import coincidences, hashes
 from raypipe.evaluation.leakage.sample import Sample
 from raypipe.evaluation.leakage.shifted_features import earlier
 from raypipe.evaluation.leakage.shuffled_target import spread
@@ -65,13 +65,30 @@ def test_the_standard_error_is_never_too_small(task):
 
 
 @given(st.integers(0, 2**32))
-def test_neighbours_are_those_of_looking_at_every_pair(seed):
+def test_coincidences_are_those_of_looking_at_every_pair(seed):
     dice = np.random.default_rng(seed)
     train = pl.DataFrame(dice.integers(0, 3, (25, 4)), schema=list("abcd"))
     twins = train.sample(8, seed=1, with_replacement=True)
-    got = neighboured(hashes(twins), iter([hashes(train[:10]), hashes(train[10:])]))
-    expected = [any(sum(x != y for x, y in zip(row, other, strict=True)) == 1 for other in train.rows()) for row in twins.rows()]  # fmt: skip
-    assert got.tolist() == expected
+    got = coincidences(hashes(twins), lambda: iter([hashes(train[:10]), hashes(train[10:])]))
+    for row, found in zip(twins.rows(), got, strict=True):
+        expected = [0.0]
+        for at in range(4):
+            share = sum(other[at] == row[at] for other in train.rows()) / 25
+            rest = [other[:at] + other[at + 1 :] == row[:at] + row[at + 1 :] for other in train.rows()]
+            others = sum(same and other[at] != row[at] for same, other in zip(rest, train.rows(), strict=True))
+            expected.append(others * share / (1 - share) if others else 0.0)
+        assert found == pytest.approx(max(expected))
+
+
+def test_a_copy_is_no_coincidence():
+    """A number that every row has of its own, beside two of which there are few."""
+    dice = np.random.default_rng(1)
+    coarse = {"a": dice.integers(0, 3, 5000), "b": dice.integers(0, 3, 5000)}
+    train = pl.DataFrame({"x": dice.normal(0, 1, 5000), **coarse})
+    with_x = coincidences(hashes(train[:50]), lambda: iter([hashes(train)]))
+    assert with_x == pytest.approx(np.full(50, 5000 / 9 / 5000), rel=0.2)  # a ninth is equal but for x, none has its x
+    alike = hashes(train.drop("x"))
+    assert coincidences(alike[:50], lambda: iter([alike])).min() > 100
 
 
 @given(st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(float("nan"))), min_size=1, max_size=60))
