@@ -23,7 +23,7 @@ from raypipe.project.load import read_settings
         ),
         ({"features.chunk_row": 5}, "unknown key 'chunk_row'", ["features.chunk_row", "did you mean 'chunk_rows'?"]),
         ({"about.ownr": "us"}, "unknown key 'ownr'", ["about.ownr", "did you mean 'owner'?"]),
-        ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: about, evaluation, features, name"]),
+        ({"zzz": 1}, "unknown key 'zzz'", ["project.yaml: zzz", "known: about, evaluation, features, lineage"]),
         ({"a": 1, "b": 2}, "(and 1 more)", ["project.yaml: a", "known: "]),
     ],
 )
