@@ -114,8 +114,8 @@ def day(moment: str | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the unit that suits them."""
-    if seconds is None:
+    """Seconds in the unit that suits them; a dash for none and for without end."""
+    if seconds is None or not math.isfinite(seconds):
         return NONE
     for unit, size in (("days", 86400), ("hours", 3600), ("min", 60)):
         if seconds >= 2 * size:

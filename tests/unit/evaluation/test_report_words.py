@@ -66,7 +66,7 @@ def test_a_share(value, said):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0.4 s"), (44.1, "44 s"), (150, "2.5 min"), (7200, "2 hours"), (7.5 * 86400, "7.5 days"), (None, "\u2013")]
+    ("seconds", "said"), [(0.4, "0.4 s"), (44.1, "44 s"), (150, "2.5 min"), (7200, "2 hours"), (7.5 * 86400, "7.5 days"), (math.inf, "\u2013"), (None, "\u2013")]
 )  # fmt: skip
 def test_a_duration(seconds, said):
     assert words.duration(seconds) == said
