@@ -140,11 +140,13 @@ def where(conditions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def movers(row: Mapping[str, Any], most: int = 3) -> str:
-    """The features that moved a row's score most, with their values and what they added to the margin."""
+    """The features that moved a row's score most, with what they added to the margin and their values; a personal one
+    has none."""
     features, added = row.get("features") or {}, row.get("contributions") or {}
-    moved = [(name, value) for name, value in added.items() if name in features and value]
+    moved = [(name, value) for name, value in added.items() if name != "bias" and value]
     largest = sorted(moved, key=lambda item: -abs(item[1]))[:most]
-    return "; ".join(f"{name} = {number(features[name])}: {value:+.2f}" for name, value in largest)
+    told = {name: f"{name} = {number(features[name])}" if name in features else name for name, _ in largest}
+    return "; ".join(f"{told[name]}: {value:+.2f}" for name, value in largest)
 
 
 def example(found: Mapping[str, Any] | None) -> str:

@@ -107,8 +107,11 @@ def test_figures_of_rules_have_their_units(rule, figure, said):
 
 
 def test_what_moved_a_row_is_told_from_the_largest_on():
-    row = {"features": {"a": 1.5, "b": None, "c": "x"}, "contributions": {"a": 0.1, "b": -0.9, "c": 0.4, "bias": -5.0}}
-    assert words.movers(row) == "b = \u2013: -0.90; c = x: +0.40; a = 1.5: +0.10"
+    row = {
+        "features": {"a": 1.5, "b": None, "c": "x"},
+        "contributions": {"a": 0.1, "b": -0.9, "age": 0.4, "bias": -5.0},
+    }
+    assert words.movers(row) == "b = \u2013: -0.90; age: +0.40; a = 1.5: +0.10"
     assert words.movers({"row": 1}) == ""
 
 
