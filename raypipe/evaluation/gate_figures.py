@@ -78,7 +78,8 @@ def _single(result: Document) -> Named:
     """Counts, times and ages."""
     yield "behaviour.failed", [Case(behaviour.figures(result["behaviour"])["behaviour.failed"])]
     yield "features.useless", [Case(Figure(sum(feature["useless"] for feature in result["usefulness"])))]
-    yield "worst_slices.found", [Case(Figure(len(result["worst_slices"]["found"])))]
+    if result["worst_slices"] is not None:  # a ranking has none
+        yield "worst_slices.found", [Case(Figure(len(result["worst_slices"]["found"])))]
     for name, value in (result["latency"] or {}).items():
         yield f"latency.{name}", [Case(Figure(value))]
     if result["backtest"] is not None:

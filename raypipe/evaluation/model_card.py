@@ -69,7 +69,7 @@ def _shown(reported: Reported) -> dict[str, Any]:
         "backtest": result.get("backtest") or {},
         "limits": limits(reported),
         "lineage": lineage(reported),
-        "decided": [(finding.rule, words.finding_says(finding)) for finding in words.deciders(verdict)],
+        "decided": [(finding.rule, finding.says) for finding in words.deciders(verdict)],
         "verdict_title": words.verdict_title(verdict),
         "verdict_means": words.verdict_means(verdict),
     }

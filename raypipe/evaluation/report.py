@@ -31,9 +31,9 @@ SECTIONS = {
 }
 # Every key of evaluation.json that a section may ask for: one that is absent is None there.
 _KEYS = (
-    "period", "confidence", "blocks", "model", "baselines", "intervals", "comparisons", "calibration", "threshold",
-    "curves", "slices", "worst_slices", "worst_rows", "fairness", "importance", "contributions", "usefulness",
-    "behaviour", "backtest", "leakage", "null_share", "newest", "age_of_data_s",
+    "period", "confidence", "blocks", "champion", "latency", "model", "baselines", "intervals", "comparisons",
+    "calibration", "threshold", "curves", "slices", "worst_slices", "worst_rows", "fairness", "importance",
+    "contributions", "usefulness", "behaviour", "backtest", "leakage", "null_share", "newest", "age_of_data_s",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def _environment() -> Environment:
     )
     named = (
         words.number, words.share, words.confidence, words.interval, words.described, words.day, words.duration,
-        words.size, words.where, words.finding_says, words.verdict_title, words.verdict_means, words.movers,
+        words.size, words.where, words.verdict_title, words.verdict_means, words.movers,
         words.example, words.at_shares, title, short, breakable,
     )  # fmt: skip
     environment.filters |= {function.__name__: function for function in named}
@@ -66,6 +66,7 @@ def _environment() -> Environment:
         "better": words.better,
         "deciders": words.deciders,
         "measured": words.measured,
+        "in_unit": words.in_unit,
         "meanings": words.MEANINGS,
         "probes": words.PROBES,
     }
@@ -73,13 +74,13 @@ def _environment() -> Environment:
 
 
 def breakable(text: object) -> Markup:
-    """A name that may be broken after its dots and underscores."""
-    return Markup(re.sub(r"(?<=[._])(?=\w)", "<wbr>", escape(text)))  # noqa: S704 - escaped before
+    """A name that may be broken after its dots and underscores, where a letter follows."""
+    return Markup(re.sub(r"(?<=[._])(?=[^\W\d])", "<wbr>", escape(text)))  # noqa: S704 - escaped before
 
 
 def _shown(reported: Reported) -> dict[str, Any]:
     """What the templates see."""
-    result = dict.fromkeys(_KEYS) | dict(reported.result) | dict(reported.evidence)
+    result: dict[str, Any] = dict.fromkeys(_KEYS) | dict(reported.result) | dict(reported.evidence)
     task = result["task"]
     metric, model = METRICS[task][0], report_strips.model_figures(result)
     return {

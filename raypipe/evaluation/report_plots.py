@@ -174,9 +174,9 @@ def _by_age(
     spans = [(x, low, high) for x, (_, low, high) in points if low is not None and high is not None]
     if len(known) < 2:
         return None
-    values = [*(y for _, y in known), *(end for span in spans for end in span[1:]), *also]
+    values, intervals = [*(y for _, y in known), *also], [(low, high) for _, low, high in spans]
     oldest = max(x for x, _ in known)
-    plot = Plot(Axis("age of the model, days", 0, oldest * 1.03 or 1), Axis.around(label, values, say))
+    plot = Plot(Axis("age of the model, days", 0, oldest * 1.03 or 1), Axis.around(label, values, intervals, say))
     return plot.errors(MODEL, spans).line(MODEL, known).dots(MODEL, known)
 
 

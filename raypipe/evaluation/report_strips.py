@@ -25,7 +25,7 @@ class Drawn:
     """
 
     head: Markup
-    rows: list[tuple[Row, str, Markup]]
+    rows: Sequence[tuple[Row, str, Markup]]
     left_out: int = 0
     against: bool = False
 
@@ -92,10 +92,12 @@ def _forest(
     label: str, rows: Sequence[tuple[Row, Any]], reference: float | None, kind: Callable[[Row], str] = lambda row: MODEL
 ) -> Drawn | None:
     """A table of figures on one scale, a row without one left empty; None where none has one."""
-    values = [value for _, figure in rows for value in ends(figure) if value is not None]
+    found = [ends(figure) for _, figure in rows]
+    values = [value for value, _, _ in found if value is not None]
     if not values:
         return None
-    strip = Strip(Axis.around(label, values if reference is None else [*values, reference]), reference)
+    intervals = [(low, high) for _, low, high in found if low is not None and high is not None]
+    strip = Strip(Axis.around(label, values if reference is None else [*values, reference], intervals), reference)
     return Drawn(strip.head(), [(row, interval(figure), _mark(strip, kind(row), figure)) for row, figure in rows])
 
 

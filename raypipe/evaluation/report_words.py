@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raypipe.evaluation.gate import Finding, Verdict
 from raypipe.evaluation.names import LOWER_IS_BETTER
+from raypipe.evaluation.rules import AGES
 
 NONE = "\N{EN DASH}"  # stands where there is no figure
 
@@ -61,10 +62,11 @@ def interval(figure: Any) -> str:
     """`[value, low, high]` as "0.738 (0.731 to 0.744)", with the digits that the interval's width allows; a value
     without ends, or a plain number, as itself."""
     value, low, high = ends(figure)
-    if value is None or low is None or high is None:
+    if value is None or low is None or high is None or low == high:
         return number(value)
     digits = _digits(high - low)
-    return f"{value:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+    first, second, third = (f"{round(end, digits) + 0.0:,.{digits}f}" for end in (value, low, high))  # + 0.0: no "-0"
+    return f"{first} ({second} to {third})"
 
 
 def ends(figure: Any) -> tuple[float | None, float | None, float | None]:
@@ -97,7 +99,7 @@ def better(metric: str, difference: Any) -> tuple[str, str]:
 
 def described(counts: Mapping[str, Any]) -> str:
     """What is told of the labels of some rows beside their number."""
-    words = {
+    words: dict[str, Callable[[Any], str]] = {
         "positive_share": lambda value: f"{share(value)} positive",
         "classes": lambda count: f"{count:,} classes",
         "mean": lambda mean: f"mean {number(mean)}",
@@ -112,8 +114,8 @@ def day(moment: str | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the unit that suits them."""
-    if seconds is None:
+    """Seconds in the unit that suits them; a dash for none and for without end."""
+    if seconds is None or not math.isfinite(seconds):
         return NONE
     for unit, size in (("days", 86400), ("hours", 3600), ("min", 60)):
         if seconds >= 2 * size:
@@ -138,11 +140,13 @@ def where(conditions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def movers(row: Mapping[str, Any], most: int = 3) -> str:
-    """The features that moved a row's score most, with their values and what they added to the margin."""
+    """The features that moved a row's score most, with what they added to the margin and their values; a personal one
+    has none."""
     features, added = row.get("features") or {}, row.get("contributions") or {}
-    moved = [(name, value) for name, value in added.items() if name in features and value]
+    moved = [(name, value) for name, value in added.items() if name != "bias" and value]
     largest = sorted(moved, key=lambda item: -abs(item[1]))[:most]
-    return "; ".join(f"{name} = {number(features[name])}: {value:+.2f}" for name, value in largest)
+    told = {name: f"{name} = {number(features[name])}" if name in features else name for name, _ in largest}
+    return "; ".join(f"{told[name]}: {value:+.2f}" for name, value in largest)
 
 
 def example(found: Mapping[str, Any] | None) -> str:
@@ -192,7 +196,7 @@ def verdict_means(verdict: Verdict) -> str:
         return f"The model may be released: it meets {'its only rule' if len(found) == 1 else f'all {rules}'}."
     if verdict.outcome == "fail":
         return f"The model must not be released: it breaks {len(deciders(verdict))} of {rules}."
-    more = [rows for f in found if (rows := getattr(f, "more_rows", None))]
+    more = [f.more_rows for f in found if f.more_rows]
     wait = f" About {max(more):,} more test rows would decide." if more else ""
     return f"The model is not released yet: the test rows cannot decide {len(deciders(verdict))} of {rules}.{wait}"
 
@@ -213,16 +217,11 @@ def deciders(verdict: Verdict) -> list[Finding]:
     return [verdict.findings[min(apart)[1]]] if apart else []
 
 
-def finding_says(finding: Finding) -> str:
-    """One rule's outcome as a sentence."""
-    own = getattr(finding, "says", None)
-    if own:
-        return str(own)
-    if finding.got is None or finding.bound is None:
-        return "one of the figures is missing"
-    return f"measured {interval(measured(finding))}, bound {number(finding.bound)}"
-
-
 def measured(finding: Finding) -> list[float | None]:
     """The finding's figure as `[value, low, high]`."""
-    return [finding.got, getattr(finding, "low", None), getattr(finding, "high", None)]
+    return [finding.got, finding.low, finding.high]
+
+
+def in_unit(rule: str, figure: Any) -> str:
+    """A rule's figure or bound in the unit of what the rule is about: ages are seconds."""
+    return duration(ends(figure)[0]) if rule.strip().startswith(AGES) else interval(figure)

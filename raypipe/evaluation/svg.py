@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 460, 310
 _RIGHT, _TOP, _BOTTOM = 22, 12, 50  # around the plotted area; the left margin is as wide as its ticks
 _CHARACTER = 7.4  # width of a wide character of the ticks and labels, whose size is 13 units
+_MARGIN = 0.05  # of a scale's span, on both sides
 _PAD = 3.0  # percent of a strip's width at both of its ends
 
 Point = tuple[float, float]
@@ -54,12 +56,20 @@ class Axis:
 
     @classmethod
     def around(
-        cls, label: str, values: Iterable[float], say: Callable[[float], str] = plain, *, margin: float = 0.05
+        cls,
+        label: str,
+        values: Sequence[float],
+        intervals: Sequence[tuple[float, float]] = (),
+        say: Callable[[float], str] = plain,
     ) -> Axis:
-        """The scale that holds all values, with this share of their span on both sides."""
-        found = list(values)
-        low, high = min(found), max(found)
-        wide = (high - low) * margin or abs(high) * margin or 1.0
+        """The scale that holds all values and their intervals, with a margin. An interval that is far wider than most
+        runs off it: one that says nothing would leave no room for the others."""
+        low, high = min(values), max(values)
+        if intervals:
+            reach = max(high - low, 3 * median((end - begin) / 2 for begin, end in intervals))
+            begin, end = min(begin for begin, _ in intervals), max(end for _, end in intervals)
+            low, high = max(min(low, begin), low - reach), min(max(high, end), high + reach)
+        wide = (high - low) * _MARGIN or abs(high) * _MARGIN or 1.0
         return cls(label, low - wide, high + wide, say)
 
     def share(self, value: float) -> float:
@@ -167,8 +177,10 @@ class Strip:
 
     def head(self) -> Markup:
         """The cell above: the scale's name and its ticks."""
-        made = []
-        for value, text in self.axis.ticks(3):
+        made, shown = [], self.axis.ticks(3)
+        if any(len(text) > 4 for _, text in shown):  # there would be no room on a phone
+            shown = self.axis.ticks(2)
+        for value, text in shown:
             x = self._x(value)
             anchor = "start" if x < 12 else "end" if x > 88 else "mid"
             made.append(Markup('<text class="tick {}" x="{:.1f}%" y="11">{}</text>').format(anchor, x, text))

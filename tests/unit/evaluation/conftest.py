@@ -53,7 +53,7 @@ class Sample:
         }
 
     def result(self) -> dict[str, Any]:
-        simple, linear = BASELINES[self.task]
+        simple, linear = BASELINES[self.task][:2]
         intervals = {
             name: self.metrics(w) for name, w in (("model", 0), ("champion", 0.004), (simple, 0.2), (linear, 0.03))
         }
@@ -63,7 +63,9 @@ class Sample:
             "run": {"digest": "5236a337df4f" * 5 + "0000", "rounds": 170, "workers": 2},
             "training_set": {"digest": "96e0ce5aec55" * 5 + "0000"},
             "model": {"rows": self.rows, **COUNTS[self.task], **_values(intervals["model"])},
-            "baselines": {name: {"rows": self.rows, **_values(intervals[name])} for name in BASELINES[self.task]},
+            "baselines": {name: {"rows": self.rows, **_values(intervals[name])} for name in (simple, linear)},
+            "champion": {"version": "3", "digest": "f" * 64, "why_not": None},
+            "latency": {"p50_ms": 0.412, "p99_ms": 1.3},
             "confidence": 0.95,
             "blocks": {"kind": "day", "count": 92},
             "intervals": intervals,
@@ -249,7 +251,7 @@ class Sample:
                 },
             },
             "null_share": {name: 0.013 * (n - 1) for n, name in _numbered()},
-            "age_of_data_s": {"flights": 7.5 * 86400, "weather": 8.0 * 86400},
+            "age_of_data_s": {"flights": 7.5 * 86400},
             "newest": {"flights": "2013-12-31T23:00:00+00:00", "weather": None},
             "rows": {},
         }
@@ -270,8 +272,15 @@ def sample_verdict(task: str, outcome: str = "pass") -> Verdict:
     metric, linear = METRICS[task][0], BASELINES[task][1]
     centre = CENTRES[metric]
     sign = ">" if metric in HIGHER else "<"
-    first = Finding(f"{metric} {sign} {linear}.{metric}", "pass", centre, centre * (0.97 if sign == ">" else 1.03))
-    return Verdict(outcome, [first, Finding(f"{metric} {sign} {centre}", outcome, centre, centre)])
+    bound = centre * (0.97 if sign == ">" else 1.03)
+    more = 12_400 if outcome == "inconclusive" else None
+    rules = [
+        Finding(f"{metric} {sign} {linear}.{metric}", "pass", centre, bound, centre * 0.98, centre * 1.02, None, "far"),
+        Finding(f"{metric} {sign} {centre}", outcome, centre, centre, centre * 0.98, centre * 1.02, more, "near"),
+    ]
+    ages = Finding("age_of_data < 10d", "pass", 648_000.0, 864_000.0, says="young")
+    none = Finding(f"{metric} {sign} champion.{metric}", "pass", None, None, says="there is no champion")
+    return Verdict(outcome, [*rules, ages, none])
 
 
 ABOUT = About(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 
@@ -27,7 +27,8 @@ def test_a_number(value, said):
         ([0.7378, 0.7312, 0.7444], "0.738 (0.731 to 0.744)"),
         ([0.009782, 0.0071, 0.0132], "0.0098 (0.0071 to 0.0132)"),
         ([1234.5, 1200.0, 1270.0], "1,234 (1,200 to 1,270)"),
-        ([0.5, 0.5, 0.5], "0.5000 (0.5000 to 0.5000)"),
+        ([0.5, 0.5, 0.5], "0.5"),
+        ([-0.0001, -0.02, 0.02], "0.000 (-0.020 to 0.020)"),
         ([0.7378, None, None], "0.7378"),
         ([None, None, None], "\u2013"),
         (0.5, "0.5"),
@@ -65,7 +66,7 @@ def test_a_share(value, said):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0.4 s"), (44.1, "44 s"), (150, "2.5 min"), (7200, "2 hours"), (7.5 * 86400, "7.5 days"), (None, "\u2013")]
+    ("seconds", "said"), [(0.4, "0.4 s"), (44.1, "44 s"), (150, "2.5 min"), (7200, "2 hours"), (7.5 * 86400, "7.5 days"), (math.inf, "\u2013"), (None, "\u2013")]
 )  # fmt: skip
 def test_a_duration(seconds, said):
     assert words.duration(seconds) == said
@@ -90,22 +91,27 @@ def test_a_pass_is_decided_by_the_closest_rule_and_the_rest_by_the_worst():
 
 
 def test_an_open_verdict_says_how_many_rows_would_decide():
-    open_ = SimpleNamespace(
-        rule="a > 0.5", outcome="inconclusive", got=0.51, bound=0.5, low=0.49, high=0.53, more_rows=12_400, says=""
+    open_ = Finding("a > 0.5", "inconclusive", 0.51, 0.5, 0.49, 0.53, 12_400)
+    verdict = Verdict("inconclusive", [open_, replace(open_, more_rows=900), replace(open_, more_rows=None), FAR])
+    assert words.verdict_means(verdict) == (
+        "The model is not released yet: the test rows cannot decide 3 of 4 rules. About 12,400 more test rows would decide."
     )
-    other = SimpleNamespace(**vars(open_) | {"more_rows": 900, "says": "too close to call"})
-    said = words.verdict_means(Verdict("inconclusive", [open_, other]))
-    assert (
-        said
-        == "The model is not released yet: the test rows cannot decide 2 of 2 rules. About 12,400 more test rows would decide."
-    )
-    assert words.finding_says(open_) == "measured 0.510 (0.490 to 0.530), bound 0.5"
-    assert words.finding_says(other) == "too close to call"
+
+
+@pytest.mark.parametrize(
+    ("rule", "figure", "said"),
+    [("age_of_data.flights < 2d", 648_000.0, "7.5 days"), ("backtest.staleness >= 7d", [864_000.0, None, None], "10 days"), ("a < 2", [0.51, 0.49, 0.53], "0.510 (0.490 to 0.530)"), ("a < 2", None, "\u2013")],
+)  # fmt: skip
+def test_figures_of_rules_have_their_units(rule, figure, said):
+    assert words.in_unit(rule, figure) == said
 
 
 def test_what_moved_a_row_is_told_from_the_largest_on():
-    row = {"features": {"a": 1.5, "b": None, "c": "x"}, "contributions": {"a": 0.1, "b": -0.9, "c": 0.4, "bias": -5.0}}
-    assert words.movers(row) == "b = \u2013: -0.90; c = x: +0.40; a = 1.5: +0.10"
+    row = {
+        "features": {"a": 1.5, "b": None, "c": "x"},
+        "contributions": {"a": 0.1, "b": -0.9, "age": 0.4, "bias": -5.0},
+    }
+    assert words.movers(row) == "b = \u2013: -0.90; age: +0.40; a = 1.5: +0.10"
     assert words.movers({"row": 1}) == ""
 
 

@@ -50,6 +50,21 @@ def test_ticks_are_said_shortly(say, value, said):
     assert say(value) == said
 
 
+@pytest.mark.parametrize(
+    ("values", "intervals", "low", "high"),
+    [
+        ([1.0, 3.0], [], 0.9, 3.1),
+        ([5.0], [], 4.75, 5.25),
+        ([0.0], [], -1.0, 1.0),
+        ([0.8], [(0.7, 0.9)], 0.69, 0.91),
+        ([0.8, 0.9], [(0.7, 0.9), (0.8, 1.0), (-1e6, 1e6)], 0.465, 1.235),  # 0.3 is three times the median half width
+    ],
+)
+def test_a_scale_holds_values_and_intervals_but_not_those_that_say_nothing(values, intervals, low, high):
+    axis = Axis.around("y", values, intervals)
+    assert (axis.low, axis.high) == pytest.approx((low, high))
+
+
 def test_points_lie_where_the_axes_say():
     plot = Plot(Axis("x", 0, 10), Axis("y", 0, 100)).dots("model", [(0, 0), (10, 100), (5, 50), (99, -9)])
     at = [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in ET.fromstring(plot.svg("four")).iter("circle")]

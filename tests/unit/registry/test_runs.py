@@ -273,7 +273,7 @@ def test_a_run_that_the_gate_refuses_keeps_its_figures_and_gets_no_version(made,
 def test_the_report_shows_the_metric_by_its_name(made):
     p = made(training__metric="error")
     evaluation = p.steps.evaluate(p.training_set, p.steps.train(p.training_set))
-    assert 'alt="Learning curve (error)" src="data:image/png;base64,' in evaluation.report.read_text()
+    assert 'aria-label="error by round on validation and train; best at round' in evaluation.report.read_text()
 
 
 def test_a_description_that_people_wrote_is_kept(made, runs):

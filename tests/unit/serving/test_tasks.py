@@ -17,6 +17,7 @@ from raypipe.cli import words
 from raypipe.errors import RequestError
 from raypipe.evaluation.evaluate import SCORES, evaluate
 from raypipe.evaluation.names import BASELINES, METRICS
+from raypipe.evaluation.report_words import interval
 from raypipe.features.online_build import build_online_state
 from raypipe.features.serving_spec import serving_spec
 from raypipe.features.training_set import build_training_set
@@ -167,7 +168,7 @@ def test_the_report_and_the_lines_show_the_tasks_figures(made):
     line, summary = words.versions([version], made.task), "\n".join(words.summary(version, made.evaluation))
     for name in METRICS[made.task][:2]:
         figure = f"{made.evaluation.metrics[name]:.4f}"
-        assert figure in page
+        assert interval(made.evaluation.result["intervals"]["model"][name]) in page
         assert figure in line
         assert figure in summary
     assert "roc" not in (line + summary).lower() or "roc_auc" in METRICS[made.task]
