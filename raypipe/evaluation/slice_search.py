@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from raypipe.evaluation.slice_sums import Sums, contrast, effective, p_value, sp
 from raypipe.project.slice_settings import WorstSlices
 
 CORRECTION = "Holm"
-_EXAMINED = 300  # slices that are looked at block by block, the worst by a first look; all others count as not found
+_EXAMINED = 300  # slices of each kind looked at block by block, the worst by a first look; others are not found
 _LEAST_BLOCKS = 8.0  # effective number: of fewer, it cannot be known how much they differ by themselves
 _LEAST_EVENTS = 25.0  # binary: sum of p (1 - p) in the slice; the count of rarer events is far from normal
 
@@ -185,17 +185,12 @@ def _enough(asked: Search, sums: Sums) -> Mask:
 
 
 def _examined(asked: Search, tested: Tested) -> tuple[Array, Array]:
-    """The p-value of each slice, and about how much is avoidable in it at least; 1 and -infinity of those that a look
-    that takes rows as independent, and so sees too much, finds no worse than what is beside them."""
-    few = np.min([part.rows for part in tested.beside()], axis=0) < asked.settings.least_rows
-    fit = np.flatnonzero(~few)  # what leaves few rows of a wider slice is as good as that one
-    sums, beside = tested.sums.take(fit), tested.beside(fit)
-    chance = chi2.sf(np.min([contrast(sums, part) for part in beside], axis=0), 2)
-    more = sums.avoidable() - np.max([part.avoidable() for part in beside], axis=0)
-    seen = (more >= asked.least_effect / 2) & (chance <= 1 - asked.confidence)
-    order = np.argsort(-(sums.avoidable() - 2 * sums.error()), kind="stable")
-    p_values, lowest = np.ones(len(few)), np.full(len(few), -np.inf)
-    for at, inside, blocks in islice(_in_many_blocks(asked, tested, fit[order[seen[order]]]), _EXAMINED):
+    """The p-value of each slice, and about how much is avoidable in it at least; 1 and -infinity of those that are not
+    looked at, block by block: all but the worst _EXAMINED suspects of one column, and of two."""
+    p_values, lowest = np.ones(len(tested.where)), np.full(len(tested.where), -np.inf)
+    suspects = _suspects(asked, tested)
+    of_kind = ([at for at in suspects if len(tested.where[at]) == kind] for kind in (1, 2))
+    for at, inside, blocks in chain(*(islice(_in_many_blocks(asked, tested, kind), _EXAMINED) for kind in of_kind)):
         part = tested.sums.take([at])
         times = spread_of_blocks(part, sums_by(blocks, int(blocks.max()) + 1, asked.terms[inside]))
         least = min(float(contrast(part, rest)[0]) for rest in tested.beside([at]))
@@ -204,7 +199,20 @@ def _examined(asked: Search, tested: Tested) -> tuple[Array, Array]:
     return p_values, lowest
 
 
-def _in_many_blocks(asked: Search, tested: Tested, slices: Ints) -> Iterator[tuple[int, Mask, Ints]]:
+def _suspects(asked: Search, tested: Tested) -> list[int]:
+    """The slices that a look that takes rows as independent, and so sees too much, finds worse than what is beside
+    them, worst first."""
+    few = np.min([part.rows for part in tested.beside()], axis=0) < asked.settings.least_rows
+    fit = np.flatnonzero(~few)  # what leaves few rows of a wider slice is as good as that one
+    sums, beside = tested.sums.take(fit), tested.beside(fit)
+    chance = chi2.sf(np.min([contrast(sums, part) for part in beside], axis=0), 2)
+    more = sums.avoidable() - np.max([part.avoidable() for part in beside], axis=0)
+    seen = (more >= asked.least_effect / 2) & (chance <= 1 - asked.confidence)
+    order = np.argsort(-(sums.avoidable() - 2 * sums.error()), kind="stable")
+    return [int(at) for at in fit[order[seen[order]]]]
+
+
+def _in_many_blocks(asked: Search, tested: Tested, slices: Sequence[int]) -> Iterator[tuple[int, Mask, Ints]]:
     """Those of the slices that are no matter of a few days, each with its rows and their blocks, numbered from 0."""
     for at in slices:
         inside = asked.inside(tested.where[at])
