@@ -7,9 +7,10 @@ DeLong, Clarke-Pearson (raypipe.evaluation.influence).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from raypipe.definitions.label import Task
@@ -17,8 +18,8 @@ from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.gate import Outcome
 from raypipe.evaluation.influence import Ints, Linear, counting, linear
 from raypipe.evaluation.intervals import plain
-from raypipe.evaluation.metrics import Scored
-from raypipe.evaluation.miscalibration import Miscalibration
+from raypipe.evaluation.metrics import Floats, Scored
+from raypipe.evaluation.miscalibration import Miscalibration, true_errors
 from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
 from raypipe.evaluation.tested import MODEL, Tested
 
@@ -72,19 +73,33 @@ def _smooth(found: Linear, confidence: float, rows: int) -> Difference:
 
 
 def _of_calibration(both: list[Miscalibration], confidence: float, rows: int, seed: int) -> Difference:
-    """Around the difference of the errors less their noise: that of two models is not the same, and none of a constant's
-    one bin. The interval is stretched to the measured difference where that lies outside."""
-    mine, theirs = (model.linear for model in both)
-    measured = mine.minus(theirs)
-    corrected = [model.less_noise(lambda drawn: float(drawn.mean()), seed) for model in both]
-    found = _smooth(replace(measured, value=corrected[0] - corrected[1]), confidence, rows)
-    ends = [
-        None if end is None else float(pick(end, measured.value))
-        for end, pick in zip(
-            (found.figure.low, found.figure.high, found.least, found.most), (min, max) * 2, strict=True
-        )
-    ]
-    return Difference(Figure(measured.value, ends[0], ends[1], rows), ends[2], ends[3], found.p_value)
+    """From the intervals of the two errors and the correlation of their noise (Zou, Donner: Construction of Confidence
+    Limits about Effect Measures, Statistics in Medicine 2008), around the errors without their mean noise: a constant's
+    one bin has less of it than a model's ten. Stretched to the measured difference where that lies outside."""
+    value, degrees = both[0].linear.value - both[1].linear.value, both[0].degrees
+    if degrees == 0:
+        return Difference(Figure(value, rows=rows), None, None, None)
+    if np.array_equal(both[0].gap, both[1].gap) and np.array_equal(both[0].by_block, both[1].by_block):
+        return Difference(Figure(0.0, 0.0, 0.0, rows), 0.0, 0.0, 1.0)
+    mine, theirs = true_errors(both, confidence, seed)
+    middle, together = mine.corrected - theirs.corrected, _correlation(mine.drawn, theirs.drawn)
+    down = _apart(mine.corrected - mine.low, theirs.high - theirs.corrected, together)
+    up = _apart(mine.high - mine.corrected, theirs.corrected - theirs.low, together)
+    two_sided, one_sided = (float(stats.t.ppf(p, degrees)) for p in (0.5 + confidence / 2, confidence))
+    figure = Figure(value, min(middle - down, value), max(middle + up, value), rows)
+    least, most = (middle + end * one_sided / two_sided for end in (-down, up))
+    towards_0 = down if middle > 0 else up
+    p_value = 2 * stats.t.sf(two_sided * abs(middle) / towards_0, degrees) if towards_0 else float(middle == 0)
+    return Difference(figure, min(least, value), max(most, value), float(p_value))
+
+
+def _apart(mine: float, theirs: float, correlation: float) -> float:
+    """How far the end of a difference is from its middle, by how far the ends of its parts are."""
+    return math.sqrt(max(mine**2 + theirs**2 - 2 * correlation * mine * theirs, 0.0))
+
+
+def _correlation(mine: Floats, theirs: Floats) -> float:
+    return float(np.corrcoef(mine, theirs)[0, 1]) if mine.std() and theirs.std() else 0.0
 
 
 def comparisons(tested: Tested) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,6 @@ calibration error noise is taken off.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from raypipe.evaluation import influence
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.influence import Ints, Linear, counting, linear
 from raypipe.evaluation.metrics import Floats, Scored
-from raypipe.evaluation.miscalibration import Miscalibration
+from raypipe.evaluation.miscalibration import Miscalibration, true_errors
 from raypipe.evaluation.names import METRICS
 from raypipe.evaluation.tested import Tested
 
@@ -133,13 +132,10 @@ def _wilson(found: Linear, confidence: float, rows: int) -> Figure:
 
 
 def _calibration_error(found: Miscalibration, confidence: float, seed: int, rows: int) -> Figure:
-    """From the least true error that noise makes the measured one of, to the measured one plus t * error: upwards, none
-    of it is taken for noise."""
-    high = plain(found.linear, confidence, rows)
-    if high.high is None:
-        return high
-    least = found.less_noise(lambda drawn: float(np.quantile(drawn, 0.5 + confidence / 2)), seed)
-    return replace(high, low=least)
+    if found.degrees == 0:
+        return Figure(found.linear.value, rows=rows)
+    [true] = true_errors([found], confidence, seed)
+    return Figure(found.linear.value, true.low, true.high, rows)
 
 
 def intervals(tested: Tested) -> dict[str, dict[str, list[float | None]]]:

@@ -7,10 +7,12 @@ the noise is taken off: a true error is one from which noise leads to the error 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy import stats
 from scipy.optimize import brentq
 
 from raypipe.evaluation.influence import Ints, Linear, mean, weight_of
@@ -42,25 +44,54 @@ class Miscalibration:
 
     @property
     def linear(self) -> Linear:
-        """The error as if each gap kept its sign: how it moves where gaps are clear, and more than it does elsewhere."""
+        """The error as if each gap kept its sign: so it moves where gaps are clear, and less elsewhere."""
         return Linear(float(np.abs(self.gap).sum()), self.by_block @ np.sign(self.gap), self.degrees)
 
-    def less_noise(self, of_draws: Callable[[Floats], float], seed: int) -> float:
-        """The true error for which `of_draws` (a mean, a quantile) of the errors that noise makes of it is the measured
-        one; 0 where that makes even more of 0.
 
-        The true gaps are taken to be in proportion to the measured ones. Noise is a multivariate t with the covariance
-        of the blocks; nothing is taken off where there is one block.
-        """
-        measured = self.linear.value
-        if self.degrees == 0:
-            return measured
-        dice, covariance = np.random.default_rng(seed), self.by_block.T @ self.by_block
-        noise = dice.multivariate_normal(np.zeros(len(self.gap)), covariance, DRAWS, method="eigh")
-        noise *= np.sqrt(self.degrees / dice.chisquare(self.degrees, DRAWS))[:, None]
+@dataclass(frozen=True)
+class TrueError:
+    """What the true calibration error may be: without the mean noise, and the ends of its interval.
 
-        def too_high(share: float) -> float:
-            return of_draws(np.abs(share * self.gap + noise).sum(axis=1)) - measured
+    drawn: shape (DRAWS,), measured errors of a model with the error `corrected`.
+    """
+
+    corrected: float
+    low: float
+    high: float
+    drawn: Floats
+
+
+def true_errors(models: Sequence[Miscalibration], confidence: float, seed: int) -> list[TrueError]:
+    """Of models on the same rows, more than one block, with the same draws of noise.
+
+    Noise is a multivariate t with the covariance of the blocks. The true gaps are taken to be in proportion to the
+    measured ones. `low` is the true error of which noise makes the measured one or more in (1 - confidence) / 2 of the
+    draws; 0 where that is more often so for 0. `high` is the measured error plus t * error: upwards, none of it is
+    taken for noise.
+    """
+    by_block, edges = np.hstack([m.by_block for m in models]), np.cumsum([len(m.gap) for m in models])
+    dice, degrees = np.random.default_rng(seed), min(m.degrees for m in models)
+    noise = dice.multivariate_normal(np.zeros(edges[-1]), by_block.T @ by_block, DRAWS, method="eigh")
+    noise *= np.sqrt(degrees / dice.chisquare(degrees, DRAWS))[:, None]
+    return [_true(m, own, confidence) for m, own in zip(models, np.split(noise, edges[:-1], axis=1), strict=True)]
+
+
+def _true(model: Miscalibration, noise: Floats, confidence: float) -> TrueError:
+    measured, error = model.linear.value, model.linear.error
+
+    def drawn(share: float) -> Floats:
+        return np.asarray(np.abs(share * model.gap + noise).sum(axis=1))
+
+    def share(of_draws: Callable[[Floats], Any]) -> float:
+        """Of the gaps, where `of_draws` of the errors that noise makes of it is the measured one; 0 where more."""
+
+        def too_high(tried: float) -> float:
+            return float(of_draws(drawn(tried))) - measured
 
         between = too_high(0) < 0 < too_high(1)
-        return measured * (float(brentq(too_high, 0, 1, xtol=1e-4)) if between else float(too_high(0) < 0))
+        return float(brentq(too_high, 0, 1, xtol=1e-4)) if between else float(too_high(0) < 0)
+
+    middle = share(np.mean)
+    low = share(lambda errors: np.quantile(errors, 0.5 + confidence / 2)) * measured
+    high = measured + float(stats.t.ppf(0.5 + confidence / 2, model.degrees)) * error
+    return TrueError(middle * measured, min(low, measured), high, drawn(middle))

@@ -43,7 +43,7 @@ def threshold(tested: Tested) -> dict[str, Any] | None:
     if rows is not None and measurable("binary", rows):
         choice = choose(wish, rows, "validation rows")
     else:
-        choice = choose(wish, model, "test rows, of lack of others: the figures below flatter")
+        choice = choose(wish, model, "test rows, for lack of others: the figures below flatter")
     described: dict[str, Any] = {"value": choice.value, "because": choice.because}
     if choice.value is None:
         return described

@@ -52,7 +52,7 @@ def test_the_value_is_the_metric(task, weighted):
     expected = measure(task, found, 10)
     got = {name: metric.value for name, metric in linear(task, found, np.arange(80)).items()}
     if task == "binary":
-        got["calibration_error"] = Miscalibration.of(found, np.arange(80), 10).value
+        got["calibration_error"] = Miscalibration.of(found, np.arange(80), 10).linear.value
     assert got == pytest.approx({name: expected[name] for name in METRICS[task]})
 
 

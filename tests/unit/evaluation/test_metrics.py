@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import ndcg_score, roc_auc_score
 
-from raypipe.evaluation.metrics import Scored, by_slice, calibration, measurable, measure
+from raypipe.evaluation.metrics import Scored, by_slice, calibration, measurable, measure, ndcg, row_loss
 from raypipe.evaluation.names import METRICS
 
 WEIGHTS = st.lists(st.integers(0, 4), min_size=12, max_size=12)
@@ -102,6 +102,41 @@ def test_ndcg_at_ten_looks_no_further():
 def test_tied_scores_are_worth_the_mean_of_their_orders():
     got = measure("ranking", scored([0, 3], [0.5, 0.5], None, [1, 1]), 10)
     assert got["ndcg"] == pytest.approx((1 + dcg([0, 3]) / dcg([3, 0])) / 2)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, None])
+def test_ndcg_of_each_group_is_scikit_learns(k):
+    dice = np.random.default_rng(3)
+    relevance, score = dice.integers(0, 4, (40, 7)).astype(float), np.round(dice.random((40, 7)), 1)
+    relevance[:, 0], relevance[:, 1] = 0, 3
+    expected = [ndcg_score(2.0 ** r[None] - 1, s[None], k=k) for r, s in zip(relevance, score, strict=True)]
+    assert ndcg(relevance, score, k) == pytest.approx(expected)
+
+
+# ---- what each row loses by --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", METRICS)
+@given(seed=st.integers(0, 20))
+def test_the_mean_loss_is_the_metric(task, seed):
+    weight = np.repeat([1, 2, 0.5], 4)
+    found = example(task, seed, weight)
+    mean = np.average(row_loss(task, found), weights=weight)
+    expected = measure(task, found, 10)
+    if task == "ranking":
+        assert mean == pytest.approx(1 - expected["ndcg"])
+    else:
+        assert mean == pytest.approx(expected["rmse"] ** 2 if task == "regression" else expected["log_loss"])
+
+
+def test_a_group_whose_relevances_are_alike_loses_nothing():
+    found = scored([1, 1, 0, 2], [0.1, 0.2, 0.9, 0.3], None, [5, 5, 1, 1])
+    assert row_loss("ranking", found).tolist() == pytest.approx([0, 0, *[1 - dcg([0, 2]) / dcg([2, 0])] * 2])
+
+
+def test_a_sure_and_wrong_row_loses_a_finite_amount():
+    assert np.isfinite(row_loss("binary", scored([0, 1], [1, 0]))).all()
+    assert np.isfinite(row_loss("multiclass", scored([0, 1], [[0, 1], [1, 0]]))).all()
 
 
 # ---- for any rows ------------------------------------------------------------------------------
