@@ -261,9 +261,14 @@ def _told(tested: Tested, settings: Backtest, found: Sequence[Origin], because: 
 
 
 def together(found: Sequence[Linear]) -> Linear:
-    """The mean over origins. Their rows are partly the same, so errors are averaged as if they always agreed."""
-    error = float(np.mean([one.error for one in found]))
-    return Linear(float(np.mean([one.value for one in found])), np.array([error]), min(one.degrees for one in found))
+    """The mean over origins: at one age each is measured on other rows than the next, unless ages are longer than the
+    time between two. Degrees of freedom by Satterthwaite: An Approximate Distribution of Estimates of Variance
+    Components, Biometrics 1946."""
+    variances = np.array([one.error**2 for one in found])
+    spread = sum(v**2 / one.degrees for v, one in zip(variances, found, strict=True))
+    degrees = float(variances.sum() ** 2 / spread) if spread > 0 else min(one.degrees for one in found)
+    error = float(np.sqrt(variances.sum())) / len(found)
+    return Linear(float(np.mean([one.value for one in found])), np.array([error]), degrees)
 
 
 def staleness(by_age: Sequence[dict[str, Any]], tolerance: float) -> tuple[float | None, str]:

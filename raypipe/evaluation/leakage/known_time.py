@@ -62,7 +62,8 @@ def _right(
     asked = rows.drop_nulls(list(view.entity))
     source = sample.sources[view.source.name].scan(as_of=sample.as_of, columns=recompute.needed(view))
     wanted = asked.select(view.entity).unique().lazy()
-    events = source.join(wanted, on=list(view.entity), how="semi").with_columns(recompute.clocks(view.source)).collect()
+    of_asked = source.join(wanted, on=list(view.entity), how="semi").with_columns(recompute.clocks(view.source))
+    events = of_asked.collect(engine="streaming")
     for row in asked.iter_rows(named=True):
         own = events.filter(pl.all_horizontal(pl.col(c) == pl.lit(row[c]) for c in view.entity))
         yield row, recompute.expected(view, own, us(row[PREDICTION_TIME]))

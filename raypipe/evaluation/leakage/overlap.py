@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from raypipe.data.rules import PRIMARY_KEY
 from raypipe.data.split import PARTS, TEST, TRAIN, VALIDATION
 from raypipe.definitions.label import LABEL
+from raypipe.definitions.views import is_category
 from raypipe.evaluation.leakage.concordance import Concordance, concordance
 from raypipe.evaluation.leakage.finding import Found, Probed
 from raypipe.evaluation.leakage.sample import Entity, Sample, evenly
@@ -68,7 +69,8 @@ def _training(sample: Sample, columns: list[str]) -> Iterator[Hashes]:
 
 def hashes(rows: pl.DataFrame) -> Hashes:
     """One hash a value, another for each column, shape (rows, columns); the sum of a row's is the row's."""
-    hashed = rows.select(pl.col(name).hash(seed=at) for at, name in enumerate(rows.columns))
+    texts = (pl.col(n).cast(pl.String) if is_category(dtype) else pl.col(n) for n, dtype in rows.schema.items())
+    hashed = rows.select(value.hash(seed=at) for at, value in enumerate(texts))
     return hashed.to_numpy().astype(np.uint64, copy=False)
 
 

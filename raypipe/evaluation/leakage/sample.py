@@ -28,11 +28,12 @@ Entity = tuple[str, ...]
 
 
 def evenly(frame: pl.LazyFrame, most: int) -> pl.DataFrame:
-    """At most `most` rows of a frame, every n-th of those that count."""
+    """At most `most` rows of a frame, every n-th of those that count. Streams: no more than these is in memory."""
     if WEIGHT in frame.collect_schema():
         frame = frame.filter(pl.col(WEIGHT) > 0)
-    rows = frame.select(pl.len()).collect().item()
-    return frame.gather_every(max(-(-rows // most), 1)).collect()
+    rows = frame.select(pl.len()).collect(engine="streaming").item()
+    taken = frame.with_row_index("__at").filter(pl.col("__at") % max(-(-rows // most), 1) == 0)
+    return taken.drop("__at").collect(engine="streaming")
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Sample:
         lacking = [name for name in columns if name not in rows.collect_schema()]
         if lacking:
             source = self.sources[self.label.spine.name].scan(as_of=self.as_of, columns=[ROW, *lacking])
-            rows = rows.join(source, on=ROW, how="left")
+            rows = rows.join(source, on=ROW, how="left", maintain_order="left")
         return rows.select(columns)
 
     def entities(self) -> list[Entity]:

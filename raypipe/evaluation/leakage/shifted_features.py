@@ -38,6 +38,10 @@ ROWS = 10_000  # of training that are built again; of validation half as many
 def probe(sample: Sample) -> Probed:
     if not sample.looking_back:
         return Probed(because="no feature looks back in time")
+    most = sample.project.settings.features.batch_rows
+    large = [v.source.name for v in sample.looking_back if sample.sources[v.source.name].rows > most]
+    if large:
+        return Probed(because=f"source '{large[0]}' has more rows than features.batch_rows: one process cannot hold it")
     horizon = (sample.train[LABEL_KNOWN_TIME] - sample.train[PREDICTION_TIME]).median()
     if not isinstance(horizon, timedelta) or horizon <= timedelta(0):
         return Probed(because="outcomes are known when they are predicted: there is no horizon to shift by")

@@ -73,7 +73,7 @@ def _whole_entities(sample: Sample, entity: Entity) -> pl.DataFrame:
     rows = sample.scan(PARTS, columns).drop_nulls(list(entity))
     total = sum(sample.training_set.rows(part) for part in PARTS)
     every = -(-total // sample.settings.rows)
-    taken = rows.filter(_hash(entity) % every == 0).collect()
+    taken = rows.filter(_hash(entity) % every == 0).collect(engine="streaming")
     return taken.filter(pl.len().over(list(entity)) > 1)
 
 
