@@ -148,11 +148,15 @@ def told(p, *, register: bool = True, **settings) -> SimpleNamespace:
     said: list[str] = []
     with LineageEvents(p.project, Lineage(**settings), said.append, Clock()) as events:
         steps = replace(p.steps, events=events)
-        training_set = steps.features(steps.contracts())
+        sources = steps.contracts()
+        training_set = steps.features(sources)
+        data = steps.examine(sources, training_set)
         run = steps.train(training_set)
-        evaluation = steps.evaluate(training_set, run)
+        evaluation = steps.evaluate(training_set, run, data)
         version = steps.register(training_set, run, evaluation) if register else None
-    return SimpleNamespace(training_set=training_set, run=run, evaluation=evaluation, version=version, said=said)
+    return SimpleNamespace(
+        data=data, training_set=training_set, run=run, evaluation=evaluation, version=version, said=said
+    )
 
 
 def lines(path: Path) -> list[dict]:
@@ -213,7 +217,7 @@ def test_what_one_step_makes_the_next_ones_read(run_once):
     assert {step: names(event["inputs"]) for step, event in ended.items()} == {
         "features": [("file", table, snapshot)],
         "training": [training_set],
-        "evaluation": [training_set, run],
+        "evaluation": [training_set, run, ("file", str(storage / "evidence"), made.data.digest)],
         "registration": [training_set, run, evaluation],
     }
     assert {step: names(event["outputs"]) for step, event in ended.items()} == {
