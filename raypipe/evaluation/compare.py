@@ -130,16 +130,3 @@ def non_inferiority(metric: str, difference: Difference, margin: float = 0.0) ->
     if worse >= -margin:
         return "pass"
     return "fail" if better < -margin else "inconclusive"
-
-
-def more_rows(figure: Figure, bound: float) -> int | None:
-    """How many more rows would decide between the figure and a bound inside its interval, if the value stays: the
-    interval shrinks with the square root of the rows. 0 where the bound is not inside; None where no number would do
-    (the value is on the bound) or is known (no interval)."""
-    if figure.value is None or figure.low is None or figure.high is None or figure.rows is None:
-        return None
-    if not figure.low < bound < figure.high:
-        return 0
-    apart = abs(figure.value - bound)
-    reach = figure.value - figure.low if bound < figure.value else figure.high - figure.value
-    return math.ceil(figure.rows * ((reach / apart) ** 2 - 1)) if apart else None

@@ -1,8 +1,8 @@
 """What can be said against the data before money is spent on training.
 
 `<storage>/evidence/<digest>/evidence.json`: rows by part, the share of nulls of each feature, the newest known row of
-each source, and what the leakage probes measured and found. The age of the data is no part of it: `figures` and
-`DataEvidence.document` count it from the newest row to the moment that is asked for.
+each source, and what the leakage probes measured and found. The age of the data is no part of it:
+`DataEvidence.document` counts it from the newest row of each source to the moment that is asked for.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, publish
 from raypipe.data.split import PARTS
-from raypipe.definitions import Definitions
 from raypipe.definitions.source import KNOWN_TIME
-from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.leakage import (
     known_time,
     overlap,
@@ -77,36 +75,6 @@ def examine(project: Project, sources: Sources, training_set: TrainingSet, now: 
     output = publish(folder, lambda attempt: _examine(project, sources, training_set, attempt))
     document: dict[str, Any] = orjson.loads(output.path(EVIDENCE).read_bytes())
     return DataEvidence(output, document | {"age_of_data_s": _ages(document, now)})
-
-
-def figures(document: Mapping[str, Any], now: datetime) -> dict[str, Figure]:
-    """What rules may name, by the names of `names`, at `now`. A value of None: the probe could not look, or no source
-    has a clock. `document`: that of `examine`, or evidence.json."""
-    probes, found = document["leakage"]["probes"], document["leakage"]["found"]
-    counts = {name: sum(one["probe"] == name for one in found) for name in probes}
-    looked = {name: None if probes[name]["because"] else float(counts[name]) for name in probes}
-    nulls, ages = document["null_share"], _ages(document, now)
-    return {
-        "leakage": Figure(float(len(found))),
-        **{f"leakage.{name}": Figure(count) for name, count in looked.items()},
-        "features.null_share": Figure(max(nulls.values())),
-        **{f"features.null_share.{name}": Figure(share) for name, share in nulls.items()},
-        "age_of_data": Figure(min(ages.values(), default=None)),
-        **{f"age_of_data.{name}": Figure(age) for name, age in ages.items()},
-    }
-
-
-def names(definitions: Definitions) -> list[str]:
-    """All names that `figures` gives for a project."""
-    clocks = [source.name for source in definitions.sources if not source.static]
-    return [
-        "leakage",
-        *(f"leakage.{name}" for name in PROBES),
-        "features.null_share",
-        *(f"features.null_share.{name}" for name in definitions.features()),
-        "age_of_data",
-        *(f"age_of_data.{name}" for name in clocks),
-    ]
 
 
 def _ages(document: Mapping[str, Any], now: datetime) -> dict[str, float]:

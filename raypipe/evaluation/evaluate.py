@@ -1,8 +1,8 @@
 """Evaluate a model on the whole of the test part, in one process, a file at a time.
 
-`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html`, `model_card.md`, `scores.parquet` (`__row`, prediction
-time, label, weight, base margin and group where the label declares them, score, slice columns) and `worst_rows.parquet`
-(raypipe.evaluation.worst_rows).
+`<storage>/evaluations/<digest>/`: `evaluation.json`, `report.html`, `model_card.md`, `scores.parquet` (`__row`,
+prediction time, label, weight, base margin and group where the label declares them, score, slice columns) and
+`worst_rows.parquet` (raypipe.evaluation.worst_rows).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Evaluation:
         return model
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0917 (all that goes into it)
     project: Project,
     training_set: TrainingSet,
     model: Path,

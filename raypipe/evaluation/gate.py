@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from raypipe.errors import GateRefusedError
-from raypipe.evaluation.figure import Figure
+from raypipe.evaluation.figure import Figure, more_rows
 from raypipe.evaluation.names import CHAMPION
 from raypipe.evaluation.rules import Rule
 
 Outcome = Literal["pass", "fail", "inconclusive"]
-_MOST_TIMES = 1000.0  # narrower than this, more rows are no advice
 _WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -143,7 +142,7 @@ def _try(rule: Rule, case: Case) -> Finding:
     bound = got - over.value
     low, high = (None if end is None else bound + end for end in (over.low, over.high))
     outcome = _outcome(OPERATORS[rule.comparison], over)
-    more = more_rows(over) if outcome == "inconclusive" else None
+    more = more_rows(over, 0.0) if outcome == "inconclusive" else None
     said = _of(case, _says(rule, Figure(got, low, high), bound, more))
     return Finding(rule.text, outcome, got, bound, low, high, more, said)
 
@@ -166,16 +165,6 @@ def _outcome(holds: Callable[[float, float], bool], over: Figure) -> Outcome:
     ends = [over.value if end is None else end for end in (over.low, over.high)]
     held = [holds(end, 0.0) for end in (*ends, over.value)]
     return "pass" if all(held) else "inconclusive" if any(held) else "fail"
-
-
-def more_rows(over: Figure) -> int | None:
-    """How many more rows would take the bound out of the interval, if the value stays: an interval narrows with the
-    square root of the rows. None where the value lies on the bound or has no interval."""
-    if over.rows is None or not over.value or over.low is None or over.high is None:
-        return None
-    half = over.value - over.low if over.value > 0 else over.high - over.value
-    times = abs(half / over.value)
-    return max(math.ceil(over.rows * times**2) - over.rows, 1) if times < _MOST_TIMES else None
 
 
 def _says(rule: Rule, got: Figure, bound: float, more: int | None) -> str:

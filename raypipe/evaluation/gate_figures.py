@@ -34,9 +34,7 @@ def _metrics(result: Document) -> Named:
     rows = result["model"]["rows"]
     for metric, interval in result["intervals"]["model"].items():
         against = {
-            model: _figure(found[metric]["difference"], rows)
-            for model, found in result["comparisons"].items()
-            if metric in found
+            model: _difference(found[metric], rows) for model, found in result["comparisons"].items() if metric in found
         }
         yield metric, [Case(_figure(interval, rows), against=against)]
 
@@ -100,6 +98,12 @@ def _data(data: Document) -> Named:
     yield "age_of_data", [Case(Figure(age), name) for name, age in data["age_of_data_s"].items()]
     for name, age in data["age_of_data_s"].items():
         yield f"age_of_data.{name}", [Case(Figure(age))]
+
+
+def _difference(found: Document, rows: int) -> Figure:
+    """With the ends of which each is sure with the settings' confidence: a rule asks for one side."""
+    least, most = found["one_sided"]
+    return Figure(found["difference"][0], least, most, rows)
 
 
 def _figure(interval: Sequence[float | None], rows: int) -> Figure:

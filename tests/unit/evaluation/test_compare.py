@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from raypipe.evaluation.compare import Difference, differences, more_rows, non_inferiority
-from raypipe.evaluation.figure import Figure
+from raypipe.evaluation.compare import Difference, differences, non_inferiority
+from raypipe.evaluation.figure import Figure, more_rows
 from raypipe.evaluation.metrics import Scored, measure
 from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
 

@@ -16,7 +16,7 @@ from raypipe.project.evaluation_settings import Evaluation
 SETTINGS = Evaluation(gate=["log_loss < 1"], slices=["shop"])
 METRICS = {"roc_auc": [0.74, 0.73, 0.75], "log_loss": [0.46, 0.45, 0.47], "average_precision": [0.5, 0.4, 0.6],
            "brier": [0.15, 0.14, 0.16], "calibration_error": [0.02, 0.01, 0.03]}  # fmt: skip
-APART = {name: {"difference": [0.1, 0.05, 0.15], "p_value": 0.01} for name in METRICS}
+APART = {name: {"difference": [0.1, 0.04, 0.16], "one_sided": [0.05, 0.15], "p_value": 0.01} for name in METRICS}
 DATA: dict[str, Any] = {
     "leakage": {
         "found": [{"probe": "overlap"}, {"probe": "overlap"}, {"probe": "known_time"}],
@@ -38,7 +38,7 @@ RESULT: dict[str, Any] = {
         ]
     },
     "calibration": {"ece": [0.02, 0.01, 0.03], "slope": [1.0, 0.9, 1.1], "intercept": [0.0, -0.1, 0.1]},
-    "threshold": dict.fromkeys(("precision", "recall", "specificity", "positive_rate"), [0.6, 0.5, 0.7]),
+    "threshold": {name: [0.6, 0.5, 0.7] for name in ("precision", "recall", "specificity", "positive_rate")},
     "fairness": None,
     "usefulness": [{"feature": "noise", "useless": True}, {"feature": "distance", "useless": False}],
     "behaviour": [{"name": "x", "holds": True}, {"name": "y", "holds": False}],

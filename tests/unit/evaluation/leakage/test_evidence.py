@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import orjson
 import polars as pl
 import pytest
 
-from raypipe.evaluation.data_evidence import EVIDENCE, examine, figures, names
+from raypipe.evaluation.data_evidence import examine
+from raypipe.evaluation.gate_figures import data_evidence_of
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +24,15 @@ def evidence(made, worlds):
 def test_time_is_no_part_of_the_identity(made, evidence, worlds):
     later = examine(made.project, made.sources, made.training_set, worlds.now + timedelta(days=2))
     assert (later.digest, later.reused) == (evidence.digest, True)
-    assert later.document["age_of_data_s"] - evidence.document["age_of_data_s"] == 2 * 86400
+    ages, before = later.document["age_of_data_s"], evidence.document["age_of_data_s"]
+    assert ages == {name: age + 2 * 86400 for name, age in before.items()}
 
 
-def test_the_age_is_that_of_the_newest_known_row(made, evidence, worlds):
+def test_the_age_is_that_of_the_newest_known_row_of_each_source(made, evidence, worlds):
     known = {name: pl.read_parquet(made.project.folder / f"{name}.parquet") for name in ("orders", "tickets")}
     newest = {"orders": known["orders"]["known"].max(), "tickets": known["tickets"]["at"].max()}
-    got = figures(evidence.document, worlds.now)
-    for name, moment in newest.items():
-        assert got[f"age_of_data.{name}"].value == (worlds.now - moment).total_seconds()
-    assert got["age_of_data"].value == (worlds.now - newest["orders"]).total_seconds()
+    expected = {name: (worlds.now - moment).total_seconds() for name, moment in newest.items()}
+    assert evidence.document["age_of_data_s"] == expected
 
 
 def test_null_shares_are_those_of_the_rows(made, evidence):
@@ -46,20 +45,20 @@ def test_null_shares_are_those_of_the_rows(made, evidence):
     assert evidence.document["rows"] == {p: made.training_set.rows(p) for p in ("train", "validation", "test")}
 
 
-def test_every_figure_has_its_name(made, evidence, worlds):
-    got = figures(orjson.loads(evidence.output.path(EVIDENCE).read_bytes()), worlds.now)
-    assert sorted(got) == sorted(names(made.project.definitions))
-    assert got["leakage"].value == 0
-    assert got["features.null_share"].value == max(evidence.document["null_share"].values())
+def test_rules_find_what_is_known_of_the_data(evidence):
+    cases = data_evidence_of(evidence.document).cases
+    assert [case.figure.value for case in cases["leakage"]] == [0]
+    assert {case.of: case.figure.value for case in cases["features.null_share"]} == evidence.document["null_share"]
 
 
 def test_a_probe_that_could_not_look_has_no_figure(worlds, tmp_path):
     made = worlds.build(worlds.scans(tmp_path, worlds.scans_table()))
     evidence = examine(made.project, made.sources, made.training_set, worlds.now)
-    got = figures(evidence.document, worlds.now)
-    assert (got["leakage.known_time"].value, got["leakage.overlap"].value) == (None, 0)
-    assert (got["age_of_data"].value, evidence.document["age_of_data_s"]) == (None, None)
-    assert sorted(got) == sorted(names(made.project.definitions))
+    cases = data_evidence_of(evidence.document).cases
+    assert "leakage.known_time" not in cases
+    assert cases["leakage.overlap"][0].figure.value == 0
+    assert evidence.document["age_of_data_s"] == {}
+    assert not cases["age_of_data"]
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression", "ranking"])
