@@ -206,15 +206,20 @@ def _rules(count: int) -> str:
 
 
 def deciders(verdict: Verdict) -> list[Finding]:
-    """The findings that made the verdict: those as bad as it; of a pass the one that was closest to its bound."""
+    """The findings that made the verdict: those as bad as it; of a pass the one whose interval came closest to its
+    bound."""
     if verdict.outcome != "pass":
         return [f for f in verdict.findings if f.outcome == verdict.outcome]
-    apart = [
-        (abs(f.got - f.bound) / (abs(f.bound) or 1.0), at)
-        for at, f in enumerate(verdict.findings)
-        if f.got is not None and f.bound is not None
-    ]
+    apart = [(room, at) for at, f in enumerate(verdict.findings) if (room := _room(f)) is not None]
     return [verdict.findings[min(apart)[1]]] if apart else []
+
+
+def _room(finding: Finding) -> float | None:
+    """How far the interval is from the bound, in its own width; None without one, which is no close call."""
+    got, bound, low, high = finding.got, finding.bound, finding.low, finding.high
+    if got is None or bound is None or low is None or high is None or low == high:
+        return None
+    return abs((low if got >= bound else high) - bound) / (high - low)
 
 
 def measured(finding: Finding) -> list[float | None]:

@@ -79,12 +79,14 @@ def test_a_size(count, said):
     assert words.size(count) == said
 
 
-FAR, NEAR = Finding("a > 0.5", "pass", 0.9, 0.5), Finding("b < 2", "pass", 1.9, 2.0)
+FAR, NEAR = Finding("a > 0.5", "pass", 0.9, 0.5, 0.8, 0.95), Finding("b < 2", "pass", 1.5, 2.0, 1.1, 1.9)
+COUNT = Finding("leakage == none", "pass", 0.0, 0.0)
 BROKEN, MISSING = Finding("c > 3", "fail", 2.0, 3.0), Finding("d > 1", "inconclusive", None, 1.0)
 
 
 def test_a_pass_is_decided_by_the_closest_rule_and_the_rest_by_the_worst():
-    assert words.deciders(Verdict("pass", [FAR, NEAR])) == [NEAR]
+    assert words.deciders(Verdict("pass", [COUNT, FAR, NEAR])) == [NEAR]
+    assert words.deciders(Verdict("pass", [COUNT])) == []
     assert words.deciders(Verdict("fail", [FAR, BROKEN, MISSING])) == [BROKEN]
     assert words.deciders(Verdict("inconclusive", [MISSING, FAR])) == [MISSING]
     assert words.verdict_means(Verdict("pass", [NEAR])) == "The model may be released: it meets its only rule."
