@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.status import Status
 
+from raypipe.data.publish import Output
+from raypipe.features.partitions import Partition
+
 SAID_EVERY_S = 30.0  # how far a step is, where there is no terminal: in a job's log
 
 
@@ -62,3 +65,19 @@ class Progress:
 
     def seconds(self) -> dict[str, float]:
         return {step.name: round(step.seconds, 2) for step in self.steps}
+
+
+@dataclass
+class Counter:
+    """Counts the partitions that a step builds, and shows how far it is."""
+
+    wanted: int
+    step: Step
+    built: int = 0
+
+    def one(self, partition: Partition, _output: Output) -> None:
+        self.built += 1
+        self.step.at(f"partition {partition.name}, {self.built} built")
+
+    def words(self) -> str:
+        return f"{self.built} of {self.wanted} partitions built"

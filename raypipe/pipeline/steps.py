@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from raypipe.cluster.connect import joins_a_cluster
 from raypipe.data.digest import short
-from raypipe.data.publish import Output, find
+from raypipe.data.publish import find
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.data.split import PARTS
 from raypipe.errors import GateRefusedError, NotEnoughDataError, RegistryError
@@ -28,7 +28,7 @@ from raypipe.features.spine import Survey, within
 from raypipe.features.training_set import TrainingSet, build_training_set, choose_plan, find_planned, plan_training_set
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.lineage_events import LineageEvents, told
-from raypipe.pipeline.progress import Progress, Step
+from raypipe.pipeline.progress import Counter, Progress, Step
 from raypipe.project import Project
 from raypipe.registry.bundle import is_there, read_bundle
 from raypipe.registry.lifecycle import require_not_withdrawn
@@ -306,19 +306,3 @@ class Pipeline:
     def _inside(self, path: object) -> str:
         """A path relative to the project folder, for people."""
         return str(path).removeprefix(f"{self.project.folder}/")
-
-
-@dataclass
-class Counter:
-    """Counts the partitions that a step builds, and shows how far it is."""
-
-    wanted: int
-    step: Step
-    built: int = 0
-
-    def one(self, partition: Partition, _output: Output) -> None:
-        self.built += 1
-        self.step.at(f"partition {partition.name}, {self.built} built")
-
-    def words(self) -> str:
-        return f"{self.built} of {self.wanted} partitions built"
