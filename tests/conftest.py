@@ -287,8 +287,9 @@ def flights(cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
         pipeline = Pipeline(project, progress, on_demand, plan="distributed")
         sources = pipeline.contracts()
         training_set = pipeline.features(sources)
+        data = pipeline.examine(sources, training_set)
         run = pipeline.train(training_set)
-        evaluation = pipeline.evaluate(training_set, run)
+        evaluation = pipeline.evaluate(training_set, run, data)
         version = pipeline.promote(pipeline.register(training_set, run, evaluation))
     return SimpleNamespace(
         project=project,

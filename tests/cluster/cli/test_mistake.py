@@ -199,8 +199,8 @@ def test_a_gate_names_the_rule_with_its_figures(refused):
     _, done = refused
     assert done.code == 3
     assert "1 of 2 rules do not hold" in done.err
-    assert "roc_auc >= 0.99: got 0.77" in done.err
-    assert "bound 0.9900" in done.err
+    assert "roc_auc >= 0.99: 0.77" in done.err
+    assert "bound 0.99 (fail)" in done.err
     assert "Traceback" not in done.err
 
 

@@ -151,7 +151,7 @@ def refused(submit, wait, trained, edited) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("reason", "code", "words"),
     [
-        ("gate", 3, "roc_auc >= 0.99: got 0.77"),
+        ("gate", 3, "roc_auc >= 0.99: 0.77"),
         ("contract", 4, "distance_km|min: 1"),
         ("setting", 2, "did you mean 'training'?"),
         ("storage", 2, "set RAYPIPE_STORAGE"),
