@@ -28,7 +28,7 @@ test: setup ## all tests: unit, then those on a local Ray cluster, then the qual
 	$(BIN)/python -m pytest -n auto tests/unit
 	$(BIN)/python -m pytest tests/cluster tests/model
 
-unit: setup ## the tests that need no Ray, without the slow ones: about a minute
+unit: setup ## the tests that need no Ray, without the slow ones: under two minutes
 	$(BIN)/python -m pytest -n auto -m "not slow" tests/unit
 
 lint: setup ## formatting, lint and types

@@ -18,6 +18,8 @@ from raypipe.evaluation.evaluate import evaluate
 from raypipe.features.training_set import build_training_set
 from raypipe.project import load_project
 
+pytestmark = pytest.mark.slow  # simulations
+
 START, DAYS, ROWS, ROUNDS = datetime(2024, 1, 1, tzinfo=UTC), 200, 20_000, 15
 LEARNED = {"metric": "logloss", "history": [1.0, 0.9], "curve": [(1, 0.9), (2, 0.8)], "best_round": 1}
 

@@ -16,6 +16,8 @@ from raypipe.evaluation.metrics import Scored, measure
 from raypipe.evaluation.miscalibration import Miscalibration
 from raypipe.evaluation.names import METRICS
 
+pytestmark = pytest.mark.slow  # simulations
+
 
 def example(task: str, rows: int, seed: int, weighted: bool = False) -> Scored:
     """Rows of a model that knows something; ties among the scores; in a ranking groups of four."""

@@ -25,6 +25,8 @@ from raypipe.pipeline.reproduce import STEPS, record_of, reproduce
 from raypipe.project import load_project
 from raypipe.registry.bundle import read_bundle
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 TABLE = "data/deliveries.parquet"
 
 

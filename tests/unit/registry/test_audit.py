@@ -13,6 +13,8 @@ from raypipe.cli import release_commands
 from raypipe.registry.audit import audit
 from raypipe.registry.tracking import HEAD
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 
 @pytest.fixture(scope="module")
 def untouched(new_shelf):

@@ -8,6 +8,8 @@ import pytest
 
 from raypipe.evaluation.names import METRICS
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 
 def test_the_next_run_is_compared_with_the_champion_on_the_same_rows(made):
     p = made(evaluation__gate=["log_loss < base_rate + 1", "roc_auc >= champion - 1", "roc_auc < champion - 1"])

@@ -16,6 +16,8 @@ from raypipe.pipeline.reproduce import reproduce
 from raypipe.registry.audit import audit
 from raypipe.registry.bundle import read_bundle, read_files
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 DAY = 86_400.0
 OUTPUTS = ("bundles", "evaluations", "runs", "training_sets", "features")
 

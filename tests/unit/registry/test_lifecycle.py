@@ -19,6 +19,8 @@ from raypipe.evaluation.gate import Finding, Verdict
 from raypipe.registry.audit import audit
 from raypipe.registry.tracking import HEAD, Registry
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 START = datetime(2026, 10, 3, 14, tzinfo=UTC)
 
 # ---- promote -----------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from raypipe.project.lineage_settings import Lineage
 from raypipe.registry.lineage_datasets import place_of
 from raypipe.registry.openlineage import named, run_id
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 STEPS = ["features", "training", "evaluation", "registration"]
 

@@ -19,6 +19,8 @@ from raypipe.registry.trace import counts, tree
 from raypipe.registry.trace_reader import read
 from raypipe.registry.tracking import Registry
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 TABLE = "data/deliveries.parquet"
 
 

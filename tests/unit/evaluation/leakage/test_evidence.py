@@ -10,6 +10,8 @@ import pytest
 from raypipe.evaluation.data_evidence import examine
 from raypipe.evaluation.gate_figures import data_evidence_of
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 
 @pytest.fixture(scope="module")
 def made(worlds, tmp_path_factory):

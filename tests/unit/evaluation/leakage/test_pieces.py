@@ -18,6 +18,8 @@ from raypipe.evaluation.leakage.shifted_features import earlier
 from raypipe.evaluation.leakage.shuffled_target import spread
 from raypipe.evaluation.leakage.single_feature import Bins
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 FEW = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=20)
 
 

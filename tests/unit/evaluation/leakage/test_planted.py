@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 
 def found(evidence) -> dict[str, list[str | None]]:
     """Features by the probe that named them."""
