@@ -12,7 +12,7 @@ _MOST_TIMES = 1000.0  # an interval that would have to be narrower by so much is
 class Figure:
     """A value and the interval that holds the true one with the settings' confidence; None where there is none.
 
-    low, high: ends of the interval; None where the value is exact (a count, an age) or no interval can be given.
+    low, high: ends of the interval, both the value where it is exact (`exact`); None where no interval can be given.
     rows: what the value is measured on, for the question how many more would decide.
     """
 
@@ -20,6 +20,11 @@ class Figure:
     low: float | None = None
     high: float | None = None
     rows: int | None = None
+
+    @classmethod
+    def exact(cls, value: float) -> Figure:
+        """A count, an age: nothing about it is uncertain."""
+        return cls(value, value, value)
 
     def to_json(self) -> list[float | None]:
         """[value, low, high]."""

@@ -1,7 +1,8 @@
 """The gate: rules over measured figures, decided by a pure function, in three values.
 
-A figure with an interval passes a rule when the whole interval does, fails when none of it does, and is inconclusive
-between: more rows would narrow it. A rule against another model is decided on the difference on the same rows.
+A figure passes a rule when its whole interval does, fails when none of it does, and is inconclusive between, where
+more rows would narrow it, and without an interval. A rule against another model is decided on the difference on the
+same rows.
 """
 
 from __future__ import annotations
@@ -162,13 +163,16 @@ def _less(figure: Figure, by: float) -> Figure:
 
 def _outcome(holds: Callable[[float, float], bool], over: Figure) -> Outcome:
     assert over.value is not None
-    ends = [over.value if end is None else end for end in (over.low, over.high)]
-    held = [holds(end, 0.0) for end in (*ends, over.value)]
+    if over.low is None or over.high is None:
+        return "inconclusive"
+    held = [holds(end, 0.0) for end in (over.low, over.value, over.high)]
     return "pass" if all(held) else "inconclusive" if any(held) else "fail"
 
 
 def _says(rule: Rule, got: Figure, bound: float, more: int | None) -> str:
-    interval = "" if got.low is None or got.high is None else f" ({got.low:.4g} to {got.high:.4g})"
+    interval = (
+        "" if got.low is None or got.high is None or got.low == got.high else f" ({got.low:.4g} to {got.high:.4g})"
+    )
     other = "" if rule.model is None else f" from {rule.model}"
     needed = f"; about {more:,} more test rows would decide" if more else ""
     return f"{got.value:.4g}{interval}, bound {bound:.4g}{other}{needed}"

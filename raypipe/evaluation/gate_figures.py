@@ -75,29 +75,29 @@ def _fairness(result: Document) -> Named:
 def _single(result: Document) -> Named:
     """Counts, times and ages."""
     yield "behaviour.failed", [Case(behaviour.figures(result["behaviour"])["behaviour.failed"])]
-    yield "features.useless", [Case(Figure(sum(feature["useless"] for feature in result["usefulness"])))]
+    yield "features.useless", [Case(Figure.exact(sum(feature["useless"] for feature in result["usefulness"])))]
     if result["worst_slices"] is not None:  # a ranking has none
-        yield "worst_slices.found", [Case(Figure(len(result["worst_slices"]["found"])))]
+        yield "worst_slices.found", [Case(Figure.exact(len(result["worst_slices"]["found"])))]
     for name, value in (result["latency"] or {}).items():
-        yield f"latency.{name}", [Case(Figure(value))]
+        yield f"latency.{name}", [Case(Figure.exact(value))]
     if result["backtest"] is not None:
         days = result["backtest"]["staleness_days"]
-        yield "backtest.staleness", [Case(Figure(math.inf if days is None else days * 86_400.0))]
+        yield "backtest.staleness", [Case(Figure.exact(math.inf if days is None else days * 86_400.0))]
 
 
 def _data(data: Document) -> Named:
     """A probe that could not look has no figure."""
     leakage, nulls = data["leakage"], data["null_share"]
-    yield "leakage", [Case(Figure(len(leakage["found"])))]
+    yield "leakage", [Case(Figure.exact(len(leakage["found"])))]
     for probe, told in leakage["probes"].items():
         if not told["because"]:
-            yield f"leakage.{probe}", [Case(Figure(sum(one["probe"] == probe for one in leakage["found"])))]
-    yield "features.null_share", [Case(Figure(share), name) for name, share in nulls.items()]
+            yield f"leakage.{probe}", [Case(Figure.exact(sum(one["probe"] == probe for one in leakage["found"])))]
+    yield "features.null_share", [Case(Figure.exact(share), name) for name, share in nulls.items()]
     for name, share in nulls.items():
-        yield f"features.null_share.{name}", [Case(Figure(share))]
-    yield "age_of_data", [Case(Figure(age), name) for name, age in data["age_of_data_s"].items()]
+        yield f"features.null_share.{name}", [Case(Figure.exact(share))]
+    yield "age_of_data", [Case(Figure.exact(age), name) for name, age in data["age_of_data_s"].items()]
     for name, age in data["age_of_data_s"].items():
-        yield f"age_of_data.{name}", [Case(Figure(age))]
+        yield f"age_of_data.{name}", [Case(Figure.exact(age))]
 
 
 def _difference(found: Document, rows: int) -> Figure:

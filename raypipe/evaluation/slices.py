@@ -6,7 +6,6 @@ The worst of many slices is then not taken for bad because some slice is always 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,9 @@ import polars as pl
 from raypipe.definitions.label import Task
 from raypipe.evaluation.binning import binned
 from raypipe.evaluation.compare import differences
-from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.influence import Ints
 from raypipe.evaluation.intervals import measured
 from raypipe.evaluation.metrics import Scored, measurable, measure
-from raypipe.evaluation.names import LOWER_IS_BETTER
 from raypipe.evaluation.tested import CHAMPION, Tested
 from raypipe.project.evaluation_settings import Evaluation
 
@@ -66,35 +63,3 @@ def by_slice(
             against = differences(task, rows, champion.take(at), block, **chosen)
             made[code]["champion"] = {name: one.figure.to_json() for name, one in against.items()}
     return sorted((s for s in made if s["rows"]), key=lambda s: (-s["rows"], str(s["value"])))
-
-
-def worst(described: Sequence[Slice], metric: str, kind: str = "intervals") -> Slice | None:
-    """The slice of a column in which `metric` is worst, kind "champion": worst against it; None if none has it."""
-    told = [s for s in described if metric in s.get(kind, {})]
-    return _worse(metric)(told, key=lambda s: s[kind][metric][0], default=None)  # type: ignore[no-any-return]
-
-
-def figures(found: Mapping[str, Sequence[Slice]]) -> dict[str, Figure]:
-    """Of the `slices` of a result: `slice.<column>.<metric>`, the value of the column's `worst` slice, and where there
-    is a champion `slice.<column>.<metric>_difference`, the worst of model less champion. The interval is that of the
-    worst value there may be, of whichever slice: from the worst of the lower to the worst of the upper ends."""
-    return {
-        f"slice.{column}.{metric}{suffix}": _figure(described, metric, kind)
-        for column, described in found.items()
-        for kind, suffix in (("intervals", ""), ("champion", "_difference"))
-        for metric in sorted({name for s in described for name in s.get(kind, {})})
-    }
-
-
-def _figure(described: Sequence[Slice], metric: str, kind: str) -> Figure:
-    one = worst(described, metric, kind)
-    assert one is not None
-    ends = [s[kind][metric][1:] for s in described if metric in s.get(kind, {})]
-    if any(low is None for low, _ in ends):
-        return Figure(one[kind][metric][0], rows=one["rows"])
-    low, high = (_worse(metric)(side) for side in zip(*ends, strict=True))
-    return Figure(one[kind][metric][0], low, high, one["rows"])
-
-
-def _worse(metric: str) -> Callable[..., Any]:
-    return max if metric in LOWER_IS_BETTER else min

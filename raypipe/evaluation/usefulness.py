@@ -8,7 +8,7 @@ saw: Fisher, Rudin, Dominici: All Models are Wrong, but Many are Useful, JMLR 20
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -59,15 +59,6 @@ def usefulness(tested: Tested) -> list[dict[str, Any]]:
         for at, (name, drop) in enumerate(zip(names, drops, strict=True))
     ]
     return sorted(found, key=lambda one: -(one["drop"][0] or 0.0))
-
-
-def figures(value: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """What a rule of the gate may ask of `usefulness`: the largest null share of a feature, and how many features are
-    useless."""
-    return {
-        "features.null_share": Figure(max(one["null_share"] for one in value)),
-        "features.useless": Figure(float(sum(one["useless"] for one in value))),
-    }
 
 
 def useless(drops: Sequence[Figure], joint: Callable[[list[int]], Figure], matters: float) -> set[int]:

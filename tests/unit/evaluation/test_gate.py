@@ -159,7 +159,12 @@ def test_an_interval_decides(low, high, outcome, decided):
     ],
 )  # fmt: skip
 def test_an_exact_figure_decides_by_itself(text, value, outcome, decided):
-    assert decided(text, Case(Figure(value))).outcome == outcome
+    assert decided(text, Case(Figure(value, value, value))).outcome == outcome
+
+
+def test_a_figure_of_which_no_interval_can_be_given_decides_nothing(decided):
+    found = decided("roc_auc >= 0.7", Case(Figure(0.99, rows=20)))
+    assert (found.outcome, found.got, found.more_rows) == ("inconclusive", 0.99, None)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +218,11 @@ def test_the_rows_that_would_decide(decided):
 
 def test_the_worst_finding_is_the_verdict(rule):
     evidence = Evidence(
-        {"roc_auc": [Case(Figure(0.7, 0.6, 0.8, 9))], "leakage": [Case(Figure(0))], "log_loss": [Case(Figure(0.9))]}
+        {
+            "roc_auc": [Case(Figure(0.7, 0.6, 0.8, 9))],
+            "leakage": [Case(Figure.exact(0))],
+            "log_loss": [Case(Figure.exact(0.9))],
+        }
     )
     rules = {name: rule(name) for name in ("leakage == none", "roc_auc > 0.65", "log_loss < 0.5", "roc_auc > 0.65")}
     assert judge([], evidence).outcome == "pass"

@@ -1,18 +1,16 @@
-"""Declared slices, against the metrics of their rows, and the figures that rules name."""
+"""Declared slices, against the metrics of their rows."""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import binom
 
 from raypipe.evaluation.compare import differences
-from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.intervals import measured
 from raypipe.evaluation.metrics import Scored, measure
 from raypipe.evaluation.names import METRICS
-from raypipe.evaluation.slices import by_slice, figures, worst
+from raypipe.evaluation.slices import by_slice
 from raypipe.project.evaluation_settings import Evaluation
 
 ROWS = 60
@@ -69,68 +67,3 @@ def test_a_number_is_sliced_by_its_quantiles():
     found = example("regression")
     slices = sliced("regression", found, pl.Series(range(ROWS)), BLOCKS, slice_bins=3)
     assert [(s["value"], s["rows"]) for s in slices] == [("< 20", 20), (">= 40", 20), ("[20, 40)", 20)]
-
-
-RESULT = {
-    "shop": [
-        {
-            "value": "a",
-            "rows": 90,
-            "rmse": 2.0,
-            "r2": 0.5,
-            "intervals": {"rmse": [2.0, 1.0, 5.0], "r2": [0.5, 0.4, 0.6]},
-        },
-        {
-            "value": "b",
-            "rows": 50,
-            "rmse": 3.0,
-            "r2": 0.4,
-            "intervals": {"rmse": [3.0, 2.5, 3.5], "r2": [0.4, 0.1, 0.7]},
-        },
-        {"value": "c", "rows": 1},
-    ],
-    "none": [{"value": "c", "rows": 1}],
-}
-
-
-def test_the_figure_of_a_column_is_that_of_its_worst_slice():
-    """Of a loss the highest, of a score the lowest; the interval is of the worst there may be."""
-    assert figures(RESULT) == {
-        "slice.shop.rmse": Figure(3.0, 2.5, 5.0, 50),
-        "slice.shop.r2": Figure(0.4, 0.1, 0.6, 50),
-    }
-    assert worst(RESULT["shop"], "rmse")["value"] == "b"
-    assert worst(RESULT["shop"], "mae") is None
-
-
-def test_the_figure_against_a_champion_is_that_of_the_slice_that_loses_most():
-    """rmse grew by 0.3 in a, r2 fell by 0.2 in b."""
-    against = {
-        "a": {"rmse": [0.3, -0.1, 0.7], "r2": [0.1, 0.0, 0.2]},
-        "b": {"rmse": [0.0, 0.0, 0.1], "r2": [-0.2, -0.3, 0.1]},
-    }
-    slices = [s | {"champion": against[s["value"]]} if s["value"] in against else s for s in RESULT["shop"]]
-    found = figures({"shop": slices})
-    assert found["slice.shop.rmse_difference"] == Figure(0.3, 0.0, 0.7, 90)
-    assert found["slice.shop.r2_difference"] == Figure(-0.2, -0.3, 0.1, 50)
-    assert worst(slices, "r2", "champion")["value"] == "b"
-
-
-def test_a_slice_without_an_interval_leaves_the_worst_without_one():
-    one = {"value": "d", "rows": 9, "rmse": 1.0, "intervals": {"rmse": [1.0, None, None]}}
-    assert figures({"shop": [*RESULT["shop"], one]})["slice.shop.rmse"] == Figure(3.0, None, None, 50)
-
-
-@pytest.mark.slow
-def test_the_interval_of_the_worst_slice_holds_the_true_worst():
-    """Of twelve slices that are alike: a plain interval of the worst one would miss the half of the time."""
-    hits, draws = 0, 200
-    for seed in range(draws):
-        dice = np.random.default_rng(seed)
-        error = dice.normal(0, 1, 2400)
-        found = Scored(error, np.zeros(2400))
-        values = pl.Series([str(at % 12) for at in range(2400)])
-        slices = sliced("regression", found, values, np.arange(2400))
-        figure = figures({"shop": slices})["slice.shop.mae"]
-        hits += figure.low <= np.sqrt(2 / np.pi) <= figure.high
-    assert hits >= binom.ppf(0.01, draws, 0.95)

@@ -13,7 +13,7 @@ import xgboost as xgb
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.metrics import Scored, measure
 from raypipe.evaluation.names import METRICS
-from raypipe.evaluation.usefulness import MATTERS, Permuted, figures, usefulness, useless
+from raypipe.evaluation.usefulness import MATTERS, Permuted, usefulness, useless
 
 ROWS = 4000
 
@@ -93,9 +93,6 @@ def test_each_feature_with_its_drop_and_cost(tested):
         assert one["feature"] in used or one["drop"] == [0, 0, 0]
     assert any(one["drop"][0] for one in told)
     assert orjson.loads(orjson.dumps(told)) == told
-    found = figures(told)
-    assert found["features.null_share"].value == max(one["null_share"] for one in told)
-    assert found["features.useless"].value == sum(one["useless"] for one in told)
 
 
 def test_nothing_is_known_of_rows_with_one_label():
