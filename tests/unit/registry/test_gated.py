@@ -1,4 +1,4 @@
-"""A model beside the champion: scored on the same rows, and judged by the difference."""
+"""What the gate does to a run: before training by the data alone, after it beside the champion."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from raypipe.cli import commands
+from raypipe.errors import GateRefusedError
 from raypipe.evaluation.names import METRICS
 
 pytestmark = pytest.mark.slow  # projects built whole
@@ -32,3 +34,11 @@ def test_the_next_run_is_compared_with_the_champion_on_the_same_rows(made):
         assert apart == pytest.approx(second.result["model"][metric] - served)
     assert [f.outcome for f in second.verdict.findings] == ["pass", "pass", "fail"]
     assert p.steps.evaluate(p.training_set, run).output.reused
+
+
+def test_a_rule_over_the_data_stops_before_training(made):
+    p = made(evaluation__gate=["features.null_share == none", "roc_auc >= 0.5"])
+    with pytest.raises(GateRefusedError, match="1 of 1 rules do not hold") as refused:
+        commands.train(p.project.folder, "local", None)
+    assert refused.value.got.startswith("features.null_share == none: ")
+    assert not (p.project.storage / "runs").exists()
