@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import xgboost as xgb
 from numpy.typing import NDArray
 
 from raypipe.definitions.label import BASE_MARGIN, PREDICTION_TIME
@@ -32,6 +33,7 @@ class Predictions:
     feature_time_us: NDArray[np.int64] | None
     matrix: NDArray[np.float32]
     base_margin: NDArray[np.float32] | None
+    known: NDArray[np.bool_] | None = None
 
 
 class LoadedModel:
@@ -67,6 +69,22 @@ class LoadedModel:
         except pl.exceptions.PolarsError as error:
             raise RequestError("no features can be computed of these values", got=str(error).splitlines()[0]) from None
         return Predictions(score_matrix(self.bundle.model, matrix, margins), times, matrix, margins)
+
+    def explain(self, matrix: NDArray[np.float32], margins: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """What each feature adds to a row's margin (exact TreeSHAP), and last the margin of an average row, or its base
+        margin: shape (rows, features + 1), of a multiclass model (rows, features + 1, classes). They sum to the margin.
+        """
+        finite = np.finfo(np.float32)
+        rows = xgb.DMatrix(
+            np.clip(matrix, finite.min, finite.max),  # a DMatrix refuses infinity, which goes the way of the largest
+            base_margin=margins,
+            feature_names=self.bundle.transforms.names,
+            feature_types=self.bundle.transforms.feature_types,
+            enable_categorical=True,
+            nthread=1,
+        )
+        found = self.bundle.model.predict(rows, pred_contribs=True)
+        return np.asarray(found if found.ndim == 2 else found.transpose(0, 2, 1), dtype=np.float32)
 
     def _margins(self, rows: pl.DataFrame, margin: pl.Expr) -> NDArray[np.float32]:
         time = self.online.prediction_time
