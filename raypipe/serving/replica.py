@@ -63,9 +63,9 @@ class Replica:
         return _response(reply, endpoint)
 
     async def _call(self, request: Request, endpoint: Endpoint | None) -> Call:
-        limit = endpoint.limits.max_body_bytes if endpoint else 0
         received_us = time.time_ns() // 1000
         headers = dict(request.headers)
+        limit = endpoint.limits.body_bytes(headers.get("content-type", "")) if endpoint else 0
         identity = headers.get("x-request-id") or uuid.uuid4().hex
         body = await _body(request, limit)
         return Call(request.method, request.url.path, request.url.query, headers, body, identity, received_us)

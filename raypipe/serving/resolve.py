@@ -66,6 +66,12 @@ def user_config(project: Project, version: Version, state: StateFile) -> dict[st
         "model": project.settings.name,
         "versions": {str(version.version): pointer},
         "traffic": {"default": str(version.version), "weights": {}},
-        "limits": {"max_rows": serving.max_rows, "max_body_bytes": serving.max_body_bytes},
+        "limits": {
+            "max_rows": serving.max_rows,
+            "max_body_bytes": serving.max_body_bytes,
+            "max_bulk_rows": serving.max_bulk_rows,
+            "max_bulk_bytes": serving.max_bulk_bytes,
+            "max_explained_rows": serving.max_explained_rows,
+        },
         "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
     }
