@@ -17,10 +17,9 @@ from starlette.responses import Response
 
 from raypipe.errors import RaypipeError, TooLargeError
 from raypipe.serving.call import Call, Reply, json_reply
-from raypipe.serving.endpoint import Endpoint, Limits
-from raypipe.serving.model import LoadedModel
+from raypipe.serving.endpoint import Endpoint
+from raypipe.serving.live import Change, LiveVersions, load
 from raypipe.serving.routes import answer
-from raypipe.serving.traffic import Traffic
 
 logger = logging.getLogger("ray.serve")
 
@@ -30,23 +29,31 @@ class Replica:
 
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
+        self._live = LiveVersions()
+        self._taking: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Load what is new beside what serves, then swap. A failed load is logged and leaves the old versions serving;
-        only a replica that has none yet raises, since Ray ends a replica whose configuration raises."""
-        try:
-            self._endpoint = await asyncio.to_thread(self._load, user_config)
-        except RaypipeError:
-            if self._endpoint is None:
-                raise
-            logger.exception("the new configuration cannot be loaded; the old versions go on serving")
-            return
+        """Load what is new beside what serves, then swap; returns at once where something serves already.
 
-    def _load(self, config: Mapping[str, Any]) -> Endpoint:
-        versions = {
-            name: LoadedModel(name, pointer, int(config["max_past_us"])) for name, pointer in config["versions"].items()
-        }
-        return Endpoint(config["model"], versions, Traffic.from_json(config["traffic"]), Limits(**config["limits"]))
+        A failed load is logged and leaves the old versions serving; only a replica that has none yet raises, since Ray
+        ends a replica whose configuration raises.
+        """
+        change = self._live.begin(user_config)
+        if self._endpoint is None:
+            await self._take(change)
+        else:
+            self._taking = asyncio.create_task(self._take_beside(change))
+
+    async def _take(self, change: Change) -> None:
+        """Swap the endpoint of a change in once its versions are loaded, unless a later change was faster."""
+        loaded = await asyncio.to_thread(load, change) if change.missing else {}
+        self._endpoint = self._live.finish(change, loaded) or self._endpoint
+
+    async def _take_beside(self, change: Change) -> None:
+        try:
+            await self._take(change)
+        except RaypipeError as error:
+            logger.error("the old versions go on serving, since the new default cannot be loaded: %s", error)
 
     async def __call__(self, request: Request) -> Response:
         endpoint = self._endpoint
