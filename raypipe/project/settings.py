@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from raypipe.project.about_settings import About
 from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
+from raypipe.project.log_settings import PredictionLogging
 from raypipe.project.section import Section
 from raypipe.project.training_settings import Training
 from raypipe.project.units import Duration, Moment, Share
@@ -230,6 +231,7 @@ class Serving(Section):
     """Knowledge time of the online state; default: now. An example with old data sets it back."""
     max_past: Duration = "24h"
     """A request whose prediction time lies further than this before the online state's as-of time is refused."""
+    log: PredictionLogging = PredictionLogging()
 
 
 class Settings(Section):

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ray import serve
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -19,6 +20,7 @@ from raypipe.errors import RaypipeError, TooLargeError
 from raypipe.serving.call import Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.model import LoadedModel
+from raypipe.serving.prediction_log.log import PredictionLog, log_for
 from raypipe.serving.routes import answer
 from raypipe.serving.traffic import Traffic
 
@@ -30,6 +32,8 @@ class Replica:
 
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
+        self._log: PredictionLog | None = None
+        self._name = serve.get_replica_context().replica_id.unique_id
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Load what is new beside what serves, then swap. A failed load is logged and leaves the old versions serving;
@@ -46,6 +50,9 @@ class Replica:
         versions = {
             name: LoadedModel(name, pointer, int(config["max_past_us"])) for name, pointer in config["versions"].items()
         }
+        before, self._log = self._log, log_for(self._log, config["log"], versions, self._name)
+        if before is not None and before is not self._log:
+            before.close()
         return Endpoint(config["model"], versions, Traffic.from_json(config["traffic"]), Limits(**config["limits"]))
 
     async def __call__(self, request: Request) -> Response:
@@ -53,6 +60,8 @@ class Replica:
         try:
             call = await self._call(request, endpoint)
             reply = await asyncio.to_thread(answer, endpoint, call)
+            if self._log is not None and reply.served is not None:
+                self._log.observe(reply.served)  # before the answer: what anyone was told of is kept
         except RaypipeError as error:
             reply = json_reply(error.http_status, error.to_json())
         except ClientDisconnect:
@@ -61,6 +70,11 @@ class Replica:
             logger.exception("a request failed for a reason that is not the caller's")
             reply = json_reply(500, {"error": "InternalError", "what": "the endpoint failed; its log says why"})
         return _response(reply, endpoint)
+
+    async def __del__(self) -> None:
+        """Serve awaits this when it ends the replica, after its last request."""
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
 
     async def _call(self, request: Request, endpoint: Endpoint | None) -> Call:
         limit = endpoint.limits.max_body_bytes if endpoint else 0

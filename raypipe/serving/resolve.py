@@ -13,6 +13,7 @@ from raypipe.errors import RegistryError
 from raypipe.features.online_build import StateFile, build_online_state
 from raypipe.project import Project
 from raypipe.registry.tracking import Registry, Version
+from raypipe.serving.prediction_log.config import log_document
 
 
 @dataclass(frozen=True)
@@ -68,4 +69,5 @@ def user_config(project: Project, version: Version, state: StateFile) -> dict[st
         "traffic": {"default": str(version.version), "weights": {}},
         "limits": {"max_rows": serving.max_rows, "max_body_bytes": serving.max_body_bytes},
         "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
+        "log": log_document(project),
     }
