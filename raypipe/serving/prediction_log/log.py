@@ -147,10 +147,16 @@ class PredictionLog:
 
     def _run(self) -> None:
         while not self._stopping.wait(_POLL_S):
-            now = time.time()
-            self._turn_over(now)
-            self._flush_if_due(now)
-            self._report_loss(now)
+            try:
+                self._tend(time.time())
+            except Exception:
+                self.counts.failures += 1
+                logger.exception("the prediction log's thread goes on")
+
+    def _tend(self, now: float) -> None:
+        self._turn_over(now)
+        self._flush_if_due(now)
+        self._report_loss(now)
 
     def _turn_over(self, now: float) -> None:
         """A new segment at the bounds of intervals, and before the one that is used gets full."""

@@ -46,7 +46,7 @@ class Segment:
     """A file that this process alone appends to; its size is fixed and its memory is there from the start."""
 
     def __init__(self, memory: mmap.mmap, descriptor: int, header: bytes) -> None:
-        self._memory, self._descriptor = memory, descriptor
+        self._memory, self._descriptor, self._size = memory, descriptor, len(memory)
         self._at = len(_MAGIC)
         memory[: self._at] = _MAGIC
         if not self.append(header):
@@ -61,13 +61,13 @@ class Segment:
     @property
     def share(self) -> float:
         """How much of it is used, 0 to 1."""
-        return self._at / len(self._memory)
+        return self._at / self._size
 
     def append(self, record: bytes) -> bool:
         """Whether it fitted. The length is written last: a record that a killed process left half is not there."""
         start = self._at + _WORDS.size
         end = start + len(record)
-        if end > len(self._memory):
+        if end > self._size:
             return False
         self._memory[start:end] = record
         self._memory[self._at : start] = _WORDS.pack(len(record), zlib.crc32(record))
