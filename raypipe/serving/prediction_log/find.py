@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,13 +14,13 @@ from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
 from raypipe.errors import StorageError
-from raypipe.features.score import score_matrix
 from raypipe.registry.bundle import Bundle
 from raypipe.serving.prediction_log.config import LogConfig
 from raypipe.serving.prediction_log.flush import read_rows
+from raypipe.serving.predictors import Predictor, Predictors
 
-_ANSWER = ("time", "version", "bundle", "shadow", "replica", "predictor", "latency_us", "key_hash")
-_BY = ("request_id", "time", "version", "shadow", "replica", "row")
+_ANSWER = ["time", "version", "bundle", "shadow", "replica", "predictor", "latency_us", "key_hash"]
+_BY = ["time", "version", "shadow", "replica"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Answer:
     bundle: str
     shadow: bool
     replica: str
-    predictor: str
+    predictor: Predictor
     latency_us: int
     key_hash: str | None
     rows: pl.DataFrame
@@ -64,14 +64,14 @@ def find(config: LogConfig, request_id: str) -> list[Answer]:
         raise StorageError(
             "the prediction log cannot be read", where=config.table, got=str(error).splitlines()[0]
         ) from None
-    rows = pl.concat([logged, waiting.filter(request_id=request_id)]).unique(_BY, keep="first")
-    rows = rows.sort("shadow", -pl.col("time").to_physical(), "version", "replica", "row")
-    parts = rows.partition_by("time", "version", "shadow", "replica", maintain_order=True)
-    return [Answer(request_id, **part.row(0, named=True) | {"rows": part}) for part in map(_of_answer, parts)]
+    rows = pl.concat([logged, waiting.filter(request_id=request_id)]).unique([*_BY, "row"])
+    parts = rows.sort("row").partition_by(_BY)
+    answers = [Answer(request_id, rows=part, **part.select(_ANSWER).row(0, named=True)) for part in parts]
+    return sorted(answers, key=lambda a: (a.shadow, -a.time.timestamp(), a.version, a.replica))
 
 
 def recompute(answer: Answer, bundle: Bundle) -> Recomputed:
-    """Score the logged features with `bundle`."""
+    """Score the logged features with `bundle`, by the form of its trees that answered."""
     names, rows = bundle.transforms.names, answer.rows
     if bundle.digest != answer.bundle:
         return Recomputed(None, reason=f"version {answer.version} has another bundle now: {bundle.digest}")
@@ -81,7 +81,7 @@ def recompute(answer: Answer, bundle: Bundle) -> Recomputed:
     matrix = floats(rows["features"])
     margin = None if rows["base_margin"].null_count() else rows["base_margin"].to_numpy()
     logged = floats(rows["scores"])
-    scores = score_matrix(bundle.model, matrix, margin).reshape(logged.shape)
+    scores = Predictors(bundle.model).score(matrix, margin, answer.predictor).reshape(logged.shape)
     equal = (scores.view(np.uint32) == logged.view(np.uint32)).all(axis=1)
     return Recomputed(scores, tuple(equal.tolist()))
 
@@ -90,7 +90,8 @@ def to_json(answer: Answer, recomputed: Recomputed, names: Sequence[str]) -> dic
     """For people and programs. names: of the features, in the bundle's order. A number that JSON does not have is its
     name as a string; null is a value that is not in the log."""
     document = {name: getattr(answer, name) for name in _ANSWER}
-    again = [None] * answer.rows.height if recomputed.scores is None else recomputed.scores.tolist()
+    found = [None] * answer.rows.height if recomputed.scores is None else recomputed.scores.tolist()
+    equal = recomputed.equal or [None] * answer.rows.height
     rows = [
         {
             "row": row["row"],
@@ -98,13 +99,14 @@ def to_json(answer: Answer, recomputed: Recomputed, names: Sequence[str]) -> dic
             "features": dict(zip(names, map(number, row["features"]), strict=True)),
             "base_margin": number(row["base_margin"]),
             "scores": [number(value) for value in row["scores"]],
-            "recomputed": None if scores is None else [number(value) for value in scores],
+            "recomputed": scores and [number(value) for value in scores],
+            "equal": same,
             "feature_time": row["feature_time"],
         }
-        for row, scores in zip(answer.rows.iter_rows(named=True), again, strict=True)
+        for row, scores, same in zip(answer.rows.iter_rows(named=True), found, equal, strict=True)
     ]
-    found = {"ok": recomputed.ok, "equal": list(recomputed.equal), "reason": recomputed.reason}
-    return document | {"rows": rows, "recomputed": found}
+    again = {"ok": recomputed.ok, "reason": recomputed.reason}
+    return document | again | {"rows": rows}
 
 
 def number(value: float | None) -> float | str | None:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from raypipe.serving.model import LoadedModel
@@ -102,16 +103,14 @@ class PredictionLog:
         """The request's records with the number of their rows: one, or several that each fit into a segment."""
         version, key_hash = self.versions[served.version], self._personal.hashed(served.key)
         fields, count = self._personal.without(served.rows), len(served.predictions.matrix)
-        record = encode(served, version, latency_us, key_hash, fields)
+        written = partial(encode, served, version, latency_us=latency_us, key_hash=key_hash)
+        record = written(fields)
         pieces = -(-len(record) * _RECORDS_A_SEGMENT // self.spool.segment_bytes)
         if pieces <= 1 or count == 1:
             return [(count, record)]
         step = max(1, count // pieces)
         spans = [(first, min(first + step, count)) for first in range(0, count, step)]
-        return [
-            (last - first, encode(served, version, latency_us, key_hash, fields[first:last], (first, last)))
-            for first, last in spans
-        ]
+        return [(last - first, written(fields[first:last], span=(first, last))) for first, last in spans]
 
     def _keep(self, rows: int, record: bytes) -> None:
         lost = self._append(record)
@@ -235,7 +234,6 @@ def logged_versions(models: Mapping[str, LoadedModel], personal: Collection[str]
     return {
         name: LoggedVersion(
             model.bundle.digest,
-            "xgboost",
             tuple(at for at, feature in enumerate(model.bundle.transforms.names) if feature in personal),
         )
         for name, model in models.items()

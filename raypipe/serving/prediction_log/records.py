@@ -54,20 +54,20 @@ Shape = tuple[int, int, int]  # features, outputs, flags
 
 @dataclass(frozen=True)
 class LoggedVersion:
-    """What the log says of a version beside its name: its bundle's digest, and what computes its scores. withheld:
-    columns of the matrix whose values are personal."""
+    """What the log says of a version beside its name: its bundle's digest. withheld: columns of the matrix whose values
+    are personal."""
 
     bundle: str
-    predictor: str
     withheld: tuple[int, ...] = ()
 
 
 def encode(
     served: Served,
     version: LoggedVersion,
+    fields: Rows,
+    *,
     latency_us: int,
     key_hash: str | None,
-    fields: Rows,
     span: tuple[int, int] | None = None,
 ) -> bytes:
     """The record of a request, or of the rows `span` of it. fields: of those rows, personal ones hashed or left out.
@@ -94,7 +94,7 @@ def encode(
         "shadow": served.shadow,
         "key_hash": key_hash,
         "latency_us": latency_us,
-        "predictor": version.predictor,
+        "predictor": made.predictor,
         "withheld": version.withheld or None,
     }
     shared, flags = orjson.dumps(document), 0

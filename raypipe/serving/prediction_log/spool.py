@@ -9,6 +9,7 @@ where there is any. What a machine that loses its power had in it is lost.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import mmap
 import os
 import struct
@@ -36,8 +37,6 @@ class SpoolFullError(Exception):
 
 def default_folder(table: str) -> Path:
     """Where this user's records for `table` wait on this machine."""
-    import hashlib
-
     root = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
     return root / f"raypipe-{os.getuid()}" / short(hashlib.sha256(table.encode()).hexdigest())
 
@@ -153,15 +152,11 @@ class Spool:
                 path.unlink(missing_ok=True)
 
     def _files(self, suffixes: tuple[str, ...]) -> list[tuple[Path, int]]:
-        found = []
         try:
             with os.scandir(self.folder) as entries:
-                for entry in entries:
-                    if entry.name.endswith(suffixes):
-                        found.append((Path(entry.path), _size(entry)))
+                return sorted((Path(e.path), _size(e)) for e in entries if e.name.endswith(suffixes))
         except FileNotFoundError:
             return []
-        return sorted(found)
 
 
 def _size(entry: os.DirEntry[str]) -> int:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray.serve")
 
 _PARTITION = "date"
-_CONFIGURATION = {"delta.logRetentionDuration": "interval 1 days", "delta.deletedFileRetentionDuration": "interval 1 hours"}
+_CONFIGURATION = {
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
+}
 _UPKEEP_EVERY = 256  # commits
 _WHOLE_BYTES = 64 * 1024**2  # a file of this size is left as it is
 
@@ -63,7 +66,7 @@ class PredictionTable:
         table, text = DeltaTable(self.uri), request_id.replace("'", "''")
         query = f"SELECT * FROM log WHERE request_id = '{text}'"  # noqa: S608 (the one value is quoted)
         found = pl.DataFrame(QueryBuilder().register("log", table).execute(query))
-        return found.cast(dict(SCHEMA)).select(SCHEMA.names()).sort("time", "row")
+        return found.select(SCHEMA.names()).cast(SCHEMA).sort("time", "row")
 
     def keep_up(self, now: datetime) -> None:
         """Every few hundred commits: drop days that are past their time, put small files together, remove old ones.
