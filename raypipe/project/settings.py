@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from raypipe.project.about_settings import About
 from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
+from raypipe.project.log_settings import PredictionLogging
 from raypipe.project.section import Section
 from raypipe.project.traffic_settings import Traffic
 from raypipe.project.training_settings import Training
@@ -241,6 +242,7 @@ class Serving(Section):
     """A request whose prediction time lies further than this before the online state's as-of time is refused."""
     traffic: Traffic = Traffic()
     """Canaries and shadows beside the champion; default: the champion answers everything."""
+    log: PredictionLogging = PredictionLogging()
 
 
 class Settings(Section):

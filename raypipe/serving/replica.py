@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ray import serve
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -19,6 +20,7 @@ from raypipe.errors import RaypipeError, TooLargeError
 from raypipe.serving.call import Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.live import Change, LiveVersions, load
+from raypipe.serving.prediction_log.log import PredictionLog, log_for
 from raypipe.serving.routes import answer
 
 logger = logging.getLogger("ray.serve")
@@ -31,6 +33,8 @@ class Replica:
         self._endpoint: Endpoint | None = None
         self._live = LiveVersions()
         self._taking: asyncio.Task[None] | None = None
+        self._log: PredictionLog | None = None
+        self._name = serve.get_replica_context().replica_id.unique_id
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Load what is new beside what serves, then swap; returns at once where something serves already.
@@ -47,7 +51,13 @@ class Replica:
     async def _take(self, change: Change) -> None:
         """Swap the endpoint of a change in once its versions are loaded, unless a later change was faster."""
         loaded = await asyncio.to_thread(load, change) if change.missing else {}
-        self._endpoint = self._live.finish(change, loaded) or self._endpoint
+        endpoint = self._live.finish(change, loaded)
+        if endpoint is None:
+            return
+        before, self._log = self._log, log_for(self._log, change.config["log"], endpoint.versions, self._name)
+        self._endpoint = endpoint
+        if before is not None and before is not self._log:
+            await asyncio.to_thread(before.close)
 
     async def _take_beside(self, change: Change) -> None:
         try:
@@ -60,6 +70,8 @@ class Replica:
         try:
             call = await self._call(request, endpoint)
             reply = await asyncio.to_thread(answer, endpoint, call)
+            if self._log is not None and reply.served is not None:
+                self._log.observe(reply.served)  # before the answer: what anyone was told of is kept
         except RaypipeError as error:
             reply = json_reply(error.http_status, error.to_json())
         except ClientDisconnect:
@@ -68,6 +80,11 @@ class Replica:
             logger.exception("a request failed for a reason that is not the caller's")
             reply = json_reply(500, {"error": "InternalError", "what": "the endpoint failed; its log says why"})
         return _response(reply, endpoint)
+
+    async def __del__(self) -> None:
+        """Serve awaits this when it ends the replica, after its last request."""
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
 
     async def _call(self, request: Request, endpoint: Endpoint | None) -> Call:
         received_us = time.time_ns() // 1000
