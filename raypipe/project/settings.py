@@ -232,6 +232,13 @@ class Serving(Section):
     """A request whose prediction time lies further than this before the online state's as-of time is refused."""
 
 
+class Scoring(Section):
+    """Batch scoring."""
+
+    chunk_rows: int = Field(500_000, ge=1, le=2**27)
+    """Rows in one file of the scores, which is what memory holds at a time, and what a kill costs."""
+
+
 class Settings(Section):
     """All of project.yaml."""
 
@@ -255,5 +262,6 @@ class Settings(Section):
     evaluation: Evaluation
     registry: Registry = Registry()
     serving: Serving = Serving()
+    scoring: Scoring = Scoring()
     lineage: Lineage | None = None
     """default: no events."""
