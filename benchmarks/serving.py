@@ -107,7 +107,8 @@ def prepare(folder: Path) -> None:
     project = load_project(folder / "flights")
     target = resolve(project)
     config = target.user_config
-    model = LoadedModel(config["default"], config["versions"][config["default"]], config["max_past_us"])
+    default = config["traffic"]["default"]
+    model = LoadedModel(default, config["versions"][default], config["max_past_us"])
     later = pl.col("scheduled_at").dt.offset_by("-2h") > project.settings.serving.as_of
     fields = [field.name for field in model.bundle.serving.fields]
     rows = prepare_source(project, "flights").scan().filter(later).select(fields).unique(maintain_order=True)
