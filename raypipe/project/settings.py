@@ -245,6 +245,13 @@ class Serving(Section):
     log: PredictionLogging = PredictionLogging()
 
 
+class Scoring(Section):
+    """Batch scoring."""
+
+    chunk_rows: int = Field(500_000, ge=1, le=2**27)
+    """Rows in one file of the scores, which is what memory holds at a time, and what a kill costs."""
+
+
 class Settings(Section):
     """All of project.yaml."""
 
@@ -268,5 +275,6 @@ class Settings(Section):
     evaluation: Evaluation
     registry: Registry = Registry()
     serving: Serving = Serving()
+    scoring: Scoring = Scoring()
     lineage: Lineage | None = None
     """default: no events."""
