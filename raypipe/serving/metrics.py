@@ -28,7 +28,9 @@ class Metrics:
 
     def __init__(self, model: str, replica: str) -> None:
         tags = {"model": model, "replica": replica}
-        self._requests = _tagged(Counter, "raypipe_requests", "requests by answer", tags, ("route", "status", "version"))
+        self._requests = _tagged(
+            Counter, "raypipe_requests", "requests by answer", tags, ("route", "status", "version")
+        )
         self._errors = _tagged(Counter, "raypipe_errors", "refused requests by reason", tags, ("error",))
         self._rows = _tagged(Counter, "raypipe_predictions", "rows predicted", tags, ("version",))
         self._unknown = _tagged(Counter, "raypipe_unknown_entities", "rows with an unknown entity", tags, ("version",))

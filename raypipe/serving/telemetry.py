@@ -1,4 +1,4 @@
-"""What a replica tells of its requests: metrics, an access log, traces. Off the request path, in a thread of its own."""
+"""What a replica tells of its requests: metrics, an access log, traces; off the request path, in a thread."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,11 +31,8 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 def answered(**changes: Any) -> Done:
-    one = dict(
-        id="r-1", method="POST", path="/models/m/predict", status=200, version="3", started_us=NOON_US, latency_us=900,
-        bytes_in=120, bytes_out=80, rows=1, features_us=300, predict_us=50,
-    )  # fmt: skip
-    return Done(**(one | changes))
+    one = Done("r-1", "POST", "/models/m/predict", 200, "3", NOON_US, 900, 120, 80, None, 1, 0, 300, 50)
+    return replace(one, **changes)
 
 
 def test_a_done_request_keeps_no_body():
@@ -133,7 +131,7 @@ class FullDisk:
     def __init__(self) -> None:
         self.tries = 0
 
-    def add(self, answered: object) -> None:
+    def add(self, _: object) -> None:
         self.tries += 1
         raise OSError(28, "No space left on device")
 
