@@ -58,10 +58,8 @@ def _facts(base: str) -> Sequence[Mapping[str, Any]]:
     key, url = os.environ.get(ADMIN_KEY), f"{base}/admin/status"
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        with urllib.request.urlopen(  # noqa: S310 (the user's own endpoint)
-            urllib.request.Request(url, headers=headers),
-            timeout=TIMEOUT_S,
-        ) as response:
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 (the user's own endpoint)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
             found: list[dict[str, Any]] = json.load(response)["replicas"]
             return found
     except urllib.error.HTTPError as error:
