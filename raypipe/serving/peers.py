@@ -39,7 +39,7 @@ def _replicas(application: str) -> list[tuple[str, str]]:
     """The unique id of each replica that HAProxy sends requests to, and where it listens."""
     try:
         controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
-        pending: Any = controller.get_target_groups.remote(application, True)
+        pending: Any = controller.get_target_groups.remote(application, from_proxy_manager=True)
         groups: Any = ray.get(pending, timeout=TIMEOUT_S)
     except (ValueError, ray.exceptions.RayError) as error:
         raise ClusterError("Serve's controller does not answer", got=error, hint="it restarts by itself") from None
