@@ -11,6 +11,7 @@ from raypipe.cli.options import HERE, JsonOption, ProjectOption
 from raypipe.cli.output import run_command
 from raypipe.cli.release_app import release_app
 from raypipe.cli.score_app import score_app
+from raypipe.cli.status_app import status_app
 
 app = typer.Typer(
     help="From Parquet tables to a monitored prediction endpoint, on one Ray cluster.",
@@ -32,6 +33,7 @@ TuneOption = Annotated[
 PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
 app.add_typer(release_app)
 app.add_typer(score_app)
+app.add_typer(status_app)
 
 
 @app.command()
