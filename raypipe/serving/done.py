@@ -43,14 +43,14 @@ class Done:
         return OTHER
 
 
-def done(call: Call, reply: Reply, ended_us: int, error: str | None = None) -> Done:
+def done(call: Call, bytes_in: int, reply: Reply, ended_us: int, error: str | None) -> Done:
     """What stays of a request once it is answered: no body, no values."""
-    headers, rows = call.headers, 0
-    if reply.served is not None:
-        rows = len(reply.served.predictions.scores)
-    proxied = headers.get(PROXIED)
+    predictions, proxied = reply.served.predictions if reply.served else None, call.headers.get(PROXIED)
     return Done(
         call.id, call.method, call.path, reply.status, reply.version or "", call.received_us,
-        ended_us - call.received_us, len(call.body), len(reply.body), error, rows,
-        traceparent=headers.get(TRACEPARENT), proxied_us=int(proxied) if proxied and proxied.isdecimal() else None,
+        ended_us - call.received_us, bytes_in, len(reply.body), error,
+        rows=len(predictions.scores) if predictions else 0,
+        unknown=int((~predictions.known).sum()) if predictions else 0,
+        traceparent=call.headers.get(TRACEPARENT),
+        proxied_us=int(proxied) if proxied and proxied.isdecimal() else None,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from raypipe.errors import BundleError, RaypipeError
+from raypipe.serving.access import Access
 from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.traffic import Traffic
@@ -100,7 +101,8 @@ class LiveVersions:
         by_name = {identity.version: model for identity, model in self._loaded.items()}
         live = {name: by_name[name] for name in change.config["versions"] if name in by_name}
         limits = Limits(**change.config["limits"])
-        return Endpoint(change.config["model"], live, among(traffic, live), limits)
+        access = Access.from_json(change.config["access"])
+        return Endpoint(change.config["model"], live, among(traffic, live), limits, access)
 
 
 def load(change: Change) -> Loaded:

@@ -1,4 +1,4 @@
-"""What is known of a prediction once it is made: what the prediction log, the metrics and the shadows are given."""
+"""What is known of a prediction once it is made: what the prediction log and the shadows are given."""
 
 from __future__ import annotations
 

@@ -7,34 +7,52 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-import uuid
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray import serve
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from raypipe.errors import RaypipeError, TooLargeError
+from raypipe.errors import NotFoundError, RaypipeError
+from raypipe.serving import peers
+from raypipe.serving.asgi import Message, Receive, Scope, Send
 from raypipe.serving.call import Call, Reply, json_reply
+from raypipe.serving.done import Done
 from raypipe.serving.endpoint import Endpoint
+from raypipe.serving.handler import Handler
+from raypipe.serving.ingress import answer_with
 from raypipe.serving.live import Change, LiveVersions, load
 from raypipe.serving.prediction_log.log import PredictionLog, log_for
-from raypipe.serving.routes import answer
+from raypipe.serving.ray_private import logs_folder
+from raypipe.serving.record import Served
+from raypipe.serving.routes import allow
+from raypipe.serving.shadow import Shadows
+from raypipe.serving.telemetry import Telemetry, telemetry_for
 
 logger = logging.getLogger("ray.serve")
 
+ALL, OWN = "/admin/status", peers.PATH
+
 
 class Replica:
-    """Configured by `user_config`: model name, versions (bundle URI, digest, online state), traffic, limits."""
+    """Configured by `user_config`: model name, versions (bundle URI, digest, online state), traffic, limits, access,
+    prediction log, telemetry."""
 
     def __init__(self) -> None:
+        self._name = serve.get_replica_context().replica_id.unique_id
         self._endpoint: Endpoint | None = None
         self._live = LiveVersions()
         self._taking: asyncio.Task[None] | None = None
         self._log: PredictionLog | None = None
-        self._name = serve.get_replica_context().replica_id.unique_id
+        self._telemetry: Telemetry | None = None
+        self._shadows = Shadows(lambda: self._endpoint, self._keep)
+        self._handler = Handler(lambda: self._endpoint, self._admin, self._keep, self._tell)
+        answer_with(self._handler.handle)
+
+    # ---- configuration -------------------------------------------------------------------------
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Load what is new beside what serves, then swap; returns at once where something serves already.
@@ -54,62 +72,103 @@ class Replica:
         endpoint = self._live.finish(change, loaded)
         if endpoint is None:
             return
-        before, self._log = self._log, log_for(self._log, change.config["log"], endpoint.versions, self._name)
+        config, before = change.config, (self._log, self._telemetry)
+        self._log = log_for(self._log, config["log"], endpoint.versions, self._name)
+        folder = Path(logs_folder()) / f"access-{endpoint.model}-{self._name}"
+        self._telemetry = telemetry_for(
+            self._telemetry, config["telemetry"], endpoint.model, self._name, folder, self._gauges
+        )
         self._endpoint = endpoint
-        if before is not None and before is not self._log:
-            await asyncio.to_thread(before.close)
+        for old, new in zip(before, (self._log, self._telemetry), strict=True):
+            if old is not None and old is not new:
+                await asyncio.to_thread(old.close)
 
     async def _take_beside(self, change: Change) -> None:
         try:
             await self._take(change)
-        except RaypipeError as error:
-            logger.error("the old versions go on serving, since the new default cannot be loaded: %s", error)
-
-    async def __call__(self, request: Request) -> Response:
-        endpoint = self._endpoint
-        try:
-            call = await self._call(request, endpoint)
-            reply = await asyncio.to_thread(answer, endpoint, call)
-            if self._log is not None and reply.served is not None:
-                self._log.observe(reply.served)  # before the answer: what anyone was told of is kept
-        except RaypipeError as error:
-            reply = json_reply(error.http_status, error.to_json())
-        except ClientDisconnect:
-            return Response(status_code=499)
-        except Exception:
-            logger.exception("a request failed for a reason that is not the caller's")
-            reply = json_reply(500, {"error": "InternalError", "what": "the endpoint failed; its log says why"})
-        return _response(reply, endpoint)
+        except RaypipeError:
+            logger.exception("the old versions go on serving, since the new default cannot be loaded")
 
     async def __del__(self) -> None:
         """Serve awaits this when it ends the replica, after its last request."""
+        for part in (self._shadows, self._telemetry, self._log):
+            if part is not None:
+                await asyncio.to_thread(part.close)
+
+    # ---- requests ------------------------------------------------------------------------------
+
+    async def __call__(self, _: Request) -> Response:
+        """Where Ray's own path carries a request: through its proxy, where there is no HAProxy."""
+        return _Answer(self._handler)
+
+    def _keep(self, served: Served) -> None:
+        """Before the answer: what anyone was told of is kept."""
         if self._log is not None:
-            await asyncio.to_thread(self._log.close)
+            self._log.observe(served)
 
-    async def _call(self, request: Request, endpoint: Endpoint | None) -> Call:
-        received_us = time.time_ns() // 1000
-        headers = dict(request.headers)
-        limit = endpoint.limits.body_bytes(headers.get("content-type", "")) if endpoint else 0
-        identity = headers.get("x-request-id") or uuid.uuid4().hex
-        body = await _body(request, limit)
-        return Call(request.method, request.url.path, request.url.query, headers, body, identity, received_us)
+    def _tell(self, done: Done, served: Served | None) -> None:
+        if served is not None:
+            self._shadows.observe(served)
+        if self._telemetry is not None:
+            self._telemetry.note(done)
+
+    # ---- what an admin may know ----------------------------------------------------------------
+
+    def _admin(self, call: Call) -> Reply:
+        if call.path not in (ALL, OWN):
+            raise NotFoundError(f"no route {call.path[:200]}", expected=ALL)
+        allow(call, "GET")
+        own = self.facts()
+        return json_reply(200, own if call.path == OWN else {"replicas": peers.all_facts(own, call.headers)})
+
+    def facts(self) -> dict[str, Any]:
+        """What this replica holds and has done; `requests` as Metrics.facts, `versions` as LiveVersions.loads."""
+        endpoint, telemetry = self._endpoint, self._telemetry
+        if endpoint is None or telemetry is None:
+            return {"replica": self._name, "pid": os.getpid()}
+        traffic = endpoint.traffic
+        return {
+            "replica": self._name,
+            "pid": os.getpid(),
+            "model": endpoint.model,
+            "traffic": {"default": traffic.default, "weights": traffic.weights, "shadows": list(traffic.shadows)},
+            "versions": self._live.loads(),
+            "predictors": {name: model.facts["predictor"] for name, model in endpoint.versions.items()},
+            "gauges": self._gauges(),
+            "requests": telemetry.facts(),
+        }
+
+    def _gauges(self) -> dict[str, float]:
+        admission, shadows = self._handler.admission, self._shadows.counts
+        found: dict[str, float] = {
+            "ongoing": admission.ongoing,
+            "queued": admission.queued,
+            "refused": admission.refused,
+            "shadow_predictions": shadows.predicted,
+            "shadow_failed": shadows.failed,
+            "shadow_dropped": shadows.dropped,
+        }
+        if self._log is not None:
+            counts = self._log.counts
+            found |= {
+                "log_accepted": counts.accepted,
+                "log_written": counts.written,
+                "log_lost": counts.lost.total(),
+                "log_flush_failures": counts.failures,
+            }
+        return found
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """The body, read no further than the limit."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise TooLargeError("the body is too large", expected=f"at most {limit} bytes")
-        parts.append(part)
-    return b"".join(parts)
+class _Answer(Response):
+    """What Ray awaits as an ASGI application, with the request's own scope."""
 
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
 
-def _response(reply: Reply, endpoint: Endpoint | None) -> Response:
-    """The HTTP response; it names the version that answered, or the default one where none was chosen."""
-    version = reply.version or (endpoint.traffic.default if endpoint else "none")
-    headers = {"x-model-version": version, **reply.headers}
-    if reply.status == 503:
-        headers["retry-after"] = "1"
-    return Response(reply.body, reply.status, headers, media_type=reply.media_type)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def without_id(message: Message) -> None:
+            """Ray's own middleware names the request in the answer."""
+            headers = [header for header in message.get("headers", []) if header[0] != b"x-request-id"]
+            await send(message if "headers" not in message else {**message, "headers": headers})
+
+        await self._handler.handle(scope, receive, without_id)

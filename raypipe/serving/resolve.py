@@ -20,6 +20,7 @@ from raypipe.project import Project
 from raypipe.registry.bundle import FOLDER, LINEAGE, read_files
 from raypipe.registry.ledger import Ledger
 from raypipe.registry.lifecycle import Releases
+from raypipe.serving.options import access, limits
 from raypipe.serving.prediction_log.config import log_document
 from raypipe.serving.rollout import Rollout, rollout
 
@@ -100,15 +101,11 @@ def user_config(project: Project, plan: Rollout, live: list[LiveVersion], state:
             for version in live
         },
         "traffic": plan.document(serving.traffic.key),
-        "limits": {
-            "max_rows": serving.max_rows,
-            "max_body_bytes": serving.max_body_bytes,
-            "max_bulk_rows": serving.max_bulk_rows,
-            "max_bulk_bytes": serving.max_bulk_bytes,
-            "max_explained_rows": serving.max_explained_rows,
-        },
+        "limits": limits(serving),
         "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
+        "access": access(project).to_json(),
         "log": log_document(project),
+        "telemetry": serving.telemetry.model_dump(),
     }
 
 

@@ -28,7 +28,14 @@ class Telemetry:
     """`note` costs an append; once a second the thread hands on what was noted. A sink that fails (a full disk) is told
     of once in the replica's log, and tried again the next time."""
 
-    def __init__(self, metrics: Metrics, sinks: Sequence[Sink], gauges: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        metrics: Metrics,
+        sinks: Sequence[Sink],
+        gauges: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self.config = config
         self._metrics, self._sinks, self._gauges = metrics, sinks, gauges
         self._noted: deque[Done] = deque()
         self._turn = threading.Lock()
@@ -78,14 +85,22 @@ class Telemetry:
             self._failing.discard(number)
 
 
-def telemetry(
-    config: Mapping[str, Any], model: str, replica: str, folder: Path, gauges: Callable[[], Mapping[str, float]]
+def telemetry_for(  # noqa: PLR0917 (what a replica knows of itself)
+    current: Telemetry | None,
+    config: Mapping[str, Any],
+    model: str,
+    replica: str,
+    folder: Path,
+    gauges: Callable[[], Mapping[str, float]],
 ) -> Telemetry:
-    """The telemetry that user_config's `telemetry` asks for; the access log goes into `folder`."""
+    """The telemetry that user_config's `telemetry` asks for: the one that there is, unless it changed. The access log
+    goes into `folder`."""
+    if current is not None and current.config == config:
+        return current
     sinks: list[Sink] = [AccessLog(folder)] if config["access_log"] else []
     tracing = config["tracing"]
     if tracing:
         from raypipe.serving.spans import Spans  # 0.2 s of imports that few need
 
         sinks.append(Spans(tracing["endpoint"], tracing["sample"], model, replica))
-    return Telemetry(Metrics(model, replica), sinks, gauges)
+    return Telemetry(config, Metrics(model, replica), sinks, gauges)
