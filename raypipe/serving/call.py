@@ -8,11 +8,13 @@ from typing import Any
 
 import orjson
 
+from raypipe.errors import RaypipeError
 from raypipe.serving.record import Served
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 _TIMES = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z  # datetimes without zone are UTC: 2013-12-31T18:30:00Z
+RETRY_AFTER_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,9 @@ class Call:
     body: bytes
     id: str
     received_us: int
+
+    def with_body(self, body: bytes) -> Call:
+        return Call(self.method, self.path, self.query, self.headers, body, self.id, self.received_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +48,16 @@ class Reply:
 
 def json_reply(status: int, document: Any, version: str | None = None, served: Served | None = None) -> Reply:
     return Reply(status, orjson.dumps(document, option=_TIMES), JSON, version, {}, served)
+
+
+def refusal(error: RaypipeError) -> Reply:
+    """What an error is answered with; its status is the class's."""
+    headers = {}
+    match error.http_status:
+        case 401:
+            headers = {"www-authenticate": "Bearer"}
+        case 405 if error.expected:
+            headers = {"allow": error.expected}
+        case 503:
+            headers = {"retry-after": str(RETRY_AFTER_S)}
+    return Reply(error.http_status, orjson.dumps(error.to_json()), headers=headers)

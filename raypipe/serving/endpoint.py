@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.errors import NotFoundError, TooLargeError
+from raypipe.serving.access import Access
 from raypipe.serving.call import ARROW, Call
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.traffic import Traffic
@@ -16,13 +17,18 @@ KEY_HEADER = "x-raypipe-key"
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request: rows, and bytes of its body; of an Arrow stream (bulk); rows to be explained."""
+    """Of one request: rows, bytes of its body, both for an Arrow stream (bulk), rows that are explained, and seconds
+    from its arrival to its answer (None: no limit). Of a replica: requests at a time, and large ones among them that
+    wait for a thread or are in one."""
 
     max_rows: int
     max_body_bytes: int
     max_bulk_rows: int = 100_000
     max_bulk_bytes: int = 64 * 1024**2
     max_explained_rows: int = 100
+    max_ongoing: int = 100
+    max_queued: int = 16
+    timeout_s: float | None = None
 
     def body_bytes(self, content_type: str) -> int:
         """The largest body of that content type."""
@@ -37,6 +43,7 @@ class Endpoint:
     versions: Mapping[str, LoadedModel]
     traffic: Traffic
     limits: Limits
+    access: Access = field(default_factory=Access)
 
     def version(self, name: str) -> LoadedModel:
         """Raises NotFoundError that lists what is live."""

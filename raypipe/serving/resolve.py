@@ -13,6 +13,7 @@ from raypipe.errors import RegistryError
 from raypipe.features.online_build import StateFile, build_online_state
 from raypipe.project import Project
 from raypipe.registry.tracking import Registry, Version
+from raypipe.serving.options import access, limits
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,7 @@ def user_config(project: Project, version: Version, state: StateFile) -> dict[st
         "model": project.settings.name,
         "versions": {str(version.version): pointer},
         "traffic": {"default": str(version.version), "weights": {}},
-        "limits": {
-            "max_rows": serving.max_rows,
-            "max_body_bytes": serving.max_body_bytes,
-            "max_bulk_rows": serving.max_bulk_rows,
-            "max_bulk_bytes": serving.max_bulk_bytes,
-            "max_explained_rows": serving.max_explained_rows,
-        },
+        "limits": limits(serving),
+        "access": access(project).to_json(),
         "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
     }
