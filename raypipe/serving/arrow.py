@@ -60,12 +60,11 @@ def _reason(error: BaseException) -> str:
 
 def _refuse_compression(body: bytes) -> None:
     """Raise MalformedRequestError if a message's buffers are compressed: a small body could fill the memory."""
-    with pa.ipc.MessageReader.open_stream(body) as messages:
-        for message in messages:
-            if _compressed(message.metadata.to_pybytes()):
-                raise MalformedRequestError(
-                    "the body's Arrow buffers are compressed", expected="an Arrow IPC stream without compression"
-                )
+    for message in pa.ipc.MessageReader.open_stream(body):
+        if _compressed(message.metadata.to_pybytes()):
+            raise MalformedRequestError(
+                "the body's Arrow buffers are compressed", expected="an Arrow IPC stream without compression"
+            )
 
 
 def _compressed(metadata: bytes) -> bool:

@@ -1,13 +1,13 @@
 """The request contract for whole columns: an Arrow table to a typed frame, or the fields that are wrong with reasons.
 
-What `rows` says of one value after another is said here of a column at a time, in the same words.
+What `rows` says of one value after another is said here of all columns at once, in the same words.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -25,81 +25,62 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAYS = ((date.min - _EPOCH.date()).days, (date.max - _EPOCH.date()).days)
 
 
-@dataclass
-class _Faults:
-    """What is wrong: how many values, and the first of each field's."""
+@dataclass(frozen=True)
+class _Check:
+    """Which values of a field are wrong, over the raw columns, and why."""
 
-    count: int = 0
-    found: list[dict[str, Any]] = field(default_factory=list)
-
-    def column(self, name: str, reason: str) -> None:
-        self.count += 1
-        self.found.append({"row": None, "field": name, "reason": reason})
-
-    def values(self, name: str, wrong: pl.Series, reason: str) -> None:
-        """wrong: true where a value is."""
-        rows = wrong.arg_true()
-        self.count += len(rows)
-        self.found += [{"row": row, "field": name, "reason": reason} for row in rows.head(REPORTED).to_list()]
-
-    def raise_any(self, hint: str) -> None:
-        if self.count:
-            first = sorted(self.found, key=lambda fault: -1 if fault["row"] is None else fault["row"])
-            raise RequestError(f"{self.count} fields of the request are wrong", fields=first[:REPORTED], hint=hint)
+    field: str
+    wrong: pl.Expr
+    reason: str
 
 
 def read_columns(spec: ServingSpec, table: pa.Table, max_bytes: int) -> pl.DataFrame:
-    """`table`, its buffers validated, as a frame of the request's columns. Raises RequestError that names wrong fields,
-    TooLargeError if its dictionaries stand for more than `max_bytes`."""
-    faults, columns = _Faults(), {}
-    known = [f.name for f in spec.fields]
-    for name, count in Counter(table.column_names).items():
+    """`table`, its buffers validated, as a frame of the request's columns.
+
+    Raises RequestError that names wrong fields with their rows, TooLargeError if dictionaries stand for more than
+    `max_bytes`.
+    """
+    _require_columns(spec, table)
+    raw = pl.DataFrame({f.name: pl.from_arrow(_raw(table.column(f.name), max_bytes)) for f in spec.fields})
+    types = [(f, table.schema.field(f.name).type, kind) for f, kind in zip(spec.fields, raw.dtypes, strict=True)]
+    _require_none(raw, [check for field, given, kind in types for check in _checks(field, given, kind)])
+    return raw.select(_typed(field, given, kind) for field, given, kind in types)
+
+
+# ---- columns -----------------------------------------------------------------------------------
+
+
+def _require_columns(spec: ServingSpec, table: pa.Table) -> None:
+    """Raise RequestError for columns that are missing, unknown, there twice or of another type."""
+    known = {f.name: f for f in spec.fields}
+    counts = Counter(table.column_names)
+    faults = {name: "missing" for name in known if name not in counts}
+    for name, count in counts.items():
         if name not in known:
-            faults.column(name, "unknown field")
+            faults[name] = "unknown field"
         elif count > 1:
-            faults.column(name, "is there more than once")
-    for wanted in spec.fields:
-        at = table.schema.get_all_field_indices(wanted.name)
-        if not at:
-            faults.column(wanted.name, "missing")
-        elif (column := _typed(wanted, table.column(at[0]), faults, max_bytes)) is not None:
-            columns[wanted.name] = column
-    faults.raise_any(f"known fields: {', '.join(known)}")
-    return pl.DataFrame(columns)
+            faults[name] = "is there more than once"
+        elif not _fits(known[name].type, _plain(table.schema.field(name).type)):
+            given = str(table.schema.field(name).type)[:60]
+            faults[name] = f"must be {_in_words(known[name].type)}, not Arrow's {given}"
+    if faults:
+        raise RequestError(
+            f"{len(faults)} fields of the request are wrong",
+            fields=[{"row": None, "field": name, "reason": why} for name, why in list(faults.items())[:REPORTED]],
+            hint=f"known fields: {', '.join(known)}",
+        )
 
 
-def _typed(wanted: Field, column: pa.ChunkedArray, faults: _Faults, max_bytes: int) -> pl.Series | None:
-    """The column in the field's type, its values checked; None if it cannot be had."""
-    column = _decoded(column, max_bytes)
-    if pa.types.is_null(column.type):
-        found = pl.Series([None] * len(column), dtype=TYPES[wanted.type])
-    elif not _fits(wanted.type, column.type):
-        faults.column(wanted.name, f"must be {_in_words(wanted.type)}, not Arrow's {str(column.type)[:60]}")
-        return None
-    else:
-        found = _converted(wanted, column, faults)
-    if not wanted.nullable:
-        faults.values(wanted.name, found.is_null(), "must not be null")
-    for wrong, reason in _against_rules(wanted, found):
-        faults.values(wanted.name, wrong.fill_null(value=False), reason)
-    return found.rename(wanted.name)
-
-
-def _decoded(column: pa.ChunkedArray, max_bytes: int) -> pa.ChunkedArray:
-    """A dictionary's values in place of its indices."""
-    if not pa.types.is_dictionary(column.type):
-        return column
-    kind = column.type.value_type
-    if pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_binary(kind):
-        sizes = [pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() or 0 for c in column.chunks]
-        if sum(sizes) > max_bytes:
-            raise TooLargeError("a dictionary's values are too large", got=sum(sizes), expected=f"at most {max_bytes}")
-    return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind)
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A dictionary's type is that of its values."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _fits(kind: str, given: pa.DataType) -> bool:
     """Whether a column of Arrow type `given` can hold a field's values; their ranges are looked at later."""
     types = pa.types
+    if types.is_null(given):
+        return True
     if kind in INTEGERS:
         return bool(types.is_integer(given))
     if kind.startswith("Float"):
@@ -123,63 +104,96 @@ def _in_words(kind: str) -> str:
     )
 
 
-def _converted(wanted: Field, column: pa.ChunkedArray, faults: _Faults) -> pl.Series:
-    """In the field's Polars type; what has no place in it becomes null and a fault."""
-    kind = wanted.type
+def _raw(column: pa.ChunkedArray, max_bytes: int) -> pa.ChunkedArray:
+    """The column as Polars takes it: a dictionary's values, times as ticks of their unit, dates as days."""
+    if pa.types.is_dictionary(column.type):
+        column = _decoded(column, max_bytes)
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.int64())
+    if pa.types.is_date(column.type):
+        return column.cast(pa.date32()).cast(pa.int32())
+    return column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
+
+
+def _decoded(column: pa.ChunkedArray, max_bytes: int) -> pa.ChunkedArray:
+    kind = column.type.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):  # a few bytes may stand for a long string
+        sizes = [pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() or 0 for c in column.chunks]
+        if sum(sizes) > max_bytes:
+            raise TooLargeError("a dictionary's values are too large", got=sum(sizes), expected=f"at most {max_bytes}")
+    return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind)
+
+
+# ---- values ------------------------------------------------------------------------------------
+
+
+def _checks(field: Field, given: pa.DataType, raw: pl.DataType) -> Iterator[_Check]:
+    """Of a field whose column came as Arrow's `given` and is Polars' `raw` now, in the order of `rows`."""
+    name, kind, column = field.name, field.type, pl.col(field.name)
+    if not field.nullable:
+        yield _Check(name, column.is_null(), "must not be null")
+    if pa.types.is_null(given):
+        return
     if kind in INTEGERS:
         low, high = INTEGERS[kind]
-        values = _series(column)
-        fits = _between(values, low, high)
-        faults.values(wanted.name, ~fits, f"must be between {low} and {high}")
-        return values.set(~fits, None).cast(TYPES[kind])
-    if kind.startswith("Float"):
-        values = _series(column.cast(pa.float32()) if pa.types.is_float16(column.type) else column).cast(TYPES[kind])
-        faults.values(wanted.name, ~values.is_finite().fill_null(value=True), "must be a finite number")
-        return values
-    if kind == "Date":
-        days = _series(column.cast(pa.date32()).cast(pa.int32()))
-        fits = _between(days, *_DAYS)
-        faults.values(wanted.name, ~fits, "is outside the years 1 to 9999")
-        return days.set(~fits, None).cast(pl.Date)
-    if kind.startswith("Datetime"):
-        return _times(wanted, column, faults)
-    return _series(column)
+        yield _Check(name, _outside(column, raw, low, high), f"must be between {low} and {high}")
+    elif kind.startswith("Float") and raw.is_float():
+        yield _Check(name, ~column.is_finite(), "must be a finite number")
+    elif kind == "Date":
+        yield _Check(name, _outside(column, raw, *_DAYS), "is outside the years 1 to 9999")
+    elif kind.startswith("Datetime"):
+        per_second = _PER_SECOND[_plain(given).unit]
+        wrong = _outside(column, raw, _FIRST_S * per_second, _END_S * per_second - 1)
+        yield _Check(name, wrong, "is outside the years 1678 to 2261")
+    for wrong, reason in _against_rules(field, column):
+        yield _Check(name, wrong, reason)
 
 
-def _times(wanted: Field, column: pa.ChunkedArray, faults: _Faults) -> pl.Series:
-    per_second = _PER_SECOND[column.type.unit]
-    ticks = _series(column.cast(pa.int64()))
-    fits = _between(ticks, max(_FIRST_S * per_second, -(2**63)), min(_END_S * per_second - 1, 2**63 - 1))
-    faults.values(wanted.name, ~fits, "is outside the years 1678 to 2261")
-    ticks = ticks.set(~fits, None)
-    us = ticks // (per_second // 10**6) if per_second > 10**6 else ticks * (10**6 // per_second)
-    return us.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-
-
-def _against_rules(wanted: Field, values: pl.Series) -> Iterator[tuple[pl.Series, str]]:
-    """Where values break the contract's rules, with each rule's words (as in `rows`)."""
-    rules = wanted.rules
+def _against_rules(field: Field, column: pl.Expr) -> Iterator[tuple[pl.Expr, str]]:
+    """Which values break the contract's rules, with each rule's words (as in `rows`)."""
+    rules = field.rules
     if "min" in rules:
-        yield values < rules["min"], f"must be at least {rules['min']}"
+        yield column < rules["min"], f"must be at least {rules['min']}"
     if "max" in rules:
-        yield values > rules["max"], f"must be at most {rules['max']}"
+        yield column > rules["max"], f"must be at most {rules['max']}"
     if "min_length" in rules:
-        yield values.str.len_chars() < rules["min_length"], f"must have at least {rules['min_length']} characters"
+        yield column.str.len_chars() < rules["min_length"], f"must have at least {rules['min_length']} characters"
     if "max_length" in rules:
-        yield values.str.len_chars() > rules["max_length"], f"must have at most {rules['max_length']} characters"
+        yield column.str.len_chars() > rules["max_length"], f"must have at most {rules['max_length']} characters"
     if "regex" in rules:
-        yield ~values.str.contains(rules["regex"]), f"must match {rules['regex']}"
+        yield ~column.str.contains(rules["regex"]), f"must match {rules['regex']}"
 
 
-def _series(column: pa.ChunkedArray) -> pl.Series:
-    found = pl.from_arrow(column)
-    assert isinstance(found, pl.Series)
-    return found
+def _outside(column: pl.Expr, raw: pl.DataType, low: int, high: int) -> pl.Expr:
+    """Which integers lie outside the range; a bound that their type cannot pass is not looked at."""
+    smallest, largest = INTEGERS[str(raw)]
+    below = column < low if low > smallest else pl.lit(value=False)
+    return below | (column > high) if high < largest else below
 
 
-def _between(values: pl.Series, low: int, high: int) -> pl.Series:
-    """Whether values lie in the range, whatever integer type they have; null does."""
-    smallest, largest = INTEGERS[str(values.dtype)]
-    low_fits = values >= low if low > smallest else pl.Series([True] * len(values))
-    high_fits = values <= high if high < largest else pl.Series([True] * len(values))
-    return (low_fits & high_fits).fill_null(value=True)
+def _require_none(raw: pl.DataFrame, checks: list[_Check]) -> None:
+    """Raise RequestError for values that are wrong: how many, and the first of them by row."""
+    found = raw.select(check.wrong.any().alias(str(at)) for at, check in enumerate(checks)).row(0)
+    count, faults = 0, []
+    for check, any_wrong in zip(checks, found, strict=True):
+        if any_wrong:
+            rows = raw.select(check.wrong.arg_true()).to_series()
+            count += len(rows)
+            faults += [{"row": row, "field": check.field, "reason": check.reason} for row in rows.head(REPORTED)]
+    if count:
+        first = sorted(faults, key=_row)[:REPORTED]
+        raise RequestError(f"{count} fields of the request are wrong", fields=first)
+
+
+def _row(fault: dict[str, Any]) -> int:
+    return int(fault["row"])
+
+
+def _typed(field: Field, given: pa.DataType, raw: pl.DataType) -> pl.Expr:
+    """The column in the field's type, where all of its values have passed."""
+    column = pl.col(field.name)
+    if field.type.startswith("Datetime") and raw != pl.Null:
+        per_second = _PER_SECOND[_plain(given).unit]
+        us = column // (per_second // 10**6) if per_second > 10**6 else column * (10**6 // per_second)
+        return us.cast(TYPES[field.type])
+    return column.cast(TYPES[field.type])
