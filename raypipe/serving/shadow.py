@@ -14,7 +14,6 @@ from queue import Empty, Full, Queue
 
 import polars as pl
 
-from raypipe.errors import RaypipeError
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.model import LoadedModel, Predictions
 from raypipe.serving.record import Rows, Served
@@ -79,12 +78,12 @@ class Shadows:
     def _predict(self, model: LoadedModel, served: Served) -> None:
         try:
             predictions = predict(model, served.rows)
-        except RaypipeError as error:  # its request contract may be another than that of the version that answered
+            self._observe(replace(served, version=model.version, predictions=predictions, shadow=True))
+        except Exception:  # the next request is predicted all the same
             self.counts.failed += 1
-            logger.warning("shadow version %s cannot predict a request: %s", model.version, error)
-            return
-        self.counts.predicted += 1
-        self._observe(replace(served, version=model.version, predictions=predictions, shadow=True))
+            logger.exception("shadow version %s cannot predict a request", model.version)
+        else:
+            self.counts.predicted += 1
 
 
 def predict(model: LoadedModel, rows: Rows) -> Predictions:
