@@ -10,10 +10,10 @@ from typing import Any
 from raypipe.errors import ClusterError, RequestError
 
 
-def answering_version(base: str, model: str, timeout_s: float = 2.0) -> str | None:
-    """The version that answers by default, or None if nobody answers."""
+def answering_version(base: str, timeout_s: float = 2.0) -> str | None:
+    """The version that answers by default, or None if nobody answers. Needs no API key."""
     try:
-        with urllib.request.urlopen(f"{base}/v2/models/{model}/ready", timeout=timeout_s) as response:  # noqa: S310
+        with urllib.request.urlopen(f"{base}/v2/health/ready", timeout=timeout_s) as response:  # noqa: S310
             answered: str | None = response.headers.get("x-model-version")
             return answered
     except OSError:

@@ -15,6 +15,7 @@ from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
 from raypipe.serving.client import answering_version
 from raypipe.serving.cluster_apps import apply, controller, forget, require_place
 from raypipe.serving.model import LoadedModel
+from raypipe.serving.options import deployment_options
 from raypipe.serving.ports import require_free
 from raypipe.serving.resolve import Target
 
@@ -37,9 +38,8 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
                 "deployments": [
                     {
                         "name": DEPLOYMENT,
-                        "num_replicas": serving.replicas,
-                        "max_ongoing_requests": serving.max_ongoing_requests,
                         "user_config": target.user_config,
+                        **deployment_options(serving),
                     }
                 ],
             }
@@ -112,7 +112,7 @@ def _wait(project: Project, base: str, version: str) -> None:
 
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if answering_version(base, project.settings.name) == version:
+        if answering_version(base) == version:
             return
         application = serve.status().applications.get(project.settings.name)
         reason = _reason(application) if application else None

@@ -91,7 +91,7 @@ class Follower:
         awaited = self._awaited
         if awaited is None or awaited.reported:
             return
-        if answering_version(self._base, self._project.settings.name) == awaited.version:
+        if answering_version(self._base) == awaited.version:
             self._say(f"version {awaited.version} answers")
             self._awaited = None
         elif now - awaited.since > PATIENCE_S:

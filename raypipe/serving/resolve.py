@@ -20,6 +20,7 @@ from raypipe.project import Project
 from raypipe.registry.bundle import FOLDER, LINEAGE, read_files
 from raypipe.registry.ledger import Ledger
 from raypipe.registry.lifecycle import Releases
+from raypipe.serving.options import access, limits
 from raypipe.serving.rollout import Rollout, rollout
 
 _SHARED = ("sources", "views")  # of the definitions: what online values depend on
@@ -99,7 +100,8 @@ def user_config(project: Project, plan: Rollout, live: list[LiveVersion], state:
             for version in live
         },
         "traffic": plan.document(serving.traffic.key),
-        "limits": {"max_rows": serving.max_rows, "max_body_bytes": serving.max_body_bytes},
+        "limits": limits(serving),
+        "access": access(project).to_json(),
         "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
     }
 
