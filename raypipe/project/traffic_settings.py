@@ -28,10 +28,10 @@ Canaries = Annotated[dict[VersionName, Share], AfterValidator(_of_one)]
 class Traffic(Section):
     """A version is named by its number, or is `previous` (champion before this one) or `newest` (last registered)."""
 
-    key: list[str] = []
+    key: list[str] = Field(default_factory=list)
     """Request fields that name whom a request is of: the same whom, the same version. The header x-raypipe-key comes
     before them; with neither, each request is by itself."""
-    canaries: Canaries = {}
+    canaries: Canaries = Field(default_factory=dict)
     """Shares of the requests by version: {4: 0.1}. The champion answers the rest."""
-    shadows: list[VersionName] = []
+    shadows: list[VersionName] = Field(default_factory=list)
     """Versions that predict what others answered, after the answer; nobody is answered with it."""

@@ -84,8 +84,11 @@ class LiveVersions:
         return Change(self._turn, config, kept, missing)
 
     def finish(self, change: Change, loaded: Loaded) -> Endpoint | None:
-        """The endpoint of a configuration, None where it was overtaken. Versions that cannot be loaded are left out, and
-        their share goes to the default; raises what the default's loading raised: then what served before goes on."""
+        """The endpoint of a configuration, None where it was overtaken.
+
+        Versions that cannot be loaded are left out, and their share goes to the default. Raises what the default's
+        loading raised: then what served before goes on.
+        """
         if change.turn != self._turn:
             return None
         failed = {identity.version: error for identity, error in loaded.items() if isinstance(error, RaypipeError)}
@@ -100,8 +103,7 @@ class LiveVersions:
         self._loads = {i: load for i, load in self._loads.items() if i in self._loaded or i in change.missing}
         by_name = {identity.version: model for identity, model in self._loaded.items()}
         live = {name: by_name[name] for name in change.config["versions"] if name in by_name}
-        limits = Limits(**change.config["limits"])
-        access = Access.from_json(change.config["access"])
+        limits, access = Limits(**change.config["limits"]), Access.from_json(change.config["access"])
         return Endpoint(change.config["model"], live, among(traffic, live), limits, access)
 
 

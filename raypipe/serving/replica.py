@@ -86,8 +86,8 @@ class Replica:
     async def _take_beside(self, change: Change) -> None:
         try:
             await self._take(change)
-        except RaypipeError:
-            logger.exception("the old versions go on serving, since the new default cannot be loaded")
+        except RaypipeError as error:
+            logger.warning("the old versions go on serving, since the new default cannot be loaded: %s", error)
 
     async def __del__(self) -> None:
         """Serve awaits this when it ends the replica, after its last request."""

@@ -6,18 +6,19 @@ dropped and counted, so that shadows never take more than they are given.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from queue import Empty, Full, Queue
+from dataclasses import asdict, dataclass, replace
+from queue import Full, Queue
 
 import polars as pl
 
-from raypipe.errors import RaypipeError
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.model import LoadedModel, Predictions
-from raypipe.serving.record import Rows, Served
+from raypipe.serving.record import Done, Rows, Served
 
 WAITING = 64
 
@@ -34,16 +35,18 @@ class ShadowCounts:
 
 
 class Shadows:
-    """`endpoint` says what is live now; `observe` takes each `Served` of a shadow, with shadow=True."""
+    """`endpoint` says what is live now; `tell` hears, in the event loop, of each prediction, with shadow=True."""
 
-    def __init__(self, endpoint: Callable[[], Endpoint | None], observe: Callable[[Served], None]) -> None:
-        self.counts = ShadowCounts()
-        self._endpoint, self._observe = endpoint, observe
-        self._waiting: Queue[Served] = Queue(WAITING)
-        self._stopping = threading.Event()
+    def __init__(self, endpoint: Callable[[], Endpoint | None], tell: Callable[[Served, Done], None]) -> None:
+        self._counts = ShadowCounts()
+        self._endpoint, self._tell = endpoint, tell
+        self._waiting: Queue[tuple[asyncio.AbstractEventLoop, Served, Done]] = Queue(WAITING)
         self._thread: threading.Thread | None = None
 
-    def observe(self, served: Served) -> None:
+    def counts(self) -> dict[str, int]:
+        return asdict(self._counts)
+
+    def observe(self, served: Served, done: Done) -> None:
         """Take a prediction that was answered. Costs microseconds."""
         endpoint = self._endpoint()
         if endpoint is None or not endpoint.traffic.shadows or served.shadow:
@@ -52,39 +55,32 @@ class Shadows:
             self._thread = threading.Thread(target=self._run, name="shadows", daemon=True)
             self._thread.start()
         try:
-            self._waiting.put_nowait(served)
+            self._waiting.put_nowait((asyncio.get_running_loop(), served, done))
         except Full:
-            self.counts.dropped += 1
-
-    def close(self) -> None:
-        """Predict what waits, then end."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+            self._counts.dropped += 1
 
     def _run(self) -> None:
         while True:
-            try:
-                served = self._waiting.get(timeout=0.5)
-            except Empty:
-                if self._stopping.is_set():
-                    return
-                continue
+            loop, served, done = self._waiting.get()
             endpoint = self._endpoint()
-            shadows = [] if endpoint is None else [endpoint.versions[name] for name in endpoint.traffic.shadows]
-            for model in shadows:
-                if model.version != served.version:
-                    self._predict(model, served)
+            for name in endpoint.traffic.shadows if endpoint else ():
+                if endpoint and name != served.version:
+                    self._predict(endpoint.versions[name], loop, served, done)
 
-    def _predict(self, model: LoadedModel, served: Served) -> None:
+    def _predict(self, model: LoadedModel, loop: asyncio.AbstractEventLoop, served: Served, done: Done) -> None:
+        started = time.perf_counter_ns()
         try:
             predictions = predict(model, served.rows)
-        except RaypipeError as error:  # its request contract may be another than that of the version that answered
-            self.counts.failed += 1
-            logger.warning("shadow version %s cannot predict a request: %s", model.version, error)
+        except Exception:  # whatever it was, the next request is predicted all the same
+            self._counts.failed += 1
+            logger.exception("shadow version %s cannot predict a request", model.version)
             return
-        self.counts.predicted += 1
-        self._observe(replace(served, version=model.version, predictions=predictions, shadow=True))
+        self._counts.predicted += 1
+        latency_us = (time.perf_counter_ns() - started) // 1000
+        shadowed = replace(served, version=model.version, predictions=predictions, shadow=True)
+        loop.call_soon_threadsafe(
+            self._tell, shadowed, done._replace(version=model.version, latency_us=latency_us, response_bytes=0)
+        )
 
 
 def predict(model: LoadedModel, rows: Rows) -> Predictions:
