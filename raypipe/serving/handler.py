@@ -72,9 +72,9 @@ class Handler:
     async def _reply(self, endpoint: Endpoint | None, call: Call, receive: Receive) -> tuple[Reply, int, str | None]:
         """The reply, how many bytes of body were taken, and the class of the error that it tells of."""
         size = 0
+        if endpoint is None:
+            return refusal(NotReadyError("no model is loaded yet")), size, NotReadyError.__name__
         try:
-            if endpoint is None:
-                raise NotReadyError("no model is loaded yet")
             with self.admission.one(endpoint.limits.max_ongoing):
                 until = self._admit(endpoint, call)
                 call = call.with_body(await self._body(endpoint, call, receive))
