@@ -91,7 +91,7 @@ class Replica:
 
     async def __del__(self) -> None:
         """Serve awaits this when it ends the replica, after its last request."""
-        for part in (self._shadows, self._telemetry, self._log):
+        for part in (self._telemetry, self._log):
             if part is not None:
                 await asyncio.to_thread(part.close)
 
