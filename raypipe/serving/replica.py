@@ -40,6 +40,7 @@ from raypipe.serving.ray_private import caller_gone
 from raypipe.serving.record import Done, PredictionObserver, RequestObserver, route_kind
 from raypipe.serving.routes import allow, answer
 from raypipe.serving.traffic import Traffic
+from raypipe.serving.v2_grpc.ingress import Rpcs
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,7 +49,7 @@ INLINE_BYTES = 16 * 1024  # a larger body is worked on in a thread, so that the 
 THREADS = 2
 
 
-class Replica:
+class Replica(Rpcs):
     """Configured by `user_config`: model name, versions (bundle URI, digest, online state), traffic, limits, access."""
 
     def __init__(self) -> None:
@@ -99,6 +100,13 @@ class Replica:
             await send_reply(send, reply, reply.version or default, name)
         if self.request_observers or self.prediction_observers:
             self._tell(call, reply, (time.perf_counter_ns() - started) // 1000)
+
+    async def reply_to(self, call: Call, receive: Receive) -> Reply | None:
+        """Answer a call that Ray's gRPC server carries, then tell the observers. None: the caller has gone."""
+        started = time.perf_counter_ns()
+        reply = await self._reply(self._endpoint, call, receive)
+        self._tell(call, reply, (time.perf_counter_ns() - started) // 1000)
+        return reply
 
     async def _reply(self, endpoint: Endpoint | None, call: Call, receive: Receive) -> Reply | None:
         """None: the caller has gone."""
