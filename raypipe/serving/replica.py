@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from raypipe.errors import DeadlineError, NotReadyError, RaypipeError
-from raypipe.serving.access import Access
 from raypipe.serving.admission import Admission, deadline, require_time
 from raypipe.serving.asgi import (
     CallerGoneError,
@@ -33,13 +32,13 @@ from raypipe.serving.asgi import (
     send_reply,
 )
 from raypipe.serving.call import Call, Reply, json_reply, refusal
-from raypipe.serving.endpoint import Endpoint, Limits
+from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.ingress import answer_with
-from raypipe.serving.model import LoadedModel
+from raypipe.serving.live import Change, LiveVersions, load
 from raypipe.serving.ray_private import caller_gone
-from raypipe.serving.record import Done, PredictionObserver, RequestObserver, route_kind
+from raypipe.serving.record import Done, PredictionObserver, RequestObserver, Served, route_kind
 from raypipe.serving.routes import allow, answer
-from raypipe.serving.traffic import Traffic
+from raypipe.serving.shadow import Shadows
 from raypipe.serving.v2_grpc.ingress import Rpcs
 
 logger = logging.getLogger("ray.serve")
@@ -54,34 +53,37 @@ class Replica(Rpcs):
 
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
+        self._live = LiveVersions()
+        self._taking: asyncio.Task[None] | None = None
         self._admission = Admission()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bulk")
-        self.prediction_observers: list[PredictionObserver] = []
+        self._shadows = Shadows(lambda: self._endpoint, self._tell_of_prediction)
+        self.prediction_observers: list[PredictionObserver] = [self._shadows]
         self.request_observers: list[RequestObserver] = []
         answer_with(self.handle)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Load what is new beside what serves, then swap. A failed load is logged and leaves the old versions serving;
-        only a replica that has none yet raises, since Ray ends a replica whose configuration raises."""
-        try:
-            self._endpoint = await asyncio.to_thread(self._load, user_config)
-        except RaypipeError:
-            if self._endpoint is None:
-                raise
-            logger.exception("the new configuration cannot be loaded; the old versions go on serving")
-            return
+        """Load what is new beside what serves, then swap; returns at once where something serves already.
 
-    def _load(self, config: Mapping[str, Any]) -> Endpoint:
-        versions = {
-            name: LoadedModel(name, pointer, int(config["max_past_us"])) for name, pointer in config["versions"].items()
-        }
-        return Endpoint(
-            config["model"],
-            versions,
-            Traffic.from_json(config["traffic"]),
-            Limits(**config["limits"]),
-            Access.from_json(config["access"]),
-        )
+        A failed load is logged and leaves the old versions serving; only a replica that has none yet raises, since Ray
+        ends a replica whose configuration raises.
+        """
+        change = self._live.begin(user_config)
+        if self._endpoint is None:
+            await self._take(change)
+        else:
+            self._taking = asyncio.create_task(self._take_beside(change))
+
+    async def _take(self, change: Change) -> None:
+        """Swap the endpoint of a change in once its versions are loaded, unless a later change was faster."""
+        loaded = await asyncio.to_thread(load, change) if change.missing else {}
+        self._endpoint = self._live.finish(change, loaded) or self._endpoint
+
+    async def _take_beside(self, change: Change) -> None:
+        try:
+            await self._take(change)
+        except RaypipeError as error:
+            logger.warning("the old versions go on serving, since the new default cannot be loaded: %s", error)
 
     async def __call__(self, _: Request) -> Response:
         """Where Ray's own path carries a request: through its proxy, where there is no HAProxy."""
@@ -170,6 +172,10 @@ class Replica(Rpcs):
             "pid": os.getpid(),
             "model": endpoint.model if endpoint else None,
             "versions": list(endpoint.versions) if endpoint else [],
+            "loads": self._live.loads(),
+            "weights": dict(endpoint.traffic.weights) if endpoint else {},
+            "shadows": list(endpoint.traffic.shadows) if endpoint else [],
+            "shadow_predictions": self._shadows.counts(),
             "default": endpoint.traffic.default if endpoint else None,
             "ongoing": self._admission.ongoing,
             "queued": self._admission.queued,
@@ -184,10 +190,17 @@ class Replica(Rpcs):
         try:
             for observer in self.request_observers:
                 observer.request_done(done)
-            for told in self.prediction_observers if reply and reply.served else ():
-                told.observe(reply.served, done)
         except Exception:
             logger.exception("an observer of requests failed")
+        if reply and reply.served:
+            self._tell_of_prediction(reply.served, done)
+
+    def _tell_of_prediction(self, served: Served, done: Done) -> None:
+        try:
+            for observer in self.prediction_observers:
+                observer.observe(served, done)
+        except Exception:
+            logger.exception("an observer of predictions failed")
 
 
 class _Answer(Response):
