@@ -45,6 +45,11 @@ class Endpoint:
     limits: Limits
     access: Access = field(default_factory=Access)
 
+    def require_model(self, name: str) -> None:
+        """Raise NotFoundError for another model than this endpoint's."""
+        if name != self.model:
+            raise NotFoundError(f"no model '{name[:100]}' here", expected=self.model)
+
     def version(self, name: str) -> LoadedModel:
         """Raises NotFoundError that lists what is live."""
         found = self.versions.get(name)

@@ -11,6 +11,14 @@ from raypipe.project import Project
 from raypipe.project.endpoint_settings import Autoscaling
 from raypipe.project.settings import Serving
 from raypipe.serving.access import ADMINS_VARIABLE, CALLERS_VARIABLE, Access, read_digests
+from raypipe.serving.v2_grpc.ingress import SERVICER_FUNCTION
+
+
+def grpc_options(serving: Serving) -> dict[str, Any]:
+    """What Serve's gRPC ingress is started with; nothing where there is none."""
+    if serving.grpc_port is None:
+        return {}
+    return {"port": serving.grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION], "enable_reflection": False}
 
 
 def deployment_options(serving: Serving) -> dict[str, Any]:

@@ -19,8 +19,8 @@ NUMBER: Mapping[Task, str] = {"binary": "probability", "regression": "value", "r
 
 def as_columns(bundle: Bundle, predictions: Predictions) -> dict[str, list[Any]]:
     """`probability`, `value` or `score`; of a multiclass model `class`, the most probable one, and `probabilities` by
-    class. Then, where the model has them, the time at which the features were taken (UTC, without zone), and whether
-    anything was known of the row's entities."""
+    class. Then, where there is a prediction time, the time at which the features were taken (UTC, without zone); and
+    whether every entity that features were looked up for was known."""
     scores, classes = predictions.scores, bundle.transforms.classes
     if classes is None:
         columns: dict[str, list[Any]] = {NUMBER[bundle.serving.task]: scores.tolist()}
@@ -32,8 +32,7 @@ def as_columns(bundle: Bundle, predictions: Predictions) -> dict[str, list[Any]]
         }
     if predictions.feature_time_us is not None:
         columns[FEATURE_TIME] = predictions.feature_time_us.astype("datetime64[us]").tolist()
-    if predictions.known is not None:
-        columns[KNOWN] = predictions.known.tolist()
+    columns[KNOWN] = predictions.known.tolist()
     return columns
 
 

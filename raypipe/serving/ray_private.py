@@ -10,8 +10,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from ray.serve._private import default_impl
 from ray.serve._private.common import RequestMetadata, RequestProtocol
 from ray.serve._private.logging_utils import get_serve_logs_dir
+from ray.serve.context import _get_global_client
 
 logger = logging.getLogger("ray.serve")
 
@@ -57,3 +59,14 @@ def logs_folder() -> str:
     """The folder of Serve's logs on this machine, which Ray's dashboard shows."""
     folder: str = get_serve_logs_dir()
     return folder
+
+
+def bind_grpc_to_host() -> None:
+    """From now on Serve's gRPC servers in this process listen on the endpoint's host; by themselves on all addresses."""
+    default_impl.add_grpc_address = _add_grpc_address
+
+
+def _add_grpc_address(server: Any, address: str) -> None:
+    client = _get_global_client()
+    assert client is not None
+    server.add_insecure_port(f"{client.http_config.host}:{address.rpartition(':')[2]}")

@@ -31,13 +31,14 @@ from raypipe.serving.record import Served
 from raypipe.serving.routes import allow
 from raypipe.serving.shadow import Shadows
 from raypipe.serving.telemetry import Telemetry, telemetry_for
+from raypipe.serving.v2_grpc.ingress import Rpcs
 
 logger = logging.getLogger("ray.serve")
 
 ALL, OWN = "/admin/status", peers.PATH
 
 
-class Replica:
+class Replica(Rpcs):
     """Configured by `user_config`: model name, versions (bundle URI, digest, online state), traffic, limits, access,
     prediction log, telemetry."""
 
@@ -100,6 +101,10 @@ class Replica:
     async def __call__(self, _: Request) -> Response:
         """Where Ray's own path carries a request: through its proxy, where there is no HAProxy."""
         return _Answer(self._handler)
+
+    async def reply_to(self, call: Call, receive: Receive) -> Reply | None:
+        """Answer a call that Ray's gRPC server carries. None: the caller has gone."""
+        return await self._handler.reply_to(call, receive)
 
     def _keep(self, served: Served) -> None:
         """Before the answer: what anyone was told of is kept."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from raypipe.errors import MethodNotAllowedError, NotFoundError, NotReadyError
-from raypipe.serving import predict_arrow, predict_json, v2
+from raypipe.errors import MethodNotAllowedError, NotFoundError, NotReadyError, RequestError
+from raypipe.serving import predict_arrow, predict_json, v2, v2_errors
 from raypipe.serving.call import ARROW, Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
+from raypipe.serving.v2_grpc import service as v2_grpc
+from raypipe.serving.v2_grpc.messages import RPCS
 
 
 def answer(endpoint: Endpoint | None, call: Call) -> Reply:
     """The reply to one call. Raises RequestError for the caller's mistakes, NotReadyError where no version is live."""
+    if call.method in RPCS:
+        return v2_grpc.answer(endpoint, call)
     parts = [part for part in call.path.split("/") if part]
     if parts == ["v2", "health", "live"]:
         allow(call, "GET")
@@ -24,7 +28,10 @@ def answer(endpoint: Endpoint | None, call: Call) -> Reply:
             allow(call, "GET")
             return json_reply(200, {"ready": True})
         case ["v2", "models", model, *rest]:
-            return _v2(endpoint, *_versioned(endpoint, model, rest), call)
+            try:
+                return _v2(endpoint, *_versioned(endpoint, model, rest), call)
+            except RequestError as error:
+                return v2_errors.refusal(error)
         case ["models", model, *rest]:
             version, action = _versioned(endpoint, model, rest)
             if action != ["predict"]:
@@ -56,8 +63,7 @@ def _v2(endpoint: Endpoint, version: str | None, action: list[str], call: Call) 
 
 def _versioned(endpoint: Endpoint, model: str, rest: list[str]) -> tuple[str | None, list[str]]:
     """The version that a path names, if it does, and what follows in the path."""
-    if model != endpoint.model:
-        raise NotFoundError(f"no model '{model[:100]}' here", expected=endpoint.model)
+    endpoint.require_model(model)
     if rest[:1] != ["versions"]:
         return None, rest
     name = rest[1] if len(rest) > 1 else ""

@@ -16,7 +16,7 @@ from raypipe.serving.call import Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.outputs import metadata as outputs_of
 from raypipe.serving.v2_infer import PLATFORM, InferRequest, Output, infer, inputs_of, named
-from raypipe.serving.v2_tensors import Tensor, to_raw
+from raypipe.serving.v2_tensors import Tensor, tensor_of_bytes, to_raw
 
 
 def server_metadata() -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _inputs(document: dict[str, Any], tail: bytes) -> list[Tensor]:
         if size is None:
             tensors.append(_of_json(name, kind, shape, tensor.get("data")))
         else:
-            tensors.append(v2_binary.tensor(name, kind, shape, tail[at : at + size]))
+            tensors.append(tensor_of_bytes(name, kind, shape, tail[at : at + size]))
             at += size
     if at < len(tail):
         raise MalformedRequestError("the body is longer than its parts", got=f"{len(tail) - at} bytes at its end")

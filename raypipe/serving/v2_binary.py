@@ -12,7 +12,6 @@ from raypipe.errors import MalformedRequestError
 from raypipe.serving.call import JSON, Call, Reply
 from raypipe.serving.json_body import document, parsed, require_type
 from raypipe.serving.record import Served
-from raypipe.serving.v2_tensors import Tensor, from_raw
 
 EXTENSION = "binary_tensor_data"
 HEADER = "inference-header-content-length"
@@ -47,16 +46,6 @@ def size_of(parameters: Mapping[str, Any], left: int) -> int | None:
             f"the body has not the bytes of {SIZE}", got=size, expected=f"0 to {left}, the bytes that are left"
         )
     return size
-
-
-def tensor(name: str, kind: str, shape: Sequence[int], raw: bytes) -> Tensor:
-    """A tensor of an input's bytes."""
-    try:
-        return Tensor(name, kind, shape, from_raw(kind, raw))
-    except UnicodeDecodeError:
-        return Tensor(name, kind, shape, None, "values must be UTF-8")
-    except ValueError as error:
-        return Tensor(name, kind, shape, None, f"the bytes are no {kind[:20]}: {error}")
 
 
 def reply(said: bytes, raws: Sequence[bytes], version: str, served: Served) -> Reply:

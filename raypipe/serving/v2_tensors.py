@@ -91,13 +91,19 @@ def from_raw(kind: str, raw: bytes) -> list[Any]:
     if kind not in NUMPY:
         raise ValueError(f"unknown datatype {kind[:20]}")
     values = np.frombuffer(raw, NUMPY[kind])  # raises ValueError where the last value is cut off
-    if values.dtype.kind != "f":
-        found: list[Any] = (values.view(np.uint8) != 0).tolist() if kind == "BOOL" else values.tolist()
-        return found
-    if np.isinf(values).any():
-        raise ValueError("values must be finite numbers")
-    lacking = np.isnan(values)
-    return np.where(lacking, None, values.astype(object)).tolist() if lacking.any() else values.tolist()
+    return plain(values.view(np.uint8) != 0 if kind == "BOOL" else values)
+
+
+def plain(values: NDArray[Any]) -> list[Any]:
+    """As JSON would have them, NaN null. Raises ValueError for infinity."""
+    if values.dtype.kind == "f":
+        if np.isinf(values).any():
+            raise ValueError("values must be finite numbers")
+        lacking = np.isnan(values)
+        if lacking.any():
+            values = np.where(lacking, None, values.astype(object))
+    found: list[Any] = values.tolist()
+    return found
 
 
 def _strings(raw: bytes) -> list[str]:
@@ -109,6 +115,16 @@ def _strings(raw: bytes) -> list[str]:
         found.append(raw[at + 4 : end].decode())
         at = end
     return found
+
+
+def tensor_of_bytes(name: str, kind: str, shape: Sequence[int], raw: bytes) -> Tensor:
+    """A tensor of an input's bytes, or with the reason why they are none."""
+    try:
+        return Tensor(name, kind, shape, from_raw(kind, raw))
+    except UnicodeDecodeError:
+        return Tensor(name, kind, shape, None, "values must be UTF-8")
+    except ValueError as error:
+        return Tensor(name, kind, shape, None, f"the bytes are no {kind[:20]}: {error}")
 
 
 def to_raw(values: NDArray[Any]) -> bytes:
