@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ray.serve._private.common import RequestMetadata, RequestProtocol
+if TYPE_CHECKING:
+    from ray.serve._private.common import RequestMetadata
 
 logger = logging.getLogger("ray.serve")
 
@@ -20,10 +21,13 @@ class OngoingRequests(AbstractContextManager[None]):
     block runs; may be entered by many at a time."""
 
     def __init__(self, manager: Any) -> None:
-        one = RequestMetadata(request_id="", internal_request_id="", _request_protocol=RequestProtocol.HTTP)
+        from ray.serve._private.common import RequestMetadata, RequestProtocol
+
         self._begin: Callable[[RequestMetadata], None] = manager.inc_num_ongoing_requests
         self._end: Callable[[RequestMetadata], None] = manager.dec_num_ongoing_requests
-        self._one = one
+        self._one = RequestMetadata(
+            request_id="", internal_request_id="", _request_protocol=RequestProtocol.HTTP, is_direct_ingress=True
+        )
 
     def __enter__(self) -> None:
         self._begin(self._one)

@@ -32,12 +32,12 @@ from raypipe.serving.asgi import (
     require_announced_size,
     send_reply,
 )
-from raypipe.serving.call import Call, Reply, json_reply, refusal
+from raypipe.serving.call import Call, Reply, RequestObserver, json_reply, refusal
 from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.ingress import answer_with
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.ray_private import caller_gone
-from raypipe.serving.record import Done, PredictionObserver, RequestObserver, route_kind
+from raypipe.serving.record import PredictionObserver
 from raypipe.serving.routes import allow, answer
 from raypipe.serving.traffic import Traffic
 
@@ -46,6 +46,7 @@ logger = logging.getLogger("ray.serve")
 STATUS_PATH = "/admin/status"
 INLINE_BYTES = 16 * 1024  # a larger body is worked on in a thread, so that the loop answers health checks meanwhile
 THREADS = 2
+FAILED = json_reply(500, {"error": "InternalError", "what": "the endpoint failed; its log says why"})
 
 
 class Replica:
@@ -88,32 +89,38 @@ class Replica:
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: answer one request, then tell the observers."""
-        started, received_us = time.perf_counter_ns(), time.time_ns() // 1000
-        endpoint, headers = self._endpoint, headers_of(scope)
-        name = identity(headers)
-        query = scope["query_string"].decode("latin-1")
+        received_us, endpoint, headers = time.time_ns() // 1000, self._endpoint, headers_of(scope)
+        query, name = scope["query_string"].decode("latin-1"), identity(headers)
         call = Call(scope["method"], scope["path"], query, headers, b"", name, received_us)
-        reply = await self._reply(endpoint, call, receive)
-        if reply is not None:
+        try:
+            reply = await self._reply(endpoint, call, receive)
+        except CallerGoneError:
+            reply = Reply(499, b"", error="CallerGoneError")
+        else:
             default = endpoint.traffic.default if endpoint else "none"
             await send_reply(send, reply, reply.version or default, name)
-        if self.request_observers or self.prediction_observers:
-            self._tell(call, reply, (time.perf_counter_ns() - started) // 1000)
+        ended_us = time.time_ns() // 1000
+        for observer in self.request_observers:
+            observer.answered(call, reply, ended_us)
 
-    async def _reply(self, endpoint: Endpoint | None, call: Call, receive: Receive) -> Reply | None:
-        """None: the caller has gone."""
+    async def _reply(self, endpoint: Endpoint | None, call: Call, receive: Receive) -> Reply:
+        """Raises CallerGoneError; every other failure is a reply."""
         if endpoint is None:
             return refusal(NotReadyError("no model is loaded yet"))
         try:
             with self._admission.one(endpoint.limits.max_ongoing):
-                return await self._admitted(endpoint, call, receive)
+                reply = await self._admitted(endpoint, call, receive)
+            if reply.served is not None:
+                for observer in self.prediction_observers:
+                    observer.observe(reply.served)
         except RaypipeError as error:
             return refusal(error)
         except CallerGoneError:
-            return None
+            raise
         except Exception:
             logger.exception("a request failed for a reason that is not the caller's")
-            return json_reply(500, {"error": "InternalError", "what": "the endpoint failed; its log says why"})
+            return FAILED
+        return reply
 
     async def _admitted(self, endpoint: Endpoint, call: Call, receive: Receive) -> Reply:
         """Work that its caller may ask for, is small enough, is still waited for and is not late is done."""
@@ -138,7 +145,7 @@ class Replica:
         gone = asyncio.ensure_future(receive())  # ends when the connection does
         left = until - time.monotonic() if isfinite(until) else None
         try:
-            await asyncio.wait({work, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([work, gone], timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return work.result()
             if gone.done():
@@ -166,19 +173,6 @@ class Replica:
             "queued": self._admission.queued,
             "refused": self._admission.refused,
         }
-
-    def _tell(self, call: Call, reply: Reply | None, latency_us: int) -> None:
-        status, version, size = (reply.status, reply.version, len(reply.body)) if reply else (499, None, 0)
-        done = Done(
-            call.id, call.method, call.path, route_kind(call.path), status, version, call.received_us, latency_us, size
-        )
-        try:
-            for observer in self.request_observers:
-                observer.request_done(done)
-            for told in self.prediction_observers if reply and reply.served else ():
-                told.observe(reply.served, done)
-        except Exception:
-            logger.exception("an observer of requests failed")
 
 
 class _Answer(Response):
