@@ -11,6 +11,7 @@ from raypipe.project.endpoint_settings import AccessKeys, Autoscaling, Tls
 from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
 from raypipe.project.section import Section
+from raypipe.project.traffic_settings import Traffic
 from raypipe.project.training_settings import Training
 from raypipe.project.units import Duration, Moment, Share
 
@@ -244,6 +245,8 @@ class Serving(Section):
     """Knowledge time of the online state; default: now. An example with old data sets it back."""
     max_past: Duration = "24h"
     """A request whose prediction time lies further than this before the online state's as-of time is refused."""
+    traffic: Traffic = Traffic()
+    """Canaries and shadows beside the champion; default: the champion answers everything."""
 
 
 class Settings(Section):

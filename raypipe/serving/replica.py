@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from raypipe.errors import DeadlineError, NotReadyError, RaypipeError
-from raypipe.serving.access import Access
 from raypipe.serving.admission import Admission, deadline, require_time
 from raypipe.serving.asgi import (
     CallerGoneError,
@@ -33,13 +32,13 @@ from raypipe.serving.asgi import (
     send_reply,
 )
 from raypipe.serving.call import Call, Reply, RequestObserver, json_reply, refusal
-from raypipe.serving.endpoint import Endpoint, Limits
+from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.ingress import answer_with
-from raypipe.serving.model import LoadedModel
+from raypipe.serving.live import Change, LiveVersions, load
 from raypipe.serving.ray_private import caller_gone
-from raypipe.serving.record import PredictionObserver
+from raypipe.serving.record import PredictionObserver, Served
 from raypipe.serving.routes import allow, answer
-from raypipe.serving.traffic import Traffic
+from raypipe.serving.shadow import Shadows
 
 logger = logging.getLogger("ray.serve")
 
@@ -54,34 +53,37 @@ class Replica:
 
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
+        self._live = LiveVersions()
+        self._taking: asyncio.Task[None] | None = None
         self._admission = Admission()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bulk")
-        self.prediction_observers: list[PredictionObserver] = []
+        self._shadows = Shadows(lambda: self._endpoint, self._tell)
+        self.prediction_observers: list[PredictionObserver] = [self._shadows]
         self.request_observers: list[RequestObserver] = []
         answer_with(self.handle)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Load what is new beside what serves, then swap. A failed load is logged and leaves the old versions serving;
-        only a replica that has none yet raises, since Ray ends a replica whose configuration raises."""
-        try:
-            self._endpoint = await asyncio.to_thread(self._load, user_config)
-        except RaypipeError:
-            if self._endpoint is None:
-                raise
-            logger.exception("the new configuration cannot be loaded; the old versions go on serving")
-            return
+        """Load what is new beside what serves, then swap; returns at once where something serves already.
 
-    def _load(self, config: Mapping[str, Any]) -> Endpoint:
-        versions = {
-            name: LoadedModel(name, pointer, int(config["max_past_us"])) for name, pointer in config["versions"].items()
-        }
-        return Endpoint(
-            config["model"],
-            versions,
-            Traffic.from_json(config["traffic"]),
-            Limits(**config["limits"]),
-            Access.from_json(config["access"]),
-        )
+        A failed load is logged and leaves the old versions serving; only a replica that has none yet raises, since Ray
+        ends a replica whose configuration raises.
+        """
+        change = self._live.begin(user_config)
+        if self._endpoint is None:
+            await self._take(change)
+        else:
+            self._taking = asyncio.create_task(self._take_beside(change))
+
+    async def _take(self, change: Change) -> None:
+        """Swap the endpoint of a change in once its versions are loaded, unless a later change was faster."""
+        loaded = await asyncio.to_thread(load, change) if change.missing else {}
+        self._endpoint = self._live.finish(change, loaded) or self._endpoint
+
+    async def _take_beside(self, change: Change) -> None:
+        try:
+            await self._take(change)
+        except RaypipeError as error:
+            logger.warning("the old versions go on serving, since the new default cannot be loaded: %s", error)
 
     async def __call__(self, _: Request) -> Response:
         """Where Ray's own path carries a request: through its proxy, where there is no HAProxy."""
@@ -111,8 +113,7 @@ class Replica:
             with self._admission.one(endpoint.limits.max_ongoing):
                 reply = await self._admitted(endpoint, call, receive)
             if reply.served is not None:
-                for observer in self.prediction_observers:
-                    observer.observe(reply.served)
+                self._tell(reply.served)
         except RaypipeError as error:
             return refusal(error)
         except CallerGoneError:
@@ -121,6 +122,10 @@ class Replica:
             logger.exception("a request failed for a reason that is not the caller's")
             return FAILED
         return reply
+
+    def _tell(self, served: Served) -> None:
+        for observer in self.prediction_observers:
+            observer.observe(served)
 
     async def _admitted(self, endpoint: Endpoint, call: Call, receive: Receive) -> Reply:
         """Work that its caller may ask for, is small enough, is still waited for and is not late is done."""
@@ -168,6 +173,10 @@ class Replica:
             "pid": os.getpid(),
             "model": endpoint.model if endpoint else None,
             "versions": list(endpoint.versions) if endpoint else [],
+            "loads": self._live.loads(),
+            "weights": dict(endpoint.traffic.weights) if endpoint else {},
+            "shadows": list(endpoint.traffic.shadows) if endpoint else [],
+            "shadow_predictions": self._shadows.counts(),
             "default": endpoint.traffic.default if endpoint else None,
             "ongoing": self._admission.ongoing,
             "queued": self._admission.queued,
