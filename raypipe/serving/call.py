@@ -12,6 +12,8 @@ from raypipe.errors import RaypipeError
 from raypipe.serving.record import Served
 
 JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
+_TIMES = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z  # datetimes without zone are UTC: 2013-12-31T18:30:00Z
 RETRY_AFTER_S = 1
 
 
@@ -57,7 +59,7 @@ class RequestObserver(Protocol):
 
 
 def json_reply(status: int, document: Any, version: str | None = None, served: Served | None = None) -> Reply:
-    return Reply(status, orjson.dumps(document), JSON, version, {}, served)
+    return Reply(status, orjson.dumps(document, option=_TIMES), JSON, version, {}, served)
 
 
 def refusal(error: RaypipeError) -> Reply:

@@ -15,7 +15,7 @@ from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
 from raypipe.serving.client import answering_version
 from raypipe.serving.cluster_apps import apply, controller, forget, require_place
 from raypipe.serving.model import LoadedModel
-from raypipe.serving.options import deployment_options
+from raypipe.serving.options import deployment_options, grpc_options
 from raypipe.serving.ports import require_free
 from raypipe.serving.resolve import Target
 
@@ -28,6 +28,7 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": serving.host, "port": serving.port},
+        "grpc_options": grpc_options(serving),
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
@@ -52,7 +53,8 @@ def serving(project: Project, target: Target) -> Iterator[str]:
     """The endpoint while the block runs; yields its base URL. Needs a connection to a Ray cluster."""
     settings = project.settings.serving
     if controller() is None:
-        require_free(settings.host, settings.port)
+        for port in filter(None, (settings.port, settings.grpc_port)):
+            require_free(settings.host, port)
     base = deploy(project, target)
     try:
         yield base
@@ -72,7 +74,11 @@ def deploy(project: Project, target: Target) -> str:
     document, settings = deploy_document(project, target), project.settings.serving
     check_loads(target)
     try:
-        serve.start(http_options=document["http_options"], proxy_location=document["proxy_location"])
+        serve.start(
+            http_options=document["http_options"],
+            grpc_options=document["grpc_options"],
+            proxy_location=document["proxy_location"],
+        )
     except RayError as error:
         raise ClusterError("Ray Serve does not start", got=str(error).strip().splitlines()[-1]) from error
     require_place(project.settings.name, settings.host, settings.port)

@@ -54,3 +54,18 @@ def ongoing_requests(app: Any) -> OngoingRequests | None:
 def caller_gone(receive: Any) -> bool:
     """Whether uvicorn saw the connection close, without waiting; False where it cannot be told."""
     return bool(getattr(getattr(receive, "__self__", None), "disconnected", False))
+
+
+def bind_grpc_to_host() -> None:
+    """From now on Serve's gRPC servers in this process listen on the endpoint's host; by themselves on all addresses."""
+    from ray.serve._private import default_impl
+
+    default_impl.add_grpc_address = _add_grpc_address
+
+
+def _add_grpc_address(server: Any, address: str) -> None:
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    assert client is not None
+    server.add_insecure_port(f"{client.http_config.host}:{address.rpartition(':')[2]}")

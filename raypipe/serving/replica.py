@@ -39,16 +39,18 @@ from raypipe.serving.ray_private import caller_gone
 from raypipe.serving.record import PredictionObserver, Served
 from raypipe.serving.routes import allow, answer
 from raypipe.serving.shadow import Shadows
+from raypipe.serving.v2_grpc.ingress import Rpcs
 
 logger = logging.getLogger("ray.serve")
 
 STATUS_PATH = "/admin/status"
 INLINE_BYTES = 16 * 1024  # a larger body is worked on in a thread, so that the loop answers health checks meanwhile
 THREADS = 2
+GONE = json_reply(499, {"error": "CallerGoneError", "what": "the caller has gone"})
 FAILED = json_reply(500, {"error": "InternalError", "what": "the endpoint failed; its log says why"})
 
 
-class Replica:
+class Replica(Rpcs):
     """Configured by `user_config`: model name, versions (bundle URI, digest, online state), traffic, limits, access."""
 
     def __init__(self) -> None:
@@ -94,19 +96,20 @@ class Replica:
         received_us, endpoint, headers = time.time_ns() // 1000, self._endpoint, headers_of(scope)
         query, name = scope["query_string"].decode("latin-1"), identity(headers)
         call = Call(scope["method"], scope["path"], query, headers, b"", name, received_us)
-        try:
-            reply = await self._reply(endpoint, call, receive)
-        except CallerGoneError:
-            reply = Reply(499, b"", error="CallerGoneError")
-        else:
+        reply = await self._reply(endpoint, call, receive)
+        if reply is not GONE:
             default = endpoint.traffic.default if endpoint else "none"
             await send_reply(send, reply, reply.version or default, name)
-        ended_us = time.time_ns() // 1000
-        for observer in self.request_observers:
-            observer.answered(call, reply, ended_us)
+        self._answered(call, reply)
+
+    async def reply_to(self, call: Call, receive: Receive) -> Reply:
+        """Answer a call that Ray's gRPC server carries, then tell the observers."""
+        reply = await self._reply(self._endpoint, call, receive)
+        self._answered(call, reply)
+        return reply
 
     async def _reply(self, endpoint: Endpoint | None, call: Call, receive: Receive) -> Reply:
-        """Raises CallerGoneError; every other failure is a reply."""
+        """Raises nothing: each failure has its reply."""
         if endpoint is None:
             return refusal(NotReadyError("no model is loaded yet"))
         try:
@@ -117,11 +120,16 @@ class Replica:
         except RaypipeError as error:
             return refusal(error)
         except CallerGoneError:
-            raise
+            return GONE
         except Exception:
             logger.exception("a request failed for a reason that is not the caller's")
             return FAILED
         return reply
+
+    def _answered(self, call: Call, reply: Reply) -> None:
+        ended_us = time.time_ns() // 1000
+        for observer in self.request_observers:
+            observer.answered(call, reply, ended_us)
 
     def _tell(self, served: Served) -> None:
         for observer in self.prediction_observers:
@@ -132,8 +140,9 @@ class Replica:
         limits = endpoint.limits
         endpoint.access.require(call.path, call.headers)
         until = deadline(call.headers, limits.timeout_s, time.monotonic())
-        require_announced_size(call.headers, limits.max_body_bytes)
-        call = call.with_body(await read_body(receive, limits.max_body_bytes))
+        max_bytes = limits.body_bytes(call.headers.get("content-type", ""))
+        require_announced_size(call.headers, max_bytes)
+        call = call.with_body(await read_body(receive, max_bytes))
         await asyncio.sleep(0)  # raypipe.serving.admission says why
         if caller_gone(receive):
             raise CallerGoneError
