@@ -171,6 +171,30 @@ class TooLargeError(RequestError):
     http_status = 413
 
 
+class UnauthorizedError(RequestError):
+    """The request carries no API key that this endpoint knows."""
+
+    http_status = 401
+
+
+class ForbiddenError(RequestError):
+    """The request's API key does not open this route."""
+
+    http_status = 403
+
+
+class DeadlineError(RequestError):
+    """The request's time ran out before its work was done. Not 504: a proxy would send it once more."""
+
+    http_status = 408
+
+
+class OverloadedError(RaypipeError):
+    """The replica has as many requests as it takes; try again after the time in Retry-After."""
+
+    http_status = 503
+
+
 class NotReadyError(RaypipeError):
     """The replica has no model loaded yet; try again."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from raypipe.project.about_settings import About
+from raypipe.project.endpoint_settings import AccessKeys, Autoscaling, Tls
 from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
 from raypipe.project.log_settings import PredictionLogging
@@ -221,8 +222,21 @@ class Serving(Section):
     """Address to listen on. Anything but loopback opens the endpoint to the network."""
     port: int = Field(8000, ge=1, le=65535)
     replicas: int = Field(1, ge=1)
+    """How many processes answer; with `autoscaling` it decides instead."""
+    autoscaling: Autoscaling | None = None
+    """Replicas come and go with the load; default: their number is fixed."""
+    replica_cpus: float = Field(1, gt=0)
+    """CPUs of the cluster that a replica counts for."""
     max_ongoing_requests: int = Field(100, ge=1)
-    """Requests that one replica works on at a time."""
+    """Requests that one replica has at a time; one more is answered 503 with Retry-After."""
+    max_queued_requests: int = Field(16, ge=1)
+    """Of these, requests of more than 16 KiB, which wait for a thread of their own; one more is answered 503."""
+    request_timeout: Duration | None = None
+    """A request that is not answered in this time is answered 408; header x-request-timeout-seconds may shorten it."""
+    access: AccessKeys = AccessKeys()
+    """Who may ask."""
+    tls: Tls | None = None
+    """HTTPS; default: plain HTTP, for loopback or for a TLS proxy in front."""
     max_rows: int = Field(1000, ge=1)
     """Rows in one request; more is answered 413."""
     max_body_bytes: int = Field(1024**2, ge=1)

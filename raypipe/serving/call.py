@@ -8,9 +8,11 @@ from typing import Any
 
 import orjson
 
+from raypipe.errors import RaypipeError
 from raypipe.serving.record import Served
 
 JSON = "application/json"
+RETRY_AFTER_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,9 @@ class Call:
     body: bytes
     id: str
     received_us: int
+
+    def with_body(self, body: bytes) -> Call:
+        return Call(self.method, self.path, self.query, self.headers, body, self.id, self.received_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +46,16 @@ class Reply:
 
 def json_reply(status: int, document: Any, version: str | None = None, served: Served | None = None) -> Reply:
     return Reply(status, orjson.dumps(document), JSON, version, {}, served)
+
+
+def refusal(error: RaypipeError) -> Reply:
+    """What an error is answered with; its status is the class's."""
+    headers = {}
+    match error.http_status:
+        case 401:
+            headers = {"www-authenticate": "Bearer"}
+        case 405 if error.expected:
+            headers = {"allow": error.expected}
+        case 503:
+            headers = {"retry-after": str(RETRY_AFTER_S)}
+    return Reply(error.http_status, orjson.dumps(error.to_json()), headers=headers)

@@ -13,6 +13,7 @@ from raypipe.project import Project
 from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
 from raypipe.serving.client import answering_version
 from raypipe.serving.model import LoadedModel
+from raypipe.serving.options import deployment_options
 from raypipe.serving.ports import require_free
 from raypipe.serving.resolve import Target
 
@@ -36,9 +37,8 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
                 "deployments": [
                     {
                         "name": DEPLOYMENT,
-                        "num_replicas": serving.replicas,
-                        "max_ongoing_requests": serving.max_ongoing_requests,
                         "user_config": target.user_config,
+                        **deployment_options(serving),
                     }
                 ],
             }

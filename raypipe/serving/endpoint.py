@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.errors import NotFoundError, TooLargeError
+from raypipe.serving.access import Access
 from raypipe.serving.call import Call
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.traffic import Traffic
@@ -16,10 +17,14 @@ KEY_HEADER = "x-raypipe-key"
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request: rows, and bytes of its body."""
+    """Of one request: rows, bytes of its body, and seconds from its arrival to its answer (None: no limit). Of a
+    replica: requests at a time, and large ones among them that wait for a thread or are in one."""
 
     max_rows: int
     max_body_bytes: int
+    max_ongoing: int = 100
+    max_queued: int = 16
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Endpoint:
     versions: Mapping[str, LoadedModel]
     traffic: Traffic
     limits: Limits
+    access: Access = field(default_factory=Access)
 
     def version(self, name: str) -> LoadedModel:
         """Raises NotFoundError that lists what is live."""

@@ -1,10 +1,14 @@
-"""What is known of a prediction once it is made: what the prediction log, the metrics and the shadows are given."""
+"""What is known of a request and of a prediction once it is made, and who is told.
+
+Observers run in the event loop of the replica, after the answer has been handed to the web server: they cost
+microseconds, and leave their work to a thread of their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
@@ -26,3 +30,40 @@ class Served:
     rows: Rows
     predictions: Predictions
     shadow: bool = False
+
+
+class Done(NamedTuple):
+    """One request that has been answered, whatever the answer was.
+
+    route: `predict`, `infer` or `other`; status: of HTTP, 499 where the caller went away; version: the one that
+    answered, None where none was chosen; received_us: microseconds since 1970, UTC; latency_us: from the first byte
+    that the replica saw to the answer's hand-over to the web server; response_bytes: of its body.
+    """
+
+    id: str
+    method: str
+    path: str
+    route: str
+    status: int
+    version: str | None
+    received_us: int
+    latency_us: int
+    response_bytes: int
+
+
+class PredictionObserver(Protocol):
+    """Is told of every prediction, with the request that carried it."""
+
+    def observe(self, served: Served, done: Done) -> None: ...
+
+
+class RequestObserver(Protocol):
+    """Is told of every request."""
+
+    def request_done(self, done: Done) -> None: ...
+
+
+def route_kind(path: str) -> str:
+    """The route's kind, for a metric's label: few values, whatever a caller asks for."""
+    last = path.rstrip("/").rpartition("/")[2]
+    return last if last in ("predict", "infer") else "other"

@@ -14,6 +14,7 @@ from raypipe.features.online_build import StateFile, build_online_state
 from raypipe.project import Project
 from raypipe.registry.tracking import Registry, Version
 from raypipe.serving.prediction_log.config import log_document
+from raypipe.serving.options import access, limits
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def user_config(project: Project, version: Version, state: StateFile) -> dict[st
         "model": project.settings.name,
         "versions": {str(version.version): pointer},
         "traffic": {"default": str(version.version), "weights": {}},
-        "limits": {"max_rows": serving.max_rows, "max_body_bytes": serving.max_body_bytes},
+        "limits": limits(serving),
+        "access": access(project).to_json(),
         "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
         "log": log_document(project),
     }

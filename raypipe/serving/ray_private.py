@@ -1,0 +1,52 @@
+"""The private names of Ray Serve (2.60.0) and uvicorn that the request path stands on, all of them.
+
+tests/cluster/serving/test_ray_private.py fails where one of them changes; then requests take Ray's own path.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from ray.serve._private.common import RequestMetadata, RequestProtocol
+
+logger = logging.getLogger("ray.serve")
+
+
+class OngoingRequests(AbstractContextManager[None]):
+    """Ray's own count of a replica's requests: autoscaling and the drain before a stop read it. One request while the
+    block runs; may be entered by many at a time."""
+
+    def __init__(self, manager: Any) -> None:
+        one = RequestMetadata(request_id="", internal_request_id="", _request_protocol=RequestProtocol.HTTP)
+        self._begin: Callable[[RequestMetadata], None] = manager.inc_num_ongoing_requests
+        self._end: Callable[[RequestMetadata], None] = manager.dec_num_ongoing_requests
+        self._one = one
+
+    def __enter__(self) -> None:
+        self._begin(self._one)
+
+    def __exit__(self, *_: object) -> None:
+        self._end(self._one)
+
+
+def ongoing_requests(app: Any) -> OngoingRequests | None:
+    """The count of the replica whose HTTP server `app` is the application of; None for Ray's proxy, which has none.
+
+    app: RequestIdMiddleware around the bound method `Replica._direct_ingress_asgi`.
+    """
+    replica = getattr(getattr(app, "_app", None), "__self__", None)
+    if replica is None:
+        return None
+    try:
+        return OngoingRequests(replica._metrics_manager)  # noqa: SLF001 (what this module is for)
+    except (AttributeError, TypeError):
+        logger.warning("this Ray counts requests otherwise than 2.60.0: they take Ray's own path, which is slower")
+        return None
+
+
+def caller_gone(receive: Any) -> bool:
+    """Whether uvicorn saw the connection close, without waiting; False where it cannot be told."""
+    return bool(getattr(getattr(receive, "__self__", None), "disconnected", False))
