@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 from typing import Any
 
+from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -35,6 +36,7 @@ from raypipe.serving.call import Call, Reply, RequestObserver, json_reply, refus
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.ingress import answer_with
 from raypipe.serving.live import Change, LiveVersions, load
+from raypipe.serving.prediction_log.log import PredictionLog, log_for
 from raypipe.serving.ray_private import caller_gone
 from raypipe.serving.record import PredictionObserver, Served
 from raypipe.serving.routes import allow, answer
@@ -57,6 +59,8 @@ class Replica(Rpcs):
         self._endpoint: Endpoint | None = None
         self._live = LiveVersions()
         self._taking: asyncio.Task[None] | None = None
+        self._log: PredictionLog | None = None
+        self._name = serve.get_replica_context().replica_id.unique_id
         self._admission = Admission()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bulk")
         self._shadows = Shadows(lambda: self._endpoint, self._tell)
@@ -79,13 +83,24 @@ class Replica(Rpcs):
     async def _take(self, change: Change) -> None:
         """Swap the endpoint of a change in once its versions are loaded, unless a later change was faster."""
         loaded = await asyncio.to_thread(load, change) if change.missing else {}
-        self._endpoint = self._live.finish(change, loaded) or self._endpoint
+        endpoint = self._live.finish(change, loaded)
+        if endpoint is not None:
+            before, self._log = self._log, log_for(self._log, change.config["log"], endpoint.versions, self._name)
+            self.prediction_observers = [self._log, self._shadows] if self._log else [self._shadows]
+            self._endpoint = endpoint
+            if before is not None and before is not self._log:
+                await asyncio.to_thread(before.close)
 
     async def _take_beside(self, change: Change) -> None:
         try:
             await self._take(change)
         except RaypipeError as error:
             logger.warning("the old versions go on serving, since the new default cannot be loaded: %s", error)
+
+    async def __del__(self) -> None:
+        """Serve awaits this when it ends the replica, after its last request."""
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
 
     async def __call__(self, _: Request) -> Response:
         """Where Ray's own path carries a request: through its proxy, where there is no HAProxy."""
