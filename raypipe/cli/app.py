@@ -10,6 +10,7 @@ import typer
 from raypipe.cli.options import HERE, JsonOption, ProjectOption
 from raypipe.cli.output import run_command
 from raypipe.cli.release_app import release_app
+from raypipe.cli.status_app import status_app
 
 app = typer.Typer(
     help="From Parquet tables to a monitored prediction endpoint, on one Ray cluster.",
@@ -30,6 +31,7 @@ TuneOption = Annotated[
 ]
 PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
 app.add_typer(release_app)
+app.add_typer(status_app)
 
 
 @app.command()
