@@ -35,7 +35,23 @@ MOMENTS = [
     for t in ("2013-03-10T07:00", "2013-11-03T06:00", "2012-02-29T23:59", "2100-02-28T23:59", "1970-01-01", "1678-01-01", "2261-12-31T23:59")
     for step in (-1, 0, 1, 3_599_999_999)
 ]  # fmt: skip
-FLOATS = [0.0, -0.0, 1.0, -1.5, 0.1, 1e308, -1e308, 5e-324, math.inf, -math.inf, math.nan, 2.0**53, 2.0**53 + 2, 1e18, 3.0]
+FLOATS = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.5,
+    0.1,
+    1e308,
+    -1e308,
+    5e-324,
+    math.inf,
+    -math.inf,
+    math.nan,
+    2.0**53,
+    2.0**53 + 2,
+    1e18,
+    3.0,
+]
 VALUES: dict[pl.DataType, st.SearchStrategy] = {
     pl.Float64(): st.sampled_from(FLOATS) | st.floats(),
     pl.Float32(): st.sampled_from([0.0, -0.0, 0.5, math.inf, math.nan, 2.0**24]) | st.floats(width=32),
@@ -111,7 +127,9 @@ def polars_values(expression: pl.Expr, rows: list[dict]) -> list:
         name: pl.Series([row[name] for row in rows], dtype=pl.Int64 if t == TIME else pl.Int32 if t == pl.Date() else t).cast(t)
         for name, t in SCHEMA.items()
     })  # fmt: skip
-    return frame.select(expression.alias("x"))["x"].to_physical().to_list() * (len(rows) if expression.meta.is_literal() else 1)
+    return frame.select(expression.alias("x"))["x"].to_physical().to_list() * (
+        len(rows) if expression.meta.is_literal() else 1
+    )
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
@@ -128,4 +146,6 @@ def test_a_compiled_expression_gives_polars_values(name, rows):
             continue
         kept.append(row)
     expected = polars_values(expression, kept) if kept else []
-    assert all(same(one, other) for one, other in zip(found, expected, strict=True)), list(zip(found, expected, kept, strict=True))
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True)), list(
+        zip(found, expected, kept, strict=True)
+    )

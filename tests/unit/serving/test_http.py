@@ -22,7 +22,8 @@ import uvicorn
 from raypipe.serving.access import Access
 from raypipe.serving.call import Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint, Limits
-from raypipe.serving.replica import INLINE_BYTES, THREADS, Replica
+from raypipe.serving.request_path import INLINE_BYTES, THREADS, RequestPath
+from raypipe.serving.routes import answer
 from raypipe.serving.traffic import Traffic
 
 LIMIT = 3 * INLINE_BYTES
@@ -30,12 +31,12 @@ BULK = b"x" * (INLINE_BYTES + 1)
 ENDPOINT = Endpoint("shop", {}, Traffic("7", {}), Limits(10, LIMIT, max_ongoing=6, max_queued=4))
 
 
-class Held(Replica):
+class Held(RequestPath):
     """Says what it was asked; work at /held goes on once `release` is set, and what began is counted."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._endpoint = ENDPOINT
+        super().__init__(lambda: self.endpoint, self.reply)
+        self.endpoint = ENDPOINT
         self.release, self.begun, self.seen = threading.Event(), [], []
         self.clients: list[Client] = []
         self.request_observers = [self]
@@ -43,7 +44,7 @@ class Held(Replica):
     def answered(self, call: Call, reply: Reply, ended_us: int) -> None:
         self.seen.append((call.path, reply.status, ended_us - call.received_us))
 
-    def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
+    def reply(self, endpoint: Endpoint, call: Call) -> Reply:
         if call.path == "/fails":
             raise RuntimeError("at /home/of/secrets")
         if call.path == "/held":
@@ -51,7 +52,7 @@ class Held(Replica):
             assert self.release.wait(20)
         if call.path == "/echo":
             return json_reply(200, {"method": call.method, "query": call.query, "bytes": len(call.body)})
-        return super()._answer(endpoint, call)
+        return answer(endpoint, call)
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def send(replica: Any, path: str, body: bytes = b"", *headers: str) -> SimpleNam
 
 
 def settings(replica: Any, **limits: Any) -> None:
-    replica._endpoint = replace(ENDPOINT, limits=replace(ENDPOINT.limits, **limits))
+    replica.endpoint = replace(ENDPOINT, limits=replace(ENDPOINT.limits, **limits))
 
 
 # ---- the protocol ------------------------------------------------------------------------------
@@ -245,18 +246,18 @@ def test_of_requests_that_come_together_those_over_the_limit_are_refused_before_
 
     asyncio.run(handle())
     assert replies == [503] * 4 + [200] * 6
-    assert (replica.status()["ongoing"], replica.status()["refused"]) == (0, 4)
+    assert (replica.admission.ongoing, replica.admission.refused) == (0, 4)
 
 
 def test_large_requests_over_their_limit_are_refused_and_small_ones_go_on(replica, wait):
     waiting = [connect(replica, post("/held", BULK)) for _ in range(ENDPOINT.limits.max_queued)]
-    wait(lambda: replica.status()["queued"] == len(waiting), what="large requests in the replica")
+    wait(lambda: replica.admission.queued == len(waiting), what="large requests in the replica")
     answer = send(replica, "/held", BULK)
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert send(replica, "/echo").status == 200
     replica.release.set()
     assert [client.read().status for client in waiting] == [404] * len(waiting)  # /held is no route
-    assert replica.status()["queued"] == 0
+    assert replica.admission.queued == 0
 
 
 # ---- deadlines, and callers that went away -----------------------------------------------------
@@ -282,7 +283,7 @@ def test_work_whose_time_is_over_is_not_begun(replica, wait):
 def test_work_of_a_caller_that_went_away_is_not_begun(replica, wait):
     held_threads(replica, wait)
     with connect(replica, post("/held", BULK, "x-request-id: gone")):
-        wait(lambda: replica.status()["queued"] == THREADS + 1, what="a request that waits for a thread")
+        wait(lambda: replica.admission.queued == THREADS + 1, what="a request that waits for a thread")
     wait(lambda: [status for _, status, _ in replica.seen] == [499], what="the caller's leave noticed")
     replica.release.set()
     assert send(replica, "/held", BULK, "x-request-id: after").status == 404
@@ -291,9 +292,9 @@ def test_work_of_a_caller_that_went_away_is_not_begun(replica, wait):
 
 def test_a_body_that_is_cut_off(replica, wait):
     with connect(replica, text("POST /echo HTTP/1.1\nhost: x\ncontent-length: 100", b"half")):
-        wait(lambda: replica.status()["ongoing"] == 1, what="the request in the replica")
+        wait(lambda: replica.admission.ongoing == 1, what="the request in the replica")
     wait(lambda: [status for _, status, _ in replica.seen] == [499], what="the caller's leave noticed")
-    assert replica.status()["ongoing"] == 0
+    assert replica.admission.ongoing == 0
 
 
 def test_the_endpoints_own_limit_of_time(replica):
@@ -313,7 +314,7 @@ def test_a_time_that_is_none(replica, seconds):
 
 
 def test_a_key_is_asked_for_before_the_body_is_read(replica):
-    replica._endpoint = replace(ENDPOINT, access=Access((sha256(b"the-callers-own-key").digest(),)))
+    replica.endpoint = replace(ENDPOINT, access=Access((sha256(b"the-callers-own-key").digest(),)))
     refused = ask(replica, text("POST /echo HTTP/1.1\nhost: x\ncontent-length: 100\nexpect: 100-continue"))
     assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
     assert send(replica, "/echo", b"", "authorization: Bearer the-callers-own-key").status == 200
@@ -321,12 +322,6 @@ def test_a_key_is_asked_for_before_the_body_is_read(replica):
     assert (
         ask(replica, text("GET /admin/status HTTP/1.1\nhost: x\nx-api-key: the-callers-own-key"), "GET").status == 403
     )
-
-
-def test_the_status_route(replica):
-    answer = ask(replica, text("GET /admin/status HTTP/1.1\nhost: x"), "GET")
-    assert orjson.loads(answer.body)["default"] == "7"
-    assert send(replica, "/admin/status").status == 405
 
 
 # ---- observers ---------------------------------------------------------------------------------
