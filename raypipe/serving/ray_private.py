@@ -57,7 +57,7 @@ def caller_gone(receive: Any) -> bool:
 
 
 def bind_grpc_to_host() -> None:
-    """From now on Serve's gRPC servers in this process listen on the endpoint's host; by themselves on all addresses."""
+    """From now on Serve's gRPC servers in this process listen on the endpoint's host, not on all addresses."""
     from ray.serve._private import default_impl
 
     default_impl.add_grpc_address = _add_grpc_address

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
+from typing import Any
 
 from raypipe.errors import DeadlineError, NotReadyError, RaypipeError
 from raypipe.serving.admission import Admission, deadline, require_time
@@ -117,7 +118,8 @@ class RequestPath:
         gone = asyncio.ensure_future(receive())  # ends when the connection does
         left = until - time.monotonic() if isfinite(until) else None
         try:
-            await asyncio.wait([work, gone], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            both: list[asyncio.Future[Any]] = [work, gone]
+            await asyncio.wait(both, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return work.result()
             if gone.done():
