@@ -18,17 +18,16 @@ from starlette.responses import Response
 
 from raypipe.errors import NotFoundError, RaypipeError
 from raypipe.serving import peers
+from raypipe.serving.access import is_admin
 from raypipe.serving.asgi import Message, Receive, Scope, Send
 from raypipe.serving.call import Call, Reply, json_reply
-from raypipe.serving.done import Done
 from raypipe.serving.endpoint import Endpoint
-from raypipe.serving.handler import Handler
 from raypipe.serving.ingress import answer_with
 from raypipe.serving.live import Change, LiveVersions, load
 from raypipe.serving.prediction_log.log import PredictionLog, log_for
 from raypipe.serving.ray_private import logs_folder
-from raypipe.serving.record import Served
-from raypipe.serving.routes import allow
+from raypipe.serving.request_path import RequestPath
+from raypipe.serving.routes import allow, answer
 from raypipe.serving.shadow import Shadows
 from raypipe.serving.telemetry import Telemetry, telemetry_for
 from raypipe.serving.v2_grpc.ingress import Rpcs
@@ -43,17 +42,15 @@ class Replica(Rpcs):
     prediction log, telemetry."""
 
     def __init__(self) -> None:
-        self._name = serve.get_replica_context().replica_id.unique_id
         self._endpoint: Endpoint | None = None
         self._live = LiveVersions()
         self._taking: asyncio.Task[None] | None = None
         self._log: PredictionLog | None = None
         self._telemetry: Telemetry | None = None
-        self._shadows = Shadows(lambda: self._endpoint, self._keep)
-        self._handler = Handler(lambda: self._endpoint, self._admin, self._keep, self._tell)
-        answer_with(self._handler.handle)
-
-    # ---- configuration -------------------------------------------------------------------------
+        self._name = serve.get_replica_context().replica_id.unique_id
+        self._path = RequestPath(lambda: self._endpoint, self._answer)
+        self._shadows = Shadows(lambda: self._endpoint, self._path.tell)
+        answer_with(self._path.handle)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Load what is new beside what serves, then swap; returns at once where something serves already.
@@ -71,18 +68,23 @@ class Replica(Rpcs):
         """Swap the endpoint of a change in once its versions are loaded, unless a later change was faster."""
         loaded = await asyncio.to_thread(load, change) if change.missing else {}
         endpoint = self._live.finish(change, loaded)
-        if endpoint is None:
-            return
-        config, before = change.config, (self._log, self._telemetry)
+        if endpoint is not None:
+            before = (self._log, self._telemetry)
+            self._observe(change.config, endpoint)
+            self._endpoint = endpoint
+            for old, new in zip(before, (self._log, self._telemetry), strict=True):
+                if old is not None and old is not new:
+                    await asyncio.to_thread(old.close)
+
+    def _observe(self, config: Mapping[str, Any], endpoint: Endpoint) -> None:
+        """Have predictions and requests kept and told of as the configuration says."""
         self._log = log_for(self._log, config["log"], endpoint.versions, self._name)
+        self._path.prediction_observers = (self._log, self._shadows) if self._log else (self._shadows,)
         folder = Path(logs_folder()) / f"access-{endpoint.model}-{self._name}"
         self._telemetry = telemetry_for(
             self._telemetry, config["telemetry"], endpoint.model, self._name, folder, self._gauges
         )
-        self._endpoint = endpoint
-        for old, new in zip(before, (self._log, self._telemetry), strict=True):
-            if old is not None and old is not new:
-                await asyncio.to_thread(old.close)
+        self._path.request_observers = (self._telemetry,)
 
     async def _take_beside(self, change: Change) -> None:
         try:
@@ -96,30 +98,21 @@ class Replica(Rpcs):
             if part is not None:
                 await asyncio.to_thread(part.close)
 
-    # ---- requests ------------------------------------------------------------------------------
-
     async def __call__(self, _: Request) -> Response:
         """Where Ray's own path carries a request: through its proxy, where there is no HAProxy."""
-        return _Answer(self._handler)
+        return _Answer(self._path)
 
-    async def reply_to(self, call: Call, receive: Receive) -> Reply | None:
-        """Answer a call that Ray's gRPC server carries. None: the caller has gone."""
-        return await self._handler.reply_to(call, receive)
+    async def reply_to(self, call: Call, receive: Receive) -> Reply:
+        """Answer a call that Ray's gRPC server carries."""
+        return await self._path.reply_to(call, receive)
 
-    def _keep(self, served: Served) -> None:
-        """Before the answer: what anyone was told of is kept."""
-        if self._log is not None:
-            self._log.observe(served)
-
-    def _tell(self, done: Done, served: Served | None) -> None:
-        if served is not None:
-            self._shadows.observe(served)
-        if self._telemetry is not None:
-            self._telemetry.note(done)
+    def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
+        return self._admin(call) if is_admin(call.path) else answer(endpoint, call)
 
     # ---- what an admin may know ----------------------------------------------------------------
 
     def _admin(self, call: Call) -> Reply:
+        """Of all replicas, or of this one; blocks while the others are asked."""
         if call.path not in (ALL, OWN):
             raise NotFoundError(f"no route {call.path[:200]}", expected=ALL)
         allow(call, "GET")
@@ -127,10 +120,10 @@ class Replica(Rpcs):
         return json_reply(200, own if call.path == OWN else {"replicas": peers.all_facts(own, call.headers)})
 
     def facts(self) -> dict[str, Any]:
-        """What this replica holds and has done; `requests` as Metrics.facts, `versions` as LiveVersions.loads."""
+        """What this replica holds and has done; `versions` as LiveVersions.loads, `requests` as Metrics.facts."""
         endpoint, telemetry = self._endpoint, self._telemetry
-        if endpoint is None or telemetry is None:
-            return {"replica": self._name, "pid": os.getpid()}
+        assert endpoint is not None, "a request is answered by an endpoint"
+        assert telemetry is not None
         traffic = endpoint.traffic
         return {
             "replica": self._name,
@@ -144,14 +137,12 @@ class Replica(Rpcs):
         }
 
     def _gauges(self) -> dict[str, float]:
-        admission, shadows = self._handler.admission, self._shadows.counts
+        admission = self._path.admission
         found: dict[str, float] = {
             "ongoing": admission.ongoing,
             "queued": admission.queued,
             "refused": admission.refused,
-            "shadow_predictions": shadows.predicted,
-            "shadow_failed": shadows.failed,
-            "shadow_dropped": shadows.dropped,
+            **{f"shadow_{name}": count for name, count in self._shadows.counts().items()},
         }
         if self._log is not None:
             counts = self._log.counts
@@ -167,8 +158,8 @@ class Replica(Rpcs):
 class _Answer(Response):
     """What Ray awaits as an ASGI application, with the request's own scope."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+    def __init__(self, path: RequestPath) -> None:
+        self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def without_id(message: Message) -> None:
@@ -176,4 +167,4 @@ class _Answer(Response):
             headers = [header for header in message.get("headers", []) if header[0] != b"x-request-id"]
             await send(message if "headers" not in message else {**message, "headers": headers})
 
-        await self._handler.handle(scope, receive, without_id)
+        await self._path.handle(scope, receive, without_id)

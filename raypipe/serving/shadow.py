@@ -6,10 +6,11 @@ dropped and counted, so that shadows never take more than they are given.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from queue import Full, Queue
 
 import polars as pl
@@ -33,44 +34,48 @@ class ShadowCounts:
 
 
 class Shadows:
-    """`endpoint` says what is live now; `keep` takes each `Served` of a shadow, with shadow=True, in any thread."""
+    """`endpoint` says what is live now; `tell` hears, in the event loop, of each prediction, with shadow=True."""
 
-    def __init__(self, endpoint: Callable[[], Endpoint | None], keep: Callable[[Served], None]) -> None:
-        self.counts = ShadowCounts()
-        self._endpoint, self._keep = endpoint, keep
-        self._waiting: Queue[Served] = Queue(WAITING)
+    def __init__(self, endpoint: Callable[[], Endpoint | None], tell: Callable[[Served], None]) -> None:
+        self._counts = ShadowCounts()
+        self._endpoint, self._tell = endpoint, tell
+        self._waiting: Queue[tuple[asyncio.AbstractEventLoop, Served]] = Queue(WAITING)
         self._thread: threading.Thread | None = None
+
+    def counts(self) -> dict[str, int]:
+        return asdict(self._counts)
 
     def observe(self, served: Served) -> None:
         """Take a prediction that was answered. Costs microseconds."""
         endpoint = self._endpoint()
-        if endpoint is None or not endpoint.traffic.shadows:
+        if endpoint is None or not endpoint.traffic.shadows or served.shadow:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="shadows", daemon=True)
             self._thread.start()
         try:
-            self._waiting.put_nowait(served)
+            self._waiting.put_nowait((asyncio.get_running_loop(), served))
         except Full:
-            self.counts.dropped += 1
+            self._counts.dropped += 1
 
     def _run(self) -> None:
         while True:
-            served = self._waiting.get()
+            loop, served = self._waiting.get()
             endpoint = self._endpoint()
             for name in endpoint.traffic.shadows if endpoint else ():
                 if endpoint and name != served.version:
-                    self._predict(endpoint.versions[name], served)
+                    self._predict(endpoint.versions[name], loop, served)
 
-    def _predict(self, model: LoadedModel, served: Served) -> None:
+    def _predict(self, model: LoadedModel, loop: asyncio.AbstractEventLoop, served: Served) -> None:
         try:
             predictions = predict(model, served.rows)
         except Exception:  # whatever it was, the next request is predicted all the same
-            self.counts.failed += 1
+            self._counts.failed += 1
             logger.exception("shadow version %s cannot predict a request", model.version)
             return
-        self.counts.predicted += 1
-        self._keep(replace(served, version=model.version, predictions=predictions, shadow=True))
+        self._counts.predicted += 1
+        shadowed = replace(served, version=model.version, predictions=predictions, shadow=True)
+        loop.call_soon_threadsafe(self._tell, shadowed)
 
 
 def predict(model: LoadedModel, rows: Rows) -> Predictions:

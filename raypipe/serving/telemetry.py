@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raypipe.serving.access_log import AccessLog
-from raypipe.serving.done import Done
+from raypipe.serving.call import Call, Reply
+from raypipe.serving.done import Done, done
 from raypipe.serving.metrics import Metrics
 
 PERIOD_S = 1.0
@@ -25,7 +26,7 @@ class Sink(Protocol):
 
 
 class Telemetry:
-    """`note` costs an append; once a second the thread hands on what was noted. A sink that fails (a full disk) is told
+    """`answered` costs microseconds; once a second the thread hands on what was noted. A sink that fails (a full disk) is told
     of once in the replica's log, and tried again the next time."""
 
     def __init__(
@@ -45,8 +46,12 @@ class Telemetry:
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._thread.start()
 
+    def answered(self, call: Call, reply: Reply, ended_us: int) -> None:
+        """Remember a request that was answered, at that time (microseconds since 1970). Any thread."""
+        self.note(done(call, reply, ended_us))
+
     def note(self, one: Done) -> None:
-        """Remember a request that was answered. Any thread."""
+        """As `answered`."""
         if len(self._noted) < MOST:
             self._noted.append(one)
         else:

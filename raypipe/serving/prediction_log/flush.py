@@ -48,7 +48,7 @@ class Flusher:
         """Whether it is this process that flushes, from now on until `resign` or its end."""
         if self._lock is not None:
             return True
-        self._spool.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._spool.make_folder()
         descriptor = os.open(self._spool.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ where there is any. What a machine that loses its power had in it is lost.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -38,7 +39,7 @@ class SpoolFullError(Exception):
 def default_folder(table: str) -> Path:
     """Where this user's records for `table` wait on this machine."""
     root = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-    return root / f"raypipe-{os.getuid()}" / short(hashlib.sha256(table.encode()).hexdigest())
+    return root / f"raypipe-{os.getuid()}-{short(hashlib.sha256(table.encode()).hexdigest())}"
 
 
 class Segment:
@@ -116,7 +117,7 @@ class Spool:
 
     def create(self, header: bytes) -> Segment:
         """A new segment, locked. Raises SpoolFullError, or OSError where the folder cannot hold it."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.make_folder()
         if self.bytes() + self.segment_bytes > self.max_bytes:
             raise SpoolFullError
         name = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
@@ -132,6 +133,12 @@ class Spool:
             name.with_suffix(_NEW).unlink(missing_ok=True)
             raise
         return segment
+
+    def make_folder(self) -> None:
+        """Raises PermissionError for one that another user made: that user could read what is put into it."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self.folder.stat().st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "another user's folder", str(self.folder))
 
     def bytes(self) -> int:
         """What all segments take."""

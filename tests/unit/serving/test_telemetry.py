@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from raypipe.errors import RequestError
 from raypipe.serving.access_log import AccessLog
-from raypipe.serving.call import Call, json_reply
+from raypipe.serving.call import Call, json_reply, refusal
 from raypipe.serving.done import Done, done
 from raypipe.serving.latencies import BOUNDS_US, counts_of, percentile_ms
 from raypipe.serving.metrics import Metrics
@@ -36,15 +37,16 @@ def answered(**changes: Any) -> Done:
 
 
 def test_a_done_request_keeps_no_body():
-    call = Call("POST", "/models/m/predict", "", {"traceparent": "t", "x-raypipe-proxied-us": "12"}, b"abc", "r", 100)
-    one = done(call, 3, json_reply(422, {}), 350, "RequestError")
-    assert (one.latency_us, one.bytes_in, one.bytes_out, one.error) == (250, 3, 2, "RequestError")
+    headers = {"traceparent": "t", "x-raypipe-proxied-us": "12", "content-length": "3"}
+    call = Call("POST", "/models/m/predict", "", headers, b"abc", "r", 100)
+    one = done(call, refusal(RequestError("no")), 350)
+    assert (one.status, one.latency_us, one.bytes_in, one.error) == (422, 250, 3, "RequestError")
     assert (one.traceparent, one.proxied_us, one.rows, one.version) == ("t", 12, 0, "")
 
 
 def test_what_a_proxy_says_of_the_time_is_no_number():
     call = Call("GET", "/", "", {"x-raypipe-proxied-us": "1e9; DROP"}, b"", "r", 100)
-    one = done(call, 0, json_reply(404, {}), 101, None)
+    one = done(call, json_reply(404, {}), 101)
     assert one.proxied_us is None
 
 
