@@ -15,10 +15,13 @@ from raypipe.serving.client import answering_version
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.options import deployment_options
 from raypipe.serving.ports import require_free
+from raypipe.serving.prediction_log.config import log_config
+from raypipe.serving.prediction_log.flush import flush_waiting
 from raypipe.serving.resolve import Target
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
+FLUSH_TIMEOUT_S = 10.0
 
 
 def deploy_document(project: Project, target: Target) -> dict[str, Any]:
@@ -56,6 +59,8 @@ def serving(project: Project, target: Target) -> Iterator[str]:
         yield started
     finally:
         stop()
+        if settings.log.enabled:
+            flush_waiting(log_config(project), FLUSH_TIMEOUT_S)
 
 
 def stop() -> None:

@@ -56,7 +56,6 @@ class Replica:
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
         self._log: PredictionLog | None = None
-        self._name = serve.get_replica_context().replica_id.unique_id
         self._admission = Admission()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bulk")
         self.prediction_observers: list[PredictionObserver] = []
@@ -78,7 +77,7 @@ class Replica:
         versions = {
             name: LoadedModel(name, pointer, int(config["max_past_us"])) for name, pointer in config["versions"].items()
         }
-        before, self._log = self._log, log_for(self._log, config["log"], versions, self._name)
+        before, self._log = self._log, log_for(self._log, config["log"], versions, _name)
         if before is not None and before is not self._log:
             before.close()
         return Endpoint(
@@ -89,10 +88,10 @@ class Replica:
             Access.from_json(config["access"]),
         )
 
-    async def __del__(self) -> None:
-        """Serve awaits this when it ends the replica, after its last request."""
+    def __del__(self) -> None:
+        """Serve calls this when it ends the replica, after its last request."""
         if self._log is not None:
-            await asyncio.to_thread(self._log.close)
+            self._log.close()
 
     async def __call__(self, _: Request) -> Response:
         """Where Ray's own path carries a request: through its proxy, where there is no HAProxy."""
@@ -193,6 +192,12 @@ class Replica:
                 told.observe(reply.served, done)
         except Exception:
             logger.exception("an observer of requests failed")
+
+
+def _name() -> str:
+    """What Serve calls this replica."""
+    name: str = serve.get_replica_context().replica_id.unique_id
+    return name
 
 
 class _Answer(Response):

@@ -13,8 +13,8 @@ from raypipe.errors import RegistryError
 from raypipe.features.online_build import StateFile, build_online_state
 from raypipe.project import Project
 from raypipe.registry.tracking import Registry, Version
-from raypipe.serving.prediction_log.config import log_document
 from raypipe.serving.options import access, limits
+from raypipe.serving.prediction_log.config import log_document
 
 
 @dataclass(frozen=True)
