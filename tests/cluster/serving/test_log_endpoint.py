@@ -91,7 +91,7 @@ def served(flights, edited, environment, ray_folder, free_port, tmp_path, wait):
             env=given, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
-        wait(lambda: answers(free_port), what="an answer", seconds=120)
+        wait(lambda: answers(free_port), what="an answer", seconds=300)
         yield folder, free_port
     finally:
         process.send_signal(signal.SIGINT)
@@ -160,7 +160,7 @@ def test_every_answer_is_logged_once_though_replicas_are_killed(served, ray_fold
     killed = []
     for _ in range(3):
         time.sleep(1)
-        victims = wait(lambda: pids_of_replicas(ray_folder / "log"), what="a replica")
+        victims = wait(lambda: pids_of_replicas(ray_folder / "log"), what="a replica", seconds=180)
         killed.append(victims[0])
         os.kill(victims[0], signal.SIGKILL)
         wait(
@@ -169,9 +169,7 @@ def test_every_answer_is_logged_once_though_replicas_are_killed(served, ray_fold
     time.sleep(1)
     load.stop()
     assert len(load.answered) > 200
-    deadline = time.monotonic() + 3 * INTERVAL_S
-    while time.monotonic() < deadline and not set(load.answered) <= set(logged(folder)["request_id"]):
-        time.sleep(0.1)
+    wait(lambda: set(load.answered) <= set(logged(folder)["request_id"]), what="all answers in the table")
     times = Counter(logged(folder)["request_id"])
     assert [name for name in load.answered if times[name] != 1] == []
     assert max(times.values()) == 1
