@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -241,19 +241,16 @@ def logged_versions(models: Mapping[str, LoadedModel], personal: Collection[str]
 
 
 def log_for(
-    current: PredictionLog | None,
-    document: Mapping[str, Any] | None,
-    models: Mapping[str, LoadedModel],
-    replica: Callable[[], str],
+    current: PredictionLog | None, document: Mapping[str, Any] | None, models: Mapping[str, LoadedModel], replica: str
 ) -> PredictionLog | None:
     """The log that `user_config["log"]` asks for: the one that there is where it is of the same table, told of what is
-    new. The caller closes one that was replaced. None: nothing is logged. replica: gives the name of this one."""
+    new. The caller closes one that was replaced. None: nothing is logged."""
     if document is None:
         return None
     config = LogConfig.from_json(document)
     versions = logged_versions(models, config.personal)
     if current is None or not current.follow(config, versions):
-        return PredictionLog(config, replica(), versions)
+        return PredictionLog(config, replica, versions)
     return current
 
 

@@ -217,4 +217,4 @@ def test_other_settings_are_followed_and_another_place_is_another_log(opened, tm
     log.observe(process.request("a request that was under way"))  # of version 1
     assert (log.counts.accepted, log.counts.lost.total()) == (1, 0)
     assert not log.follow(process.config(tmp_path, table=str(tmp_path / "other")), {})
-    assert log_for(log, None, {}, lambda: "replica-1") is None
+    assert log_for(log, None, {}, "replica-1") is None
