@@ -10,6 +10,7 @@ import typer
 from raypipe.cli.options import HERE, JsonOption, ProjectOption
 from raypipe.cli.output import run_command
 from raypipe.cli.release_app import release_app
+from raypipe.cli.status_app import status_app
 
 app = typer.Typer(
     help="From Parquet tables to a monitored prediction endpoint, on one Ray cluster.",
@@ -30,6 +31,7 @@ TuneOption = Annotated[
 ]
 PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
 app.add_typer(release_app)
+app.add_typer(status_app)
 
 
 @app.command()
@@ -190,18 +192,27 @@ def reproduce(
 def serve(
     project: ProjectOption = HERE,
     version: Annotated[
-        int | None, typer.Option("--version", help="Serve this version instead of the champion.")
+        int | None, typer.Option("--version", help="Serve this version instead of the champion, and stay at it.")
     ] = None,
     port: PortOption = None,
+    canary: Annotated[
+        list[str], typer.Option("--canary", help="A version and its share of the requests, as 4=0.1; may be repeated.")
+    ] = [],  # noqa: B006 (Typer copies it)
+    shadow: Annotated[
+        list[str], typer.Option("--shadow", help="A version that predicts and never answers; may be repeated.")
+    ] = [],  # noqa: B006
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print a file for `serve deploy` and stop.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the champion over HTTP until interrupted."""
-    from raypipe.cli import serving_commands
+    """Serve the champion over HTTP until interrupted; what is promoted or rolled back meanwhile is served at once.
 
-    run_command(lambda: serving_commands.serve(project, version, port, print_config), as_json=as_json)
+    --canary and --shadow come before serving.traffic of project.yaml.
+    """
+    from raypipe.cli import serve_command
+
+    run_command(lambda: serve_command.serve(project, version, port, canary, shadow, print_config), as_json=as_json)
 
 
 @app.command()

@@ -10,11 +10,10 @@ from typing import Any
 from raypipe.errors import ClusterError, RequestError
 
 
-def answering_version(base: str, model: str, version: str, timeout_s: float = 2.0) -> str | None:
-    """The version that answers when `version` is asked whether it is ready, or None if nobody does."""
-    url = f"{base}/v2/models/{model}/versions/{version}/ready"
+def answering_version(base: str, timeout_s: float = 2.0) -> str | None:
+    """The version that answers by default, or None if nobody answers. Needs no API key."""
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 (the URL is ours)
+        with urllib.request.urlopen(f"{base}/v2/health/ready", timeout=timeout_s) as response:  # noqa: S310
             answered: str | None = response.headers.get("x-model-version")
             return answered
     except OSError:
