@@ -17,9 +17,12 @@ from raypipe.serving.cluster_apps import apply, controller, forget, require_plac
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.options import deployment_options, grpc_options
 from raypipe.serving.ports import require_free
+from raypipe.serving.prediction_log.config import log_config
+from raypipe.serving.prediction_log.flush import flush_waiting
 from raypipe.serving.resolve import Target
 
 START_TIMEOUT_S = 120.0
+FLUSH_TIMEOUT_S = 10.0
 
 
 def deploy_document(project: Project, target: Target) -> dict[str, Any]:
@@ -60,6 +63,8 @@ def serving(project: Project, target: Target) -> Iterator[str]:
         yield base
     finally:
         forget(project.settings.name)
+        if settings.log.enabled:
+            flush_waiting(log_config(project), FLUSH_TIMEOUT_S)
 
 
 def deploy(project: Project, target: Target) -> str:

@@ -9,6 +9,7 @@ what was left.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 import uuid
@@ -19,10 +20,14 @@ from pathlib import Path
 
 import orjson
 import polars as pl
+from deltalake.exceptions import DeltaError
 
+from raypipe.serving.prediction_log.config import LogConfig
 from raypipe.serving.prediction_log.records import decode
 from raypipe.serving.prediction_log.spool import Spool, read_segment
 from raypipe.serving.prediction_log.table import PredictionTable
+
+logger = logging.getLogger("ray.serve")
 
 _LOCK, _NOTE, _WRITER = "flush.lock", "batch.json", "writer"
 _SEGMENTS_A_BATCH = 8  # bounds the memory that a flush takes
@@ -139,6 +144,20 @@ def drain(spool: Spool, flush_once: Callable[[], bool], seconds: float) -> bool:
         if not flush_once():
             time.sleep(_PAUSE_S)
     return not spool.finished()
+
+
+def flush_waiting(config: LogConfig, seconds: float) -> bool:
+    """Flush what replicas that are gone have left on this machine; whether nothing is left after `seconds`. Where the
+    storage fails, it waits for the next start of a replica here."""
+    spool = config.the_spool()
+    flusher = Flusher(spool, config.the_table())
+    try:
+        return drain(spool, lambda: flusher.lead() and flusher.flush() is not None, seconds)
+    except (DeltaError, OSError) as error:
+        logger.warning("predictions wait in %s: %s cannot be written: %s", spool.folder, config.table, error)
+        return False
+    finally:
+        flusher.resign()
 
 
 def read_rows(segments: list[Path]) -> tuple[pl.DataFrame, int]:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from itertools import count
 from pathlib import Path
 
@@ -80,8 +81,8 @@ def forked(work) -> int:
         try:
             work()
             os._exit(0)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        finally:
+            traceback.print_exc()
             os._exit(1)
     return pid
 
