@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 PAUSE_S = 0.01  # of each client between two requests
@@ -43,7 +43,7 @@ class Load:
         kept = [True] * keep + [False] * renew
         self._clients = [threading.Thread(target=self._ask, args=(each,), daemon=True) for each in kept]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for client in self._clients:
             client.start()
         return self
