@@ -197,6 +197,7 @@ def serve(
         int | None, typer.Option("--version", help="Serve this version instead of the champion, and stay at it.")
     ] = None,
     port: PortOption = None,
+    *,
     canary: Annotated[
         list[str], typer.Option("--canary", help="A version and its share of the requests, as 4=0.1; may be repeated.")
     ] = [],  # noqa: B006 (Typer copies it)
@@ -214,7 +215,10 @@ def serve(
     """
     from raypipe.cli import serve_command
 
-    run_command(lambda: serve_command.serve(project, version, port, canary, shadow, print_config), as_json=as_json)
+    run_command(
+        lambda: serve_command.serve(project, version, port, canaries=canary, shadows=shadow, print_config=print_config),
+        as_json=as_json,
+    )
 
 
 @app.command()
