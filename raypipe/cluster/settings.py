@@ -43,6 +43,7 @@ SERVE: dict[str, tuple[str, str]] = {
         "conn-failure empty-response 502 504",
         "as above; an answer of our own is never retried",
     ),
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": ("0", "a line a request, which a Python process would read and count"),
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": ("2", "a stop waits for this: 30 s by default"),
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": ("2", "as above"),
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": (

@@ -10,6 +10,7 @@ from typing import Any
 import lmdb
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import BundleError, RequestError
@@ -114,13 +115,19 @@ class Snapshot:
 
         Raises BundleError if a value that is needed is damaged.
         """
+        return self.features_and_known(rows, times)[0]
+
+    def features_and_known(self, rows: pl.DataFrame, times: Ints | None) -> tuple[pl.DataFrame, NDArray[np.bool_]]:
+        """As `features`; and of each row whether the state knows its entity in every view that looks one up: a window
+        has some of its rows, a latest view one that happened by the row's time, however old."""
         state, moments = self._state, [self.as_of_us] * rows.height if times is None else times.tolist()
         keys = {entity: entity_keys(rows, entity) for entity in state.entities}
+        unknown = np.zeros(rows.height, np.bool_)
         found = self._windows(keys, moments)
         for level in state.latest:
             self._add_latest(found, level, keys[level.view.entity], moments)
         looked_up = pl.from_dicts(found, schema=state.schema) if state.schema else pl.DataFrame()
-        return _with_expressions(state, rows, looked_up) if state.expressions else looked_up
+        return (_with_expressions(state, rows, looked_up) if state.expressions else looked_up), ~unknown
 
     def _windows(self, keys: EntityKeys, moments: Sequence[int]) -> list[dict[str, Any]]:
         """The window features of each row, None where a window holds too few rows."""

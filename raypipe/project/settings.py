@@ -9,7 +9,9 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from raypipe.project.about_settings import About
 from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
+from raypipe.project.log_settings import PredictionLogging
 from raypipe.project.section import Section
+from raypipe.project.traffic_settings import Traffic
 from raypipe.project.training_settings import Training
 from raypipe.project.units import Duration, Moment, Share
 
@@ -219,6 +221,8 @@ class Serving(Section):
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback opens the endpoint to the network."""
     port: int = Field(8000, ge=1, le=65535)
+    grpc_port: int | None = Field(None, ge=1, le=65535)
+    """Port of the Open Inference Protocol over gRPC, on the same host; default: no gRPC."""
     replicas: int = Field(1, ge=1)
     max_ongoing_requests: int = Field(100, ge=1)
     """Requests that one replica works on at a time."""
@@ -226,10 +230,19 @@ class Serving(Section):
     """Rows in one request; more is answered 413."""
     max_body_bytes: int = Field(1024**2, ge=1)
     """Size of one request; more is answered 413."""
+    max_bulk_rows: int = Field(100_000, ge=1)
+    """Rows in one request that is an Arrow stream; more is answered 413."""
+    max_bulk_bytes: int = Field(64 * 1024**2, ge=1)
+    """Size of one request that is an Arrow stream; more is answered 413."""
+    max_explained_rows: int = Field(100, ge=1)
+    """Rows in one request with `explain: true`, which costs about a hundred predictions a row; more is answered 413."""
     as_of: Moment | None = None
     """Knowledge time of the online state; default: now. An example with old data sets it back."""
     max_past: Duration = "24h"
     """A request whose prediction time lies further than this before the online state's as-of time is refused."""
+    traffic: Traffic = Traffic()
+    """Canaries and shadows beside the champion; default: the champion answers everything."""
+    log: PredictionLogging = PredictionLogging()
 
 
 class Scoring(Section):

@@ -11,6 +11,8 @@ import orjson
 from raypipe.serving.record import Served
 
 JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
+_TIMES = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z  # datetimes without zone are UTC: 2013-12-31T18:30:00Z
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +42,4 @@ class Reply:
 
 
 def json_reply(status: int, document: Any, version: str | None = None, served: Served | None = None) -> Reply:
-    return Reply(status, orjson.dumps(document), JSON, version, {}, served)
+    return Reply(status, orjson.dumps(document, option=_TIMES), JSON, version, {}, served)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raypipe.errors import NotFoundError, TooLargeError
-from raypipe.serving.call import Call
+from raypipe.serving.call import ARROW, Call
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.traffic import Traffic
 
@@ -16,10 +16,17 @@ KEY_HEADER = "x-raypipe-key"
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request: rows, and bytes of its body."""
+    """Of one request: rows, and bytes of its body; of an Arrow stream (bulk); rows to be explained."""
 
     max_rows: int
     max_body_bytes: int
+    max_bulk_rows: int = 100_000
+    max_bulk_bytes: int = 64 * 1024**2
+    max_explained_rows: int = 100
+
+    def body_bytes(self, content_type: str) -> int:
+        """The largest body of that content type."""
+        return self.max_bulk_bytes if content_type.startswith(ARROW) else self.max_body_bytes
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,13 @@ class Endpoint:
 
     def require_rows(self, count: int) -> None:
         """Raise TooLargeError for more rows than one request may have."""
-        if count > self.limits.max_rows:
-            raise TooLargeError("too many rows in one request", got=count, expected=f"at most {self.limits.max_rows}")
+        require_at_most(self.limits.max_rows, count)
+
+
+def require_at_most(limit: int, count: int, what: str = "rows in one request") -> None:
+    """Raise TooLargeError for more than `limit`."""
+    if count > limit:
+        raise TooLargeError(f"too many {what}", got=count, expected=f"at most {limit}")
 
 
 def first(rows: Sequence[Any]) -> Mapping[str, Any]:

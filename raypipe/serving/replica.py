@@ -12,15 +12,16 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ray import serve
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from raypipe.errors import RaypipeError, TooLargeError
 from raypipe.serving.call import Call, Reply, json_reply
-from raypipe.serving.endpoint import Endpoint, Limits
-from raypipe.serving.model import LoadedModel
+from raypipe.serving.endpoint import Endpoint
+from raypipe.serving.live import Change, LiveVersions, load
+from raypipe.serving.prediction_log.log import PredictionLog, log_for
 from raypipe.serving.routes import answer
-from raypipe.serving.traffic import Traffic
 
 logger = logging.getLogger("ray.serve")
 
@@ -30,29 +31,47 @@ class Replica:
 
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
+        self._live = LiveVersions()
+        self._taking: asyncio.Task[None] | None = None
+        self._log: PredictionLog | None = None
+        self._name = serve.get_replica_context().replica_id.unique_id
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Load what is new beside what serves, then swap. A failed load is logged and leaves the old versions serving;
-        only a replica that has none yet raises, since Ray ends a replica whose configuration raises."""
-        try:
-            self._endpoint = await asyncio.to_thread(self._load, user_config)
-        except RaypipeError:
-            if self._endpoint is None:
-                raise
-            logger.exception("the new configuration cannot be loaded; the old versions go on serving")
-            return
+        """Load what is new beside what serves, then swap; returns at once where something serves already.
 
-    def _load(self, config: Mapping[str, Any]) -> Endpoint:
-        versions = {
-            name: LoadedModel(name, pointer, int(config["max_past_us"])) for name, pointer in config["versions"].items()
-        }
-        return Endpoint(config["model"], versions, Traffic.from_json(config["traffic"]), Limits(**config["limits"]))
+        A failed load is logged and leaves the old versions serving; only a replica that has none yet raises, since Ray
+        ends a replica whose configuration raises.
+        """
+        change = self._live.begin(user_config)
+        if self._endpoint is None:
+            await self._take(change)
+        else:
+            self._taking = asyncio.create_task(self._take_beside(change))
+
+    async def _take(self, change: Change) -> None:
+        """Swap the endpoint of a change in once its versions are loaded, unless a later change was faster."""
+        loaded = await asyncio.to_thread(load, change) if change.missing else {}
+        endpoint = self._live.finish(change, loaded)
+        if endpoint is None:
+            return
+        before, self._log = self._log, log_for(self._log, change.config["log"], endpoint.versions, self._name)
+        self._endpoint = endpoint
+        if before is not None and before is not self._log:
+            await asyncio.to_thread(before.close)
+
+    async def _take_beside(self, change: Change) -> None:
+        try:
+            await self._take(change)
+        except RaypipeError as error:
+            logger.error("the old versions go on serving, since the new default cannot be loaded: %s", error)
 
     async def __call__(self, request: Request) -> Response:
         endpoint = self._endpoint
         try:
             call = await self._call(request, endpoint)
             reply = await asyncio.to_thread(answer, endpoint, call)
+            if self._log is not None and reply.served is not None:
+                self._log.observe(reply.served)  # before the answer: what anyone was told of is kept
         except RaypipeError as error:
             reply = json_reply(error.http_status, error.to_json())
         except ClientDisconnect:
@@ -62,10 +81,15 @@ class Replica:
             reply = json_reply(500, {"error": "InternalError", "what": "the endpoint failed; its log says why"})
         return _response(reply, endpoint)
 
+    async def __del__(self) -> None:
+        """Serve awaits this when it ends the replica, after its last request."""
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
+
     async def _call(self, request: Request, endpoint: Endpoint | None) -> Call:
-        limit = endpoint.limits.max_body_bytes if endpoint else 0
         received_us = time.time_ns() // 1000
         headers = dict(request.headers)
+        limit = endpoint.limits.body_bytes(headers.get("content-type", "")) if endpoint else 0
         identity = headers.get("x-request-id") or uuid.uuid4().hex
         body = await _body(request, limit)
         return Call(request.method, request.url.path, request.url.query, headers, body, identity, received_us)

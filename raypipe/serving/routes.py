@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
-
-import raypipe
-from raypipe.errors import MalformedRequestError, MethodNotAllowedError, NotFoundError, NotReadyError, RequestError
-from raypipe.serving import predict_json, v2
-from raypipe.serving.call import Call, Reply, json_reply
+from raypipe.errors import MethodNotAllowedError, NotFoundError, NotReadyError
+from raypipe.serving import predict_arrow, predict_json, v2
+from raypipe.serving.call import ARROW, Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
 
 
@@ -24,7 +19,7 @@ def answer(endpoint: Endpoint | None, call: Call) -> Reply:
     match parts:
         case ["v2"]:
             allow(call, "GET")
-            return json_reply(200, {"name": "raypipe", "version": raypipe.__version__, "extensions": []})
+            return json_reply(200, v2.server_metadata())
         case ["v2", "health", "ready"]:
             allow(call, "GET")
             return json_reply(200, {"ready": True})
@@ -35,7 +30,8 @@ def answer(endpoint: Endpoint | None, call: Call) -> Reply:
             if action != ["predict"]:
                 raise NotFoundError(f"no route {call.path[:200]}", expected=f"/models/{endpoint.model}/predict")
             allow(call, "POST")
-            return predict_json.answer(endpoint, version, call, document(call.body))
+            bulk = call.headers.get("content-type", "").startswith(ARROW)
+            return (predict_arrow if bulk else predict_json).answer(endpoint, version, call)
     raise NotFoundError(
         f"no route {call.path[:200]}",
         expected=f"/models/{endpoint.model}/predict, /v2/models/{endpoint.model}/infer, /v2/health/ready",
@@ -52,7 +48,7 @@ def _v2(endpoint: Endpoint, version: str | None, action: list[str], call: Call) 
             return v2.ready(endpoint, version)
         case ["infer"]:
             allow(call, "POST")
-            return v2.infer(endpoint, version, call, document(call.body))
+            return v2.answer(endpoint, version, call)
     raise NotFoundError(
         "no such route under this model", got="/".join(action)[:100], expected="nothing, ready or infer"
     )
@@ -72,19 +68,3 @@ def allow(call: Call, method: str) -> None:
     """Raise MethodNotAllowedError for another method; HEAD goes with GET."""
     if call.method != method and not (call.method == "HEAD" and method == "GET"):
         raise MethodNotAllowedError(f"method {call.method} is not allowed here", expected=method)
-
-
-def document(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body."""
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise MalformedRequestError("the body is not JSON in UTF-8", got=str(error)) from None
-    if not isinstance(found, dict):
-        raise MalformedRequestError("the body must be a JSON object", got=type(found).__name__)
-    identity = found.get("id")
-    if identity is not None and (not isinstance(identity, str) or len(identity) > 256):
-        raise RequestError(
-            "the id is wrong", fields=[{"field": "id", "reason": "must be a string of at most 256 characters"}]
-        )
-    return found
