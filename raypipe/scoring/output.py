@@ -73,11 +73,7 @@ def write_chunk(folder: Path, frame: pl.DataFrame | None, aside: pl.DataFrame | 
     frames = {SCORES: frame, QUARANTINE: aside}
     counts = None if aside is None else aside["reasons"].explode().value_counts()
     return {
-        "files": {
-            kind: _write(rows, folder, kind)
-            for kind, rows in ((SCORES, frame), (QUARANTINE, aside))
-            if rows is not None
-        },
+        "files": {kind: _write(rows, folder, kind) for kind, rows in frames.items() if rows is not None},
         "scored": 0 if frame is None else frame.height,
         "quarantined": 0 if aside is None else aside.height,
         "broken": {} if counts is None else dict(counts.sort("count", "reasons", descending=[True, False]).iter_rows()),

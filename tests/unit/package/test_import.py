@@ -17,7 +17,7 @@ PACKAGE = Path(raypipe.__file__).parent
 BASE = {"errors", "definitions", "project", "data"}
 LEARNING = BASE | {"features", "training", "evaluation"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": {"definitions"},
+    "__init__": {"definitions", "serving"},
     "errors": set(),
     "cluster": {"errors"},
     "definitions": {"errors"},

@@ -88,7 +88,8 @@ def test_killed_at_any_moment(made, undisturbed, wait, tmp_path, seed):
     for at_work in (False, True):
         process = start(made, tmp_path)
         if at_work:
-            wait(lambda p=process: p.poll() is not None or len(chunks(tmp_path)) > len(kept), what="a chunk")
+            count = len(kept)
+            wait(lambda p=process, n=count: p.poll() is not None or len(chunks(tmp_path)) > n, what="a chunk")
         time.sleep(dice.uniform(0, 0.1 if at_work else 0.5))
         process.send_signal(signal.SIGKILL)
         process.wait()
