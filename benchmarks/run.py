@@ -12,21 +12,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import serving
 from features import compare as features
 from measure import QUIET_CORES, Machine
+from serving import compare as serving
+from serving.options import Options, add_options, options
 from training import compare as training
 
-# What `features` and `training` stand for; the other workloads run only by name.
-SOME = {"features": ("features:A", "features:B", "features:O"), "training": ("training:S", "training:M")}
+# What `features`, `training` and `serving` stand for; the other workloads run only by name.
+SOME = {
+    "features": ("features:A", "features:B", "features:O"),
+    "training": ("training:S", "training:M"),
+    "serving": ("serving:one-row", "serving:hundred-rows"),
+}
 
 
-def benchmarks(scale: float) -> dict[str, Callable[[Machine, Path], Any]]:
+def benchmarks(scale: float, asked: Options) -> dict[str, Callable[[Machine, Path], Any]]:
     """Each benchmark by its name, over that share of the rows of features and training."""
     windows = {f"features:{w}": partial(features.compare, name=w, scale=scale) for w in ("A", "B", "C")}
     online = partial(features.compare_online, name="O", scale=scale)
     trees = {f"training:{w}": partial(training.compare, name=w, scale=scale) for w in ("S", "M", "X")}
-    return {**windows, "features:O": online, **trees, "serving": serving.compare}
+    servers = {f"serving:{name}": partial(serving.compare, name=name, options=asked) for name in serving.ROWS}
+    return {**windows, "features:O": online, **trees, **servers}
 
 
 def measured(run: Callable[[Machine, Path], Any], patience_s: float) -> dict[str, Any]:
@@ -43,15 +49,16 @@ def measured(run: Callable[[Machine, Path], Any], patience_s: float) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ", ".join([*SOME, *benchmarks(1)])
+    names = ", ".join([*SOME, *benchmarks(1, Options())])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{names}; default: features, training, serving")
     parser.add_argument("--out", type=Path, help="write every round's figures to this JSON file")
     parser.add_argument("--patience", type=float, default=600, help="seconds to wait, in all, for others to be quiet")
     parser.add_argument("--scale", type=float, default=1.0, help="the share of rows to try features and training with")
+    add_options(parser)
     given = parser.parse_args()
     if not 0 < given.scale <= 1:
         parser.error("--scale must be above 0 and at most 1")
-    known, asked = benchmarks(given.scale), given.names or ["features", "training", "serving"]
+    known, asked = benchmarks(given.scale, options(given)), given.names or ["features", "training", "serving"]
     chosen = list(dict.fromkeys(one for name in asked for one in SOME.get(name, (name,))))
     if unknown := set(chosen) - set(known):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
