@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,19 +15,23 @@ from numpy.typing import NDArray
 from raypipe.definitions.label import BASE_MARGIN, PREDICTION_TIME
 from raypipe.errors import RequestError
 from raypipe.features.online import OnlineState
-from raypipe.features.score import score
+from raypipe.features.score import score_matrix
 from raypipe.registry.bundle import Bundle, read_bundle
+from raypipe.serving.rows import read_rows
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says of each row (raypipe.features.score), and the time at which its features were taken
-    (microseconds; None: no time)."""
+    """What the model says of each row (raypipe.features.score), the time at which its features were taken
+    (microseconds; None: no time), and what it was given: the matrix, shape (rows, features), and margins to start from.
+    """
 
     scores: NDArray[np.float32]
     feature_time_us: NDArray[np.int64] | None
+    matrix: NDArray[np.float32]
+    base_margin: NDArray[np.float32] | None
 
 
 class LoadedModel:
@@ -44,6 +48,10 @@ class LoadedModel:
         self._max_past_us, self._base_margin = max_past_us, self.bundle.serving.base_margin_expression()
         self.online = OnlineState(Path(pointer["online"]), self.bundle.serving, pointer["online_identity"])
 
+    def predict_rows(self, rows: Sequence[Any]) -> Predictions:
+        """Predictions for JSON rows. Raises RequestError that names every field that is wrong."""
+        return self.predict(read_rows(self.bundle.serving, rows))
+
     def predict(self, rows: pl.DataFrame) -> Predictions:
         """Predictions for rows of the request contract. Raises RequestError for rows too far in the past, or whose base
         margin cannot be."""
@@ -54,18 +62,17 @@ class LoadedModel:
                 if wanted is not None and times is not None:
                     self._refuse_the_past(wanted, times, known.as_of_us)
                 features = known.features(rows, times)
-            if self._base_margin is not None:
-                features = features.with_columns(self._margins(rows, self._base_margin))
-            scores = score(self.bundle.model, self.bundle.transforms, features)
+            margins = None if self._base_margin is None else self._margins(rows, self._base_margin)
+            matrix = self.bundle.transforms.matrix(features)
         except pl.exceptions.PolarsError as error:
             raise RequestError("no features can be computed of these values", got=str(error).splitlines()[0]) from None
-        return Predictions(scores, times)
+        return Predictions(score_matrix(self.bundle.model, matrix, margins), times, matrix, margins)
 
-    def _margins(self, rows: pl.DataFrame, margin: pl.Expr) -> pl.Series:
+    def _margins(self, rows: pl.DataFrame, margin: pl.Expr) -> NDArray[np.float32]:
         time = self.online.prediction_time
         timed = rows if time is None else rows.with_columns(time.alias(PREDICTION_TIME))
-        margins = timed.select(margin.alias(BASE_MARGIN))[BASE_MARGIN]
-        wrong = np.flatnonzero(~np.isfinite(margins.cast(pl.Float32).to_numpy()))
+        margins = timed.select(margin.alias(BASE_MARGIN))[BASE_MARGIN].cast(pl.Float32).to_numpy()
+        wrong = np.flatnonzero(~np.isfinite(margins))
         if len(wrong):
             reason = "the base margin that follows from these fields is missing or not finite"
             raise RequestError(

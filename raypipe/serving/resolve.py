@@ -65,8 +65,7 @@ def user_config(project: Project, version: Version, state: StateFile) -> dict[st
     return {
         "model": project.settings.name,
         "versions": {str(version.version): pointer},
-        "default": str(version.version),
-        "max_rows": serving.max_rows,
-        "max_body_bytes": serving.max_body_bytes,
+        "traffic": {"default": str(version.version), "weights": {}},
+        "limits": {"max_rows": serving.max_rows, "max_body_bytes": serving.max_body_bytes},
         "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
     }

@@ -34,7 +34,7 @@ def test_after_the_alias_moves_the_new_version_is_deployed(project):
     release_commands.promote(project.folder, 2, None)
     after = resolve(project)
     assert after.version.version == 2
-    assert after.user_config["default"] == "2"
+    assert after.user_config["traffic"]["default"] == "2"
     assert list(after.user_config["versions"]) == ["2"]
     assert after.user_config["versions"]["2"]["digest"] != before.user_config["versions"]["1"]["digest"]
     release_commands.promote(project.folder, 1, None)

@@ -23,8 +23,11 @@ from raypipe.features.serving_spec import serving_spec
 from raypipe.features.training_set import build_training_set
 from raypipe.registry.bundle import LINEAGE, MODEL, SERVING, TRANSFORMS, write_bundle
 from raypipe.registry.bundle import METRICS as METRICS_FILE
+from raypipe.serving.call import Call
+from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.model import LoadedModel
-from raypipe.serving.protocol import Endpoint, answer
+from raypipe.serving.routes import answer
+from raypipe.serving.traffic import Traffic
 
 OBJECTIVE = {
     "binary": "binary:logistic",
@@ -87,7 +90,7 @@ def made(request, shop_of, prepared, tmp_path_factory) -> SimpleNamespace:
     model = LoadedModel("1", pointer, max_past_us=10**12)
     return SimpleNamespace(
         task=task, training_set=training_set, booster=booster, evaluation=evaluation, model=model,
-        endpoint=Endpoint("shop", {"1": model}, "1", 100), transforms=training_set.transforms(),
+        endpoint=Endpoint("shop", {"1": model}, Traffic("1", {}), Limits(100, 10**6)), transforms=training_set.transforms(),
     )  # fmt: skip
 
 
@@ -183,9 +186,9 @@ def test_a_version_of_another_task_has_blanks(made):
 
 
 def post(made, path: str, document) -> dict:
-    given = answer(made.endpoint, "POST", path, orjson.dumps(document))
+    given = answer(made.endpoint, Call("POST", path, "", {}, orjson.dumps(document), "r", 0))
     assert given.status == 200
-    return orjson.loads(orjson.dumps(given.document))
+    return orjson.loads(given.body)
 
 
 def expected_scores(made) -> np.ndarray:
@@ -232,7 +235,7 @@ def test_tensors_are_what_the_metadata_says(made):
         {"name": n, "datatype": "BYTES", "shape": [3], "data": [row[n] for row in ROWS]} for n in ("at", "user", "shop")
     ]
     outputs = post(made, "/v2/models/shop/infer", {"inputs": inputs})["outputs"]
-    told = answer(made.endpoint, "GET", "/v2/models/shop", b"").document["outputs"]
+    told = orjson.loads(answer(made.endpoint, Call("GET", "/v2/models/shop", "", {}, b"", "r", 0)).body)["outputs"]
     assert [(o["name"], o["datatype"]) for o in outputs] == [(t["name"], t["datatype"]) for t in told]
     for output, metadata in zip(outputs, told, strict=True):
         assert output["shape"] == [3, *metadata["shape"][1:]]
