@@ -16,7 +16,6 @@ from typing import Any
 import uvloop
 
 from serving.keep_alive import BROKEN, Connection, connect, percentiles_ms, requests_of
-from serving.protocols import JSON
 
 
 class ClosedLoop:
@@ -58,5 +57,5 @@ async def load(port: int, requests: list[bytes], connections: int, seconds: floa
 
 if __name__ == "__main__":
     to, path, bodies, many, long = sys.argv[1:]
-    asked = requests_of(Path(bodies), path, JSON)
+    asked = requests_of(Path(bodies), path)
     print(json.dumps(uvloop.run(load(int(to), asked, int(many), float(long)))))

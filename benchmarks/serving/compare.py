@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from measure import Machine, Table, fresh
+from measure import Machine, Table
 
-from serving.lines import Line, Lines
+from serving.lines import Line
 from serving.load import measured, write_bodies
 from serving.options import Options
 from serving.report import table
-from serving.server import ServerError, free_port, served, wrong_answers
+from serving.server import served, wrong_answers
 from serving.sides import Side, chosen
+from serving.turns import Turns
 from serving.workload import Requests
 
 ROWS = {"one-row": 1, "hundred-rows": 100}
@@ -20,30 +20,17 @@ ROWS = {"one-row": 1, "hundred-rows": 100}
 
 def compare(machine: Machine, folder: Path, name: str, options: Options) -> Table:
     """Measure `one-row` or `hundred-rows`."""
-    sides, lines = chosen(options.sides, options.environments), Lines.open(options.lines_in(folder))
-    fresh("serving.prepare", folder, ROWS[name])
-    for turn in range(options.rounds):
-        for side in sides:
-            key = {"benchmark": name, "side": side.name, "round": turn}
-            if all(lines.of(**key, connections=count) for count in options.connections):
-                continue
-            machine.settle(f"serving {name}, round {turn + 1} of {options.rounds}: {side.title}")
-            try:
-                _measure(side, folder, options, lines, key)
-            except ServerError as error:
-                print(f"{side.title} failed: {error}", file=sys.stderr)
-                lines.add(key | {"error": str(error)})
-    return table(name, f"{ROWS[name]} rows a request", lines, options)
+    turns = Turns.prepared(name, machine, folder, options, [ROWS[name]])
+    requests = Requests.read(turns.folder, ROWS[name])
 
+    def measure(side: Side, key: Line) -> None:
+        """Start the side, load it, and check all of its answers after each load."""
+        bodies = write_bodies(turns.folder, side.name, side.protocol, requests)
+        with served(side, turns.folder, options, requests) as server:
+            for count in options.connections:
+                found = measured(server, side.protocol.path, bodies, count, options.seconds)
+                wrong = wrong_answers(server.port, side.protocol, requests)
+                turns.lines.add(key | {"connections": count, **found, "wrong": wrong, "started_s": server.started_s})
 
-def _measure(side: Side, folder: Path, options: Options, lines: Lines, key: Line) -> None:
-    """Start the side, check all of its answers, load it, and check them again."""
-    requests = Requests.read(folder, ROWS[key["benchmark"]])
-    bodies = write_bodies(folder, side.name, [side.protocol.body(matrix) for matrix in requests.matrix])
-    command = side.start_command(folder, free_port(), options.environments)
-    with served(command, side.protocol, requests, folder / f"{side.name}.log") as server:
-        wrong = wrong_answers(server.port, side.protocol, requests)
-        for count in options.connections:
-            found = measured(server, side.protocol.path, bodies, count, options.seconds)
-            again = wrong_answers(server.port, side.protocol, requests)
-            lines.add(key | {"connections": count, **found, "wrong": wrong + again, "started_s": server.started_s})
+    turns.take(chosen(options), [{"connections": count} for count in options.connections], measure)
+    return table(turns, f"{ROWS[name]} rows a request")

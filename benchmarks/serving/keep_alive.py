@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from serving.protocols import JSON, MEDIA_TYPES
+
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 BROKEN = 0  # stands for a status where the connection broke
 
@@ -28,8 +30,7 @@ class Connection(asyncio.Protocol):
         self._waiting = False
         self._transport.close()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport, self.open = transport, True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
@@ -56,10 +57,12 @@ async def connect(port: int, answered: Answered) -> Connection:
     return connection
 
 
-def requests_of(bodies: Path, path: str, media_type: str) -> list[bytes]:
-    """An HTTP request for each line of a file."""
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {media_type}\r\ncontent-length: "
-    return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies.read_bytes().split(b"\n")]
+def requests_of(bodies: Path, path: str) -> list[bytes]:
+    """The HTTP requests whose bodies are in a file: one a line, or (`.arrow`) the whole file."""
+    kind = MEDIA_TYPES[bodies.suffix]
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\naccept: {kind}\r\ncontent-length: "
+    found = bodies.read_bytes()
+    return [f"{head}{len(b)}\r\n\r\n".encode() + b for b in (found.split(b"\n") if kind == JSON else [found])]
 
 
 def percentiles_ms(seconds: list[float]) -> dict[str, float]:

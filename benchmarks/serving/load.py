@@ -9,7 +9,9 @@ from typing import Any
 
 from measure import BENCHMARKS, command, environment, last_document
 
+from serving.protocols import Protocol
 from serving.server import Server
+from serving.workload import Requests
 
 WARM_UP_S = 2
 GRACE_S = 60.0
@@ -54,8 +56,8 @@ def _load(port: int, path: str, bodies: Path, connections: int, seconds: int) ->
     return figures
 
 
-def write_bodies(folder: Path, name: str, bodies: list[bytes]) -> Path:
-    """A body a line, as JSON without line breaks is."""
-    file = folder / f"{name}.jsonl"
-    file.write_bytes(b"\n".join(bodies))
+def write_bodies(folder: Path, name: str, protocol: Protocol, requests: Requests) -> Path:
+    """The requests' bodies: one a line, as JSON without line breaks is, or the only one there is."""
+    file = folder / f"{name}{protocol.suffix}"
+    file.write_bytes(b"\n".join(map(protocol.body, requests.matrix)))
     return file

@@ -9,17 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """`environments`: the folder of environments.py; `sides`: names, none for all; `lines`: where measures are kept."""
+    """`sides`: names, none for all; `seconds`: of load for each figure."""
 
     environments: Path | None = None
     sides: tuple[str, ...] = ()
     connections: tuple[int, ...] = (1, 8, 32)
     rounds: int = 2
     seconds: int = 8
-    lines: Path | None = None
-
-    def lines_in(self, folder: Path) -> Path:
-        return self.lines or folder / "lines.jsonl"
+    keep: Path | None = None
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -30,10 +27,9 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument("--connections", type=int, nargs="+", default=default.connections, metavar="N")
     group.add_argument("--rounds", type=int, default=default.rounds, help="how often each side of serving is started")
     group.add_argument("--seconds", type=int, default=default.seconds, help="of load, for each figure of serving")
-    group.add_argument("--lines", type=Path, metavar="FILE", help="keep measures there, and skip those that it has")
+    group.add_argument("--keep", type=Path, metavar="FOLDER", help="keep model and measures there; go on from them")
 
 
 def options(given: Namespace) -> Options:
-    environments = given.environments.resolve() if given.environments else None
-    lines = given.lines.resolve() if given.lines else None
-    return Options(environments, tuple(given.peers), tuple(given.connections), given.rounds, given.seconds, lines)
+    environments, keep = (folder.resolve() if folder else None for folder in (given.environments, given.keep))
+    return Options(environments, tuple(given.peers), tuple(given.connections), given.rounds, given.seconds, keep)

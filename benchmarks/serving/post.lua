@@ -1,9 +1,18 @@
--- wrk -s post.lua URL -- BODIES: POST the lines of a file in turn; print one JSON line of figures at the end.
+-- wrk -s post.lua URL -- BODIES: POST the lines of a file in turn, or the whole of an .arrow file again and again;
+-- print one JSON line of figures at the end.
 local requests, turn = {}, 0
 
+local function post(media_type, body)
+  requests[#requests + 1] = wrk.format("POST", nil, { ["Content-Type"] = media_type, ["Accept"] = media_type }, body)
+end
+
 function init(arguments)
+  if arguments[1]:match("%.arrow$") then
+    post("application/vnd.apache.arrow.stream", io.open(arguments[1], "rb"):read("*a"))
+    return
+  end
   for line in io.lines(arguments[1]) do
-    requests[#requests + 1] = wrk.format("POST", nil, { ["Content-Type"] = "application/json" }, line)
+    post("application/json", line)
   end
 end
 

@@ -32,10 +32,11 @@ from serving.workload import (
 
 
 def prepare(folder: Path, sizes: list[int]) -> None:
-    """All files of the benchmark's folder (workload.py)."""
-    write_rows(folder)
-    write_project(folder)
-    train(folder)
+    """What the folder lacks of the files that workload.py names."""
+    if not model_file(folder).exists():
+        write_rows(folder)
+        write_project(folder)
+        train(folder)
     booster = xgb.Booster(model_file=model_file(folder))
     for rows in sizes:
         rng = np.random.default_rng([SEED, rows])

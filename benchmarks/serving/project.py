@@ -31,7 +31,7 @@ label = rp.Label("{outcome}", spine=rows, target=pl.col("{outcome}"), request=co
 
 def write_project(folder: Path) -> None:
     """Write features.py and project.yaml over `rows.parquet`."""
-    project_folder(folder).mkdir()
+    project_folder(folder).mkdir(exist_ok=True)
     contract = "\n".join(f"    {name} = dy.Float32()" for name in COLUMNS)
     text = FEATURES.format(id=ID, outcome=OUTCOME, contract=contract, columns=COLUMNS)
     (project_folder(folder) / "features.py").write_text(text)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from measure import Table, markdown, middle, spread
 
-from serving.lines import Line, Lines
+from serving.lines import Line
 from serving.load import generator
-from serving.options import Options
 from serving.sides import FASTAPI_1, FASTAPI_2, MODEL_SERVER, RAYPIPE_1, RAYPIPE_2, SIDES, Side
+from serving.turns import Turns
 
 FIGURES = {
     "requests/s": ("rps", 0),
@@ -25,28 +25,15 @@ COUNTS = {"not 2xx": "not_2xx", "socket errors": "socket_errors", "wrong": "wron
 SAME_PROCESSES = ((RAYPIPE_1, FASTAPI_1), (RAYPIPE_2, FASTAPI_2))
 
 
-def table(name: str, title: str, lines: Lines, options: Options) -> Table:
+def table(turns: Turns, title: str) -> Table:
     """A row for each side and number of connections: medians of the rounds with their range, and sums of counts."""
-    measured = [side for side in SIDES if lines.of(benchmark=name, side=side.name)]
+    counts = turns.options.connections
     rows = [
-        _row(side, count, lines.of(benchmark=name, side=side.name, connections=count))
-        for count in options.connections
-        for side in measured
-        if lines.of(benchmark=name, side=side.name, connections=count)
+        _row(side, count, found) for count in counts for side in SIDES if (found := turns.of(side, connections=count))
     ]
-    failed = [
-        f"{line['side']}, round {line['round'] + 1}, failed: {line['error'].splitlines()[0]}."
-        for line in lines.errors(benchmark=name)
-    ]
-    absent = [side.title for side in SIDES if side not in measured]
-    notes = [
-        markdown(("ratios", *(f"{count} connections" for count in options.connections)), _ratios(name, lines, options)),
-        "",
-        *failed,
-        *([f"Not run: {', '.join(absent)}."] if absent else []),
-        f"Load generator: {generator()}.",
-    ]
-    return Table((title, "connections", *FIGURES, *COUNTS), rows, {"lines": lines.known}, notes)
+    ratios = markdown(("ratios", *(f"{count} connections" for count in counts)), _ratios(turns))
+    notes = [ratios, "", *turns.missing(SIDES), f"Load generator: {generator()}."]
+    return Table((title, "connections", *FIGURES, *COUNTS), rows, {"lines": turns.lines.known}, notes)
 
 
 def _row(side: Side, connections: int, found: Sequence[Line]) -> tuple[str, ...]:
@@ -54,34 +41,31 @@ def _row(side: Side, connections: int, found: Sequence[Line]) -> tuple[str, ...]
     return side.title, str(connections), *figures, *(f"{sum(line[key] for line in found):,}" for key in COUNTS.values())
 
 
-Of = Callable[[Side, int], list[Line]]
-
-
-def _ratios(name: str, lines: Lines, options: Options) -> list[tuple[str, ...]]:
+def _ratios(turns: Turns) -> list[tuple[str, ...]]:
     """A row a ratio, a column a number of connections; empty where a side was not measured."""
-
-    def of(side: Side, count: int) -> list[Line]:
-        return lines.of(benchmark=name, side=side.name, connections=count)
-
-    kinds: list[tuple[str, Callable[[int], str]]] = [
-        ("requests/s: raypipe, 1 replica / best model server", lambda count: _to_best(of, count))
+    counts = turns.options.connections
+    rows = [
+        ("requests/s: raypipe, 1 replica / best model server", *(_to_best(turns, count) for count in counts)),
     ]
     for mine, theirs in SAME_PROCESSES:
-        for figure, key in (("requests/s", "rps"), ("p50", "p50_ms"), ("p99", "p99_ms")):
-            kinds.append((f"{figure}: {mine.title} / {theirs.title}", _between(of, mine, theirs, key)))
-    return [(kind, *(ratio(count) for count in options.connections)) for kind, ratio in kinds]
+        for figure in ("requests/s", "p50, ms", "p99, ms"):
+            key = FIGURES[figure][0]
+            found = (_between(turns.of(mine, connections=n), turns.of(theirs, connections=n), key) for n in counts)
+            rows.append((f"{figure}: {mine.title} / {theirs.title}", *found))
+    return rows
 
 
-def _between(of: Of, mine: Side, theirs: Side, key: str) -> Callable[[int], str]:
+def _between(mine: Sequence[Line], theirs: Sequence[Line], key: str) -> str:
     """The median of the rounds' ratios of one figure."""
-    return lambda count: middle([a[key] / b[key] for a, b in zip(of(mine, count), of(theirs, count), strict=False)])
+    return middle([a[key] / b[key] for a, b in zip(mine, theirs, strict=False)])
 
 
-def _to_best(of: Of, count: int) -> str:
+def _to_best(turns: Turns, count: int) -> str:
     """The best is the model server whose median is the highest with so many connections."""
-    servers = [side for side in SIDES if side.kind == MODEL_SERVER and of(side, count)]
-    if not servers:
+    found = {side: turns.of(side, connections=count) for side in SIDES if side.kind == MODEL_SERVER}
+    medians = {side: statistics.median(line["rps"] for line in lines) for side, lines in found.items() if lines}
+    if not medians:
         return ""
-    best = max(servers, key=lambda side: statistics.median(line["rps"] for line in of(side, count)))
-    ratio = _between(of, RAYPIPE_1, best, "rps")(count)
+    best = max(medians, key=medians.__getitem__)
+    ratio = _between(turns.of(RAYPIPE_1, connections=count), found[best], "rps")
     return f"{ratio} ({best.title})" if ratio else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import signal
 import socket
 import subprocess
@@ -17,10 +16,12 @@ import numpy as np
 from measure import environment
 from processes import MARK, Tree
 
-from serving.protocols import JSON, Protocol
+from serving.options import Options
+from serving.protocols import Protocol
+from serving.sides import Side
 from serving.workload import TOLERANCE, Requests
 
-READY_WITHIN_S = 120.0
+READY_WITHIN_S = 180.0
 ENDED_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 30.0
 
@@ -39,14 +40,15 @@ class Server:
 
 
 @contextmanager
-def served(command: list[str], protocol: Protocol, requests: Requests, log: Path) -> Iterator[Server]:
-    """Start `command` with `port` in it, wait for an answer, and end it with all that it started."""
-    tree, port = Tree(), int(command[command.index("--port") + 1])
+def served(side: Side, folder: Path, options: Options, requests: Requests) -> Iterator[Server]:
+    """Start a side's server, wait for a right answer, and end it with all that it started."""
+    tree, port, log = Tree(), free_port(), folder / f"{side.name}.log"
+    command = side.start_command(folder, port, options.environments)
+    began = time.monotonic()
     with log.open("w") as written:
         root = subprocess.Popen(command, stdout=written, stderr=written, env=environment() | {MARK: tree.mark})
     try:
-        began = time.monotonic()
-        _wait_until_ready(root, port, protocol, requests, log)
+        _wait_until_ready(root, port, side.protocol, requests, log)
         yield Server(port, tree, round(time.monotonic() - began, 1))
     finally:
         root.send_signal(signal.SIGTERM)
@@ -85,12 +87,13 @@ def wrong_answers(port: int, protocol: Protocol, requests: Requests, first: int 
     try:
         wrong = 0
         for matrix, expected in zip(requests.matrix[:first], requests.expected[:first], strict=True):
-            connection.request("POST", protocol.path, protocol.body(matrix), {"content-type": JSON})
+            headers = {"content-type": protocol.media_type, "accept": protocol.media_type}
+            connection.request("POST", protocol.path, protocol.body(matrix), headers)
             reply = connection.getresponse()
             document = reply.read()
             if reply.status != 200:
                 raise ServerError(f"status {reply.status}: {document[:300]!r}")
-            found = np.asarray(protocol.probabilities(json.loads(document)), float).ravel()
+            found = np.asarray(protocol.probabilities(document), float).ravel()
             wrong += int((~np.isclose(found, expected, rtol=0, atol=TOLERANCE)).sum())
         return wrong
     finally:

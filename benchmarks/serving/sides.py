@@ -10,6 +10,7 @@ from pathlib import Path
 from measure import BENCHMARKS, raypipe
 
 from serving.environments import interpreter
+from serving.options import Options
 from serving.project import write_settings
 from serving.protocols import BARE_LIST, PLAIN, RAYPIPE, V2, Protocol
 from serving.workload import model_file, project_folder
@@ -68,12 +69,12 @@ SIDES = (
 )
 
 
-def chosen(names: Sequence[str], environments: Path | None) -> list[Side]:
-    """The sides of these names (none: all), without those that are not installed; says which and how to get them."""
-    if unknown := set(names) - {side.name for side in SIDES}:
+def chosen(options: Options) -> list[Side]:
+    """The sides that were asked for, without those that are not installed; says which and how to get them."""
+    if unknown := set(options.sides) - {side.name for side in SIDES}:
         sys.exit(f"no peer {', '.join(sorted(unknown))}; known: {', '.join(side.name for side in SIDES)}")
-    wanted = [side for side in SIDES if not names or side.name in names]
-    missing = [side for side in wanted if side.environment and not interpreter(environments, side.environment)]
+    wanted = [side for side in SIDES if not options.sides or side.name in options.sides]
+    missing = [side for side in wanted if side.environment and not interpreter(options.environments, side.environment)]
     for side in missing:
         print(f"{side.title} is left out: python -m serving.environments FOLDER {side.environment}", file=sys.stderr)
     return [side for side in wanted if side not in missing]

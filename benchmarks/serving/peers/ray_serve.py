@@ -41,11 +41,11 @@ def serve_until_ended(port: int, model: str, deployed: dict[str, int]) -> None:
     import ray
     from ray import serve
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}})
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(serve.deployment(**deployed)(Model).bind(model), route_prefix="/predict")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # after ray.init, which has a handler of its own
         signal.pause()
     except KeyboardInterrupt:
         serve.shutdown()
