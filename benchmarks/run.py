@@ -15,7 +15,7 @@ from typing import Any
 from features import compare as features
 from measure import QUIET_CORES, Machine
 from serving import compare as serving
-from serving import overload
+from serving import batch, bulk, flights, overload
 from serving.options import Options, add_options, options
 from training import compare as training
 
@@ -33,7 +33,7 @@ def benchmarks(scale: float, asked: Options) -> dict[str, Callable[[Machine, Pat
     online = partial(features.compare_online, name="O", scale=scale)
     trees = {f"training:{w}": partial(training.compare, name=w, scale=scale) for w in ("S", "M", "X")}
     servers = {f"serving:{name}": partial(serving.compare, name=name, options=asked) for name in serving.ROWS}
-    servers |= {f"serving:{overload.NAME}": partial(overload.compare, options=asked)}
+    servers |= {f"serving:{of.NAME}": partial(of.compare, options=asked) for of in (flights, bulk, overload, batch)}
     return {**windows, "features:O": online, **trees, **servers}
 
 

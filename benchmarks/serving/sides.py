@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from measure import BENCHMARKS, raypipe
 
@@ -15,26 +16,27 @@ from serving.project import write_settings
 from serving.protocols import BARE_LIST, PLAIN, RAYPIPE, V2, Protocol
 from serving.workload import model_file, project_folder
 
-MODEL_SERVER, FRAMEWORK, RAY, OURS = "model server", "framework", "ray", "raypipe"
+MODEL_SERVER, FRAMEWORK, RAY, OURS, IN_PROCESS = "model server", "framework", "ray", "raypipe", "in process"
 
 
 @dataclass(frozen=True)
 class Side:
-    """One server. `processes`: those that answer requests, each with one thread for the model."""
+    """One server, or XGBoost alone. `processes`: those that answer, each with one thread for the model."""
 
     name: str
     title: str
     kind: str
     processes: int
-    protocol: Protocol
+    protocol: Protocol = PLAIN
     script: str = ""
     arguments: Sequence[str] = ()
     environment: str = ""  # that of raypipe if none is named
+    serving: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what raypipe is told in project.yaml
 
     def start_command(self, folder: Path, port: int, environments: Path | None) -> list[str]:
         """How to start it; `raypipe serve` reads its number of replicas in project.yaml."""
         if not self.script:
-            write_settings(folder, {"replicas": self.processes})
+            write_settings(folder, {"replicas": self.processes, **self.serving})
             return raypipe("serve", "--project", project_folder(folder), "--port", port)
         python = interpreter(environments, self.environment) if self.environment else sys.executable
         script = BENCHMARKS / "serving" / "peers" / self.script

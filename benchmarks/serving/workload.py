@@ -3,6 +3,7 @@
 The folder of a benchmark: `rows.parquet` and `project/` (`project.py`), `model.ubj` (the bundle's own file, which every
 peer loads), and for each number of rows in a request `matrix_N.npy` (float64, shape (requests, rows, 30)) and
 `expected_N.npy` (float32, shape (requests, rows): the probabilities of XGBoost in one process), from `prepare.py`.
+For batch scoring `table/part-*.parquet` and `expected.parquet` (`batch_rows.py`). `lines.jsonl`: what was measured.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ TREES, DEPTH = 200, 6
 TRAINING_ROWS = 100_000
 SEED = 7
 TOLERANCE = 1e-6  # between a probability answered and the one computed in process
+CORES = 2
+BATCH_ROWS, BATCH_FILES = 5_000_000, 16
 REQUESTS = {1: 256, 100: 16, 10_000: 1}  # rows in a request: how many different ones are sent in turn
 
 
@@ -46,3 +49,8 @@ def model_file(folder: Path) -> Path:
 
 def project_folder(folder: Path) -> Path:
     return folder / "project"
+
+
+def batch_files(folder: Path) -> Path:
+    """The folder of the table that is scored."""
+    return folder / "table"
