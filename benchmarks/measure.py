@@ -21,11 +21,9 @@ ROUNDS = 3  # of each measure, alternating between the two sides
 QUIET_CORES = 0.2
 
 
-def copy_example(folder: Path) -> Path:
-    """A copy of the example's project in `folder`, with a storage of its own."""
-    project = folder / "flights"
-    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns(".raypipe", "__pycache__"))
-    return project
+def copy_example(project: Path) -> Path:
+    """Make `project` a copy of the example's, with a storage of its own."""
+    return shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns(".raypipe", "__pycache__"))
 
 
 def environment() -> dict[str, str]:

@@ -14,8 +14,8 @@ from typing import Any
 
 from features import compare as features
 from measure import QUIET_CORES, Machine
-from serving import compare as serving
 from serving import batch, bulk, flights, overload
+from serving import compare as serving
 from serving.options import Options, add_options, options
 from training import compare as training
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from measure import Machine, Table
+from measure import Machine, Table, fresh
 
 from serving.lines import Line
 from serving.load import measured, write_bodies
@@ -20,7 +20,8 @@ ROWS = {"one-row": 1, "hundred-rows": 100}
 
 def compare(machine: Machine, folder: Path, name: str, options: Options) -> Table:
     """Measure `one-row` or `hundred-rows`."""
-    turns = Turns.prepared(name, machine, folder, options, [ROWS[name]])
+    turns = Turns.begin(name, machine, folder, options)
+    fresh("serving.prepare", turns.folder, ROWS[name])
     requests = Requests.read(turns.folder, ROWS[name])
 
     def measure(side: Side, key: Line) -> None:

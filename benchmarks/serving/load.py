@@ -59,5 +59,5 @@ def _load(port: int, path: str, bodies: Path, connections: int, seconds: int) ->
 def write_bodies(folder: Path, name: str, protocol: Protocol, requests: Requests) -> Path:
     """The requests' bodies: one a line, as JSON without line breaks is, or the only one there is."""
     file = folder / f"{name}{protocol.suffix}"
-    file.write_bytes(b"\n".join(map(protocol.body, requests.matrix)))
+    file.write_bytes(b"\n".join(map(protocol.body, requests.asked)))
     return file

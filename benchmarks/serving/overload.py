@@ -25,7 +25,8 @@ HEAD = ("offered / capacity", "capacity, requests/s", "offered", "accepted", "p5
 
 def compare(machine: Machine, folder: Path, options: Options) -> Table:
     """Capacity is what wrk gets with 32 connections, measured beside it."""
-    turns = Turns.prepared(NAME, machine, folder, options, [1])
+    turns = Turns.begin(NAME, machine, folder, options)
+    fresh("serving.prepare", turns.folder, 1)
     requests = Requests.read(turns.folder, 1)
 
     def measure(side: Side, key: Line) -> None:

@@ -25,7 +25,6 @@ from serving.workload import (
     SEED,
     TRAINING_ROWS,
     TREES,
-    Requests,
     model_file,
     project_folder,
 )
@@ -42,7 +41,8 @@ def prepare(folder: Path, sizes: list[int]) -> None:
         rng = np.random.default_rng([SEED, rows])
         matrix = np.round(rng.normal(size=(REQUESTS[rows], rows, len(COLUMNS))), 6)
         expected = [booster.inplace_predict(one.astype(np.float32)) for one in matrix]
-        Requests(rows, matrix, np.asarray(expected, np.float32)).write(folder)
+        np.save(folder / f"matrix_{rows}.npy", matrix)
+        np.save(folder / f"expected_{rows}.npy", np.asarray(expected, np.float32))
 
 
 def write_rows(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,10 +22,10 @@ PROBABILITY = "probability"
 
 @dataclass(frozen=True)
 class Protocol:
-    """Where to POST, the body for a matrix of shape (rows, 30), and the probabilities in an answer's body."""
+    """Where to POST, the body for what is asked, and the probabilities in an answer's body."""
 
     path: str
-    body: Callable[[NDArray[np.float64]], bytes]
+    body: Callable[[Any], bytes]
     probabilities: Callable[[bytes], list[float]]
     suffix: str = ".jsonl"
 
@@ -63,8 +64,13 @@ def _of_rows(body: bytes) -> list[float]:
     return [row[PROBABILITY] for row in json.loads(body)["predictions"]]
 
 
+def _raw_fields(row: dict[str, Any]) -> bytes:
+    return json.dumps({"rows": [row]}).encode()
+
+
 PLAIN = Protocol("/predict", _lists, lambda body: json.loads(body)["p"])
 BARE_LIST = Protocol("/predict", _lists, json.loads)
 V2 = Protocol(f"/v2/models/{MODEL}/infer", _one_tensor, lambda body: json.loads(body)["outputs"][0]["data"])
 RAYPIPE = Protocol(f"/models/{MODEL}/predict", _objects, _of_rows)
 RAYPIPE_ARROW = Protocol(f"/models/{MODEL}/predict", _stream, _of_stream, ".arrow")
+FLIGHTS = Protocol("/models/flights-late/predict", _raw_fields, _of_rows)

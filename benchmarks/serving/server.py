@@ -43,7 +43,8 @@ class Server:
 def served(side: Side, folder: Path, options: Options, requests: Requests) -> Iterator[Server]:
     """Start a side's server, wait for a right answer, and end it with all that it started."""
     tree, port, log = Tree(), free_port(), folder / f"{side.name}.log"
-    command = side.start_command(folder, port, options.environments)
+    assert side.start, f"{side.title} is no server"
+    command = side.start(folder, port, options)
     began = time.monotonic()
     with log.open("w") as written:
         root = subprocess.Popen(command, stdout=written, stderr=written, env=environment() | {MARK: tree.mark})
@@ -86,9 +87,9 @@ def wrong_answers(port: int, protocol: Protocol, requests: Requests, first: int 
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_WITHIN_S)
     try:
         wrong = 0
-        for matrix, expected in zip(requests.matrix[:first], requests.expected[:first], strict=True):
+        for asked, expected in zip(requests.asked[:first], requests.expected[:first], strict=True):
             headers = {"content-type": protocol.media_type, "accept": protocol.media_type}
-            connection.request("POST", protocol.path, protocol.body(matrix), headers)
+            connection.request("POST", protocol.path, protocol.body(asked), headers)
             reply = connection.getresponse()
             document = reply.read()
             if reply.status != 200:

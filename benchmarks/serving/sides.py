@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from measure import BENCHMARKS, raypipe
 
@@ -17,57 +16,64 @@ from serving.protocols import BARE_LIST, PLAIN, RAYPIPE, V2, Protocol
 from serving.workload import model_file, project_folder
 
 MODEL_SERVER, FRAMEWORK, RAY, OURS, IN_PROCESS = "model server", "framework", "ray", "raypipe", "in process"
+Start = Callable[[Path, int, Options], list[str]]  # the benchmark's folder and a port: the command that serves there
 
 
 @dataclass(frozen=True)
 class Side:
-    """One server, or XGBoost alone. `processes`: those that answer, each with one thread for the model."""
+    """A server, each of whose processes has one thread for the model; or what needs none: then nothing starts it."""
 
     name: str
     title: str
     kind: str
-    processes: int
     protocol: Protocol = PLAIN
-    script: str = ""
-    arguments: Sequence[str] = ()
+    start: Start | None = None
     environment: str = ""  # that of raypipe if none is named
-    serving: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what raypipe is told in project.yaml
-
-    def start_command(self, folder: Path, port: int, environments: Path | None) -> list[str]:
-        """How to start it; `raypipe serve` reads its number of replicas in project.yaml."""
-        if not self.script:
-            write_settings(folder, {"replicas": self.processes, **self.serving})
-            return raypipe("serve", "--project", project_folder(folder), "--port", port)
-        python = interpreter(environments, self.environment) if self.environment else sys.executable
-        script = BENCHMARKS / "serving" / "peers" / self.script
-        return [str(python), str(script), "--port", str(port), "--model", str(model_file(folder)), *self.arguments]
 
 
-RAYPIPE_1 = Side("raypipe", "raypipe, 1 replica", OURS, 1, RAYPIPE)
-RAYPIPE_2 = Side("raypipe-2", "raypipe, 2 replicas", OURS, 2, RAYPIPE)
-FASTAPI_1 = Side("fastapi", "FastAPI, 1 worker", FRAMEWORK, 1, PLAIN, "fastapi_app.py")
-FASTAPI_2 = Side("fastapi-2", "FastAPI, 2 workers", FRAMEWORK, 2, PLAIN, "fastapi_app.py", ("--workers", "2"))
+def raypipe_serve(**serving: int) -> Start:
+    """`raypipe serve`, with these settings under `serving` of project.yaml."""
+
+    def start(folder: Path, port: int, _: Options) -> list[str]:
+        write_settings(folder, serving)
+        return raypipe("serve", "--project", project_folder(folder), "--port", port)
+
+    return start
+
+
+def script(name: str, *arguments: str, environment: str = "") -> Start:
+    """A script of `peers/`, in an environment of its own if one is named."""
+
+    def start(folder: Path, port: int, options: Options) -> list[str]:
+        python = interpreter(options.environments, environment) if environment else sys.executable
+        file = BENCHMARKS / "serving" / "peers" / name
+        return [str(python), str(file), "--port", str(port), "--model", str(model_file(folder)), *arguments]
+
+    return start
+
+
+def _apart(name: str, title: str, protocol: Protocol, environment: str, *arguments: str) -> Side:
+    """A model server in an environment of its own."""
+    start = script(f"{environment}_server.py", *arguments, environment=environment)
+    return Side(name, title, MODEL_SERVER, protocol, start, environment)
+
+
+RAYPIPE_1 = Side("raypipe", "raypipe, 1 replica", OURS, RAYPIPE, raypipe_serve(replicas=1))
+RAYPIPE_2 = Side("raypipe-2", "raypipe, 2 replicas", OURS, RAYPIPE, raypipe_serve(replicas=2))
+FASTAPI_1 = Side("fastapi", "FastAPI, 1 worker", FRAMEWORK, PLAIN, script("fastapi_server.py"))
+FASTAPI_2 = Side("fastapi-2", "FastAPI, 2 workers", FRAMEWORK, PLAIN, script("fastapi_server.py", "--workers", "2"))
 SIDES = (
-    Side("bare-asgi", "bare ASGI on uvicorn", FRAMEWORK, 1, PLAIN, "bare_asgi.py"),
+    Side("bare-asgi", "bare ASGI on uvicorn", FRAMEWORK, PLAIN, script("bare_asgi_server.py")),
     FASTAPI_1,
     RAYPIPE_1,
-    Side("ray-haproxy", "Ray Serve behind HAProxy", RAY, 1, PLAIN, "ray_serve.py", ("--haproxy", "1")),
-    Side(
-        "mlserver-inline",
-        "MLServer, no worker process",
-        MODEL_SERVER,
-        1,
-        V2,
-        "mlserver_model.py",
-        ("--parallel", "0"),
-        "mlserver",
-    ),
-    Side("litserve", "LitServe", MODEL_SERVER, 1, PLAIN, "litserve_api.py", environment="litserve"),
+    Side("ray-haproxy", "Ray Serve behind HAProxy", RAY, PLAIN, script("ray_server.py", "--haproxy", "1")),
+    _apart("mlserver-inline", "MLServer, no worker process", V2, "mlserver", "--parallel", "0"),
+    _apart("litserve", "LitServe", PLAIN, "litserve"),
     FASTAPI_2,
     RAYPIPE_2,
-    Side("mlserver", "MLServer", MODEL_SERVER, 1, V2, "mlserver_model.py", environment="mlserver"),
-    Side("bentoml", "BentoML", MODEL_SERVER, 1, BARE_LIST, "bentoml_service.py", environment="bentoml"),
-    Side("ray", "Ray Serve, its defaults", RAY, 1, PLAIN, "ray_serve.py"),
+    _apart("mlserver", "MLServer", V2, "mlserver"),
+    _apart("bentoml", "BentoML", BARE_LIST, "bentoml"),
+    Side("ray", "Ray Serve, its defaults", RAY, PLAIN, script("ray_server.py")),
 )
 
 

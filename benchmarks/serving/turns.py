@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import Machine, fresh
+from measure import Machine
 
 from serving.lines import Line, Lines
 from serving.options import Options
@@ -26,11 +26,10 @@ class Turns:
     lines: Lines
 
     @classmethod
-    def prepared(cls, name: str, machine: Machine, folder: Path, options: Options, rows: Sequence[int]) -> Turns:
-        """With model and requests of these sizes in the folder that is kept, or in `folder`."""
+    def begin(cls, name: str, machine: Machine, folder: Path, options: Options) -> Turns:
+        """In the folder that is kept, if one is named."""
         where = options.keep or folder
         where.mkdir(parents=True, exist_ok=True)
-        fresh("serving.prepare", where, *rows)
         return cls(name, machine, where, options, Lines.open(where / "lines.jsonl"))
 
     def take(self, sides: Sequence[Side], parts: Sequence[Line], measure: Callable[[Side, Line], None]) -> None:

@@ -8,8 +8,10 @@ For batch scoring `table/part-*.parquet` and `expected.parquet` (`batch_rows.py`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +30,15 @@ REQUESTS = {1: 256, 100: 16, 10_000: 1}  # rows in a request: how many different
 
 @dataclass(frozen=True)
 class Requests:
-    """Requests of one size."""
+    """What is asked, a request after another (a matrix of shape (rows, 30), or a row of raw fields), and the
+    probabilities that are right, shape (requests, rows)."""
 
-    rows: int
-    matrix: NDArray[np.float64]
+    asked: Sequence[Any]
     expected: NDArray[np.float32]
 
     @classmethod
     def read(cls, folder: Path, rows: int) -> Requests:
-        return cls(rows, np.load(folder / f"matrix_{rows}.npy"), np.load(folder / f"expected_{rows}.npy"))
-
-    def write(self, folder: Path) -> None:
-        np.save(folder / f"matrix_{self.rows}.npy", self.matrix)
-        np.save(folder / f"expected_{self.rows}.npy", self.expected)
+        return cls(list(np.load(folder / f"matrix_{rows}.npy")), np.load(folder / f"expected_{rows}.npy"))
 
 
 def model_file(folder: Path) -> Path:

@@ -35,7 +35,7 @@ if __name__ == "__main__":
     given = options(workers=1)
     os.environ[MODEL] = str(given.model)
     uvicorn.run(
-        "fastapi_app:application",
+        "fastapi_server:application",
         factory=True,
         host="127.0.0.1",
         port=given.port,

@@ -30,4 +30,4 @@ if __name__ == "__main__":
     os.environ.update({MODEL: str(given.model), "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": home})
     os.chdir(Path(__file__).parent)
     cli = str(Path(sys.executable).with_name("bentoml"))
-    os.execv(cli, [cli, "serve", "bentoml_service:Model", "--host", "127.0.0.1", "--port", str(given.port)])
+    os.execv(cli, [cli, "serve", "bentoml_server:Model", "--host", "127.0.0.1", "--port", str(given.port)])
