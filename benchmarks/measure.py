@@ -23,7 +23,9 @@ QUIET_CORES = 0.2
 
 def copy_example(project: Path) -> Path:
     """Make `project` a copy of the example's, with a storage of its own."""
-    return shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns(".raypipe", "__pycache__"))
+    return shutil.copytree(
+        EXAMPLE, project, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".raypipe", "__pycache__")
+    )
 
 
 def environment() -> dict[str, str]:

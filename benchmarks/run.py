@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -50,6 +52,7 @@ def measured(run: Callable[[Machine, Path], Any], patience_s: float) -> dict[str
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that servers are ended, too
     parser = argparse.ArgumentParser(description=__doc__)
     names = ", ".join([*SOME, *benchmarks(1, Options())])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{names}; default: features, training, serving")

@@ -89,7 +89,7 @@ class OpenLoop:
             self._connections -= 1
 
     def _figures(self, took: float) -> dict[str, Any]:
-        """took: until the last answer. `statuses` by number ("0": the connection broke); latencies of answers with 200."""
+        """took: until the last answer. `statuses` by number ("0": it broke); latencies are of answers with 200."""
         accepted = self._answers.get(200, [])
         others = [latency for status, found in self._answers.items() if status != 200 for latency in found]
         statuses = Counter({str(status): len(found) for status, found in self._answers.items()})
