@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from features import compare as features
-from measure import QUIET_CORES, Machine
+from measure import QUIET_CORES, Machine, Table
 from serving import batch, bulk, flights, overload
 from serving import compare as serving
 from serving.options import Options, add_options, options
@@ -29,7 +29,7 @@ SOME = {
 }
 
 
-def benchmarks(scale: float, asked: Options) -> dict[str, Callable[[Machine, Path], Any]]:
+def benchmarks(scale: float, asked: Options) -> dict[str, Callable[[Machine, Path], Table]]:
     """Each benchmark by its name, over that share of the rows of features and training."""
     windows = {f"features:{w}": partial(features.compare, name=w, scale=scale) for w in ("A", "B", "C")}
     online = partial(features.compare_online, name="O", scale=scale)
@@ -39,16 +39,16 @@ def benchmarks(scale: float, asked: Options) -> dict[str, Callable[[Machine, Pat
     return {**windows, "features:O": online, **trees, **servers}
 
 
-def measured(run: Callable[[Machine, Path], Any], patience_s: float) -> dict[str, Any]:
+def measured(run: Callable[[Machine, Path], Table], patience_s: float) -> dict[str, Any]:
     """Run one benchmark in a folder of its own, and print its table."""
     machine = Machine(patience_s)
     with tempfile.TemporaryDirectory(prefix="raypipe-benchmark-") as folder:
-        comparison = run(machine, Path(folder))
-    print(f"\n{comparison.table()}", flush=True)
+        result = run(machine, Path(folder))
+    print(f"\n{result.table()}", flush=True)
     loud = sum(busy > QUIET_CORES for busy in machine.busy)
     if loud:
         print(f"\nOthers kept up to {max(machine.busy):.1f} cores busy before {loud} of {len(machine.busy)} measures.")
-    return {**asdict(comparison), "cores": os.cpu_count(), "busy_cores_before": machine.busy}
+    return {**asdict(result), "cores": os.cpu_count(), "busy_cores_before": machine.busy}
 
 
 def main() -> None:
