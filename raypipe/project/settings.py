@@ -267,6 +267,11 @@ class Scoring(Section):
     chunk_rows: int = Field(500_000, ge=1, le=2**27)
     """Rows in one file of the scores, which is what memory holds at a time, and what a kill costs."""
 
+    @property
+    def url(self) -> str:
+        """Where the endpoint answers."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
 
 class Settings(Section):
     """All of project.yaml."""
