@@ -260,17 +260,17 @@ class Serving(Section):
     log: PredictionLogging = PredictionLogging()
     telemetry: Telemetry = Telemetry()
 
+    @property
+    def url(self) -> str:
+        """Where the endpoint answers."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
 
 class Scoring(Section):
     """Batch scoring."""
 
     chunk_rows: int = Field(500_000, ge=1, le=2**27)
     """Rows in one file of the scores, which is what memory holds at a time, and what a kill costs."""
-
-    @property
-    def url(self) -> str:
-        """Where the endpoint answers."""
-        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
 
 class Settings(Section):
