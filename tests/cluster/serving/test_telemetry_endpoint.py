@@ -100,8 +100,9 @@ def test_the_access_log_has_the_requests_name(endpoint, ask, flight, wait):
     logs = Path(ray._private.worker._global_node.get_logs_dir_path()) / "serve"
 
     def found() -> list[dict[str, Any]]:
-        lines = [line for file in logs.glob("access-flights-late-*/access.jsonl") for line in file.open()]
-        return [entry for entry in map(json.loads, lines) if entry["id"] == "find-me-in-the-log"]
+        texts = [file.read_text() for file in logs.glob("access-flights-late-*/access.jsonl")]
+        entries = [json.loads(line) for text in texts for line in text.splitlines()]
+        return [entry for entry in entries if entry["id"] == "find-me-in-the-log"]
 
     [entry] = wait(found, what="the request's line")
     assert (entry["method"], entry["path"], entry["status"], entry["version"]) == ("POST", PREDICT, 200, "1")
