@@ -46,7 +46,7 @@ def predict(folder: Path, request: Path, url: str | None) -> Result:
     project = load_project(folder)
     serving = project.settings.serving
     rows = read_request(request)
-    answer = _ask(url or f"http://{serving.host}:{serving.port}", project.settings.name, rows)
+    answer = _ask(url or serving.url, project.settings.name, rows)
     return answer, words.prediction(rows, answer)
 
 

@@ -260,6 +260,11 @@ class Serving(Section):
     log: PredictionLogging = PredictionLogging()
     telemetry: Telemetry = Telemetry()
 
+    @property
+    def url(self) -> str:
+        """Where the endpoint answers."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
 
 class Scoring(Section):
     """Batch scoring."""
