@@ -12,8 +12,8 @@ from raypipe.errors import RequestError, nearest
 from raypipe.features.row_values import bounds
 from raypipe.features.serving_spec import TYPES, Field, ServingSpec
 
-_REPORTED = 20  # wrong fields listed in one answer
-_INTEGERS = {name: limits for name, dtype in TYPES.items() if dtype.is_integer() and (limits := bounds(dtype))}
+REPORTED = 20  # wrong fields listed in one answer
+INTEGERS = {name: limits for name, dtype in TYPES.items() if dtype.is_integer() and (limits := bounds(dtype))}
 
 
 def read_rows(spec: ServingSpec, rows: Sequence[Any]) -> pl.DataFrame:
@@ -33,7 +33,7 @@ def read_rows(spec: ServingSpec, rows: Sequence[Any]) -> pl.DataFrame:
             except ValueError as error:
                 wrong.append({"row": index, "field": field.name, "reason": str(error)})
     if wrong:
-        raise RequestError(f"{len(wrong)} fields of the request are wrong", fields=wrong[:_REPORTED])
+        raise RequestError(f"{len(wrong)} fields of the request are wrong", fields=wrong[:REPORTED])
     return pl.DataFrame({field.name: pl.Series(columns[field.name], dtype=TYPES[field.type]) for field in spec.fields})
 
 
@@ -52,7 +52,7 @@ def _value(field: Field, row: dict[str, Any]) -> Any:
 
 def parse(kind: str, value: Any) -> Any:
     """A JSON value as the type of that name. Raises ValueError that says what it must be."""
-    limits = _INTEGERS.get(kind)
+    limits = INTEGERS.get(kind)
     if limits is not None:
         low, high = limits
         if isinstance(value, bool) or not isinstance(value, int):
