@@ -12,7 +12,7 @@ from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.features.online import OnlineState, with_expressions
 from raypipe.features.row_plan import RowPlan
 from raypipe.features.row_transforms import as_matrix
-from raypipe.features.row_values import FallBackError, Row, as_float32, bounds
+from raypipe.features.row_values import FallBackError, Row, as_float32, bounds, physical
 from raypipe.features.transforms import Category, Transforms
 
 _ROWS, _ENOUGH = 300, 50
@@ -98,13 +98,11 @@ def _present(dice: random.Random, dtype: Any, words: list[str], *, finite: bool)
 def _frame(rows: list[Row], schema: Any) -> pl.DataFrame:
     columns = zip(*rows, strict=True) if rows and rows[0] else []
     return pl.DataFrame(
-        [_series(name, list(c), dtype) for (name, dtype), c in zip(schema.items(), columns, strict=True)]
+        [
+            pl.Series(name, list(c), dtype=physical(dtype)).cast(dtype)
+            for (name, dtype), c in zip(schema.items(), columns, strict=True)
+        ]
     )
-
-
-def _series(name: str, values: list[Any], dtype: Any) -> pl.Series:
-    physical = pl.Int64 if dtype == pl.Datetime else pl.Int32 if dtype == pl.Date else dtype
-    return pl.Series(name, values, dtype=physical).cast(dtype)
 
 
 def _margins(state: OnlineState, fields: pl.DataFrame) -> list[float] | None:

@@ -13,9 +13,8 @@ from raypipe.features.row_plan import RowPlan
 from raypipe.features.row_proof import unproven
 from raypipe.features.row_transforms import as_matrix
 from raypipe.features.row_values import FallBackError, UnsupportedError
-from raypipe.features.serving_spec import ServingSpec
 from raypipe.features.transforms import Floats, Transforms
-from raypipe.serving.row_reader import RowReader
+from raypipe.serving.row_reader import REFUSED, RowReader
 
 FEW_ROWS = 16  # about as many are computed one by one in the time that Polars needs for any number of them
 
@@ -32,8 +31,8 @@ class Matrix(NamedTuple):
 class QuickRows:
     """The request contract and the row plan of one version. Threads may share it."""
 
-    def __init__(self, state: OnlineState, plan: RowPlan, spec: ServingSpec, max_past_us: int) -> None:
-        self._state, self._plan, self._reader, self._max_past_us = state, plan, RowReader(spec), max_past_us
+    def __init__(self, state: OnlineState, plan: RowPlan, reader: RowReader, max_past_us: int) -> None:
+        self._state, self._plan, self._reader, self._max_past_us = state, plan, reader, max_past_us
 
     def predict(self, rows: Sequence[Any]) -> Matrix | None:
         """None: a row is wrong, or its values are not computed here."""
@@ -41,7 +40,7 @@ class QuickRows:
             fields = [self._reader.read(row) for row in rows]
             with self._state.snapshot() as known:
                 found = [self._row(known, row) for row in fields]
-        except (FallBackError, KeyError, TypeError, ValueError):
+        except REFUSED:
             return None
         numbers, margins, times, entities_known = zip(*found, strict=True)
         return Matrix(
@@ -64,7 +63,9 @@ class QuickRows:
         return plan.numbers(fields, wanted, looked_up), plan.margin(fields, wanted), time, entities_known
 
 
-def quick_rows(state: OnlineState, transforms: Transforms, max_past_us: int) -> tuple[QuickRows | None, dict[str, Any]]:
+def quick_rows(
+    state: OnlineState, transforms: Transforms, reader: RowReader, max_past_us: int
+) -> tuple[QuickRows | None, dict[str, Any]]:
     """The quick way of a version, None where it has none; and the facts for its metadata: `compiled`, or the `reason`
     why Polars computes every row."""
     try:
@@ -74,4 +75,4 @@ def quick_rows(state: OnlineState, transforms: Transforms, max_past_us: int) -> 
     reason = unproven(plan, state, transforms)
     if reason is not None:
         return None, {"compiled": False, "reason": f"not used: {reason}"}
-    return QuickRows(state, plan, state.spec, max_past_us), {"compiled": True, "most_rows": FEW_ROWS}
+    return QuickRows(state, plan, reader, max_past_us), {"compiled": True, "most_rows": FEW_ROWS}

@@ -1,23 +1,24 @@
-"""The request contract for one JSON row, as functions made when a model is loaded. It only says yes or no: what is
-wrong with a row is worded by `rows.read_rows`, which decides the same for any number of rows."""
+"""The request contract for JSON rows, as functions made when a model is loaded. They only say yes or no: what is wrong
+with rows is worded by `rows.read_rows`, which decides the same, value by value."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import polars as pl
 
-from raypipe.features.row_values import FallBackError, as_float32
+from raypipe.features.row_values import FallBackError, as_float32, physical
 from raypipe.features.serving_spec import Field, ServingSpec
 from raypipe.serving.rows import check_rules, parse
 
 Read = Callable[[Any], Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIX_DAY = _EPOCH.toordinal()
+REFUSED = (FallBackError, KeyError, TypeError, ValueError)
 _REMEMBERED = 10_000  # texts of a field whose verdict by Polars' regex is kept
 # Regexes that mean the same in Python and in Rust but for `$`: literals, classes, groups, repetitions; ^ and $ outside.
 _PLAIN_REGEX = re.compile(
@@ -26,19 +27,33 @@ _PLAIN_REGEX = re.compile(
 
 
 class RowReader:
-    """Reads rows of one request contract. Threads may share it."""
+    """Reads rows of one request contract. Threads may share it.
+
+    A row that is wrong, or not read here, raises one of REFUSED.
+    """
 
     def __init__(self, spec: ServingSpec) -> None:
         self._fields = [(field.name, _reader(field)) for field in spec.fields]
+        self._plain = {field.name for field in spec.fields if field.type == "Float64" and not field.rules}
+        self._types = spec.schema()
 
     def read(self, row: Any) -> list[Any]:
-        """The fields' values, as raypipe.features.row_values has them, in the contract's order.
-
-        Raises KeyError, TypeError, ValueError or FallBackError for a row that is wrong, or not read here.
-        """
+        """One row's values, as raypipe.features.row_values has them, in the contract's order."""
         if type(row) is not dict or len(row) != len(self._fields):
             raise FallBackError
         return [read(row[name]) for name, read in self._fields]
+
+    def frame(self, rows: Sequence[Any]) -> pl.DataFrame:
+        """Many rows as a frame of the request's columns, read column by column."""
+        if set(map(type, rows)) != {dict} or set(map(len, rows)) != {len(self._fields)}:
+            raise FallBackError
+        columns = []
+        for name, read in self._fields:
+            column, dtype = [row[name] for row in rows], self._types[name]
+            if name not in self._plain or set(map(type, column)) != {float}:
+                column = [read(value) for value in column]
+            columns.append(pl.Series(name, column, dtype=physical(dtype)).cast(dtype))
+        return pl.DataFrame(columns)
 
 
 def _reader(field: Field) -> Read:

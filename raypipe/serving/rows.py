@@ -63,7 +63,10 @@ def parse(kind: str, value: Any) -> Any:
     if kind.startswith("Float"):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"must be a number, not {_kind(value)}")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("must be a finite number") from None
     if kind == "Boolean":
         return _instance(value, bool, "true or false")
     text = _instance(value, str, "a string")
