@@ -78,6 +78,11 @@ class Registry:
             expected=", ".join(str(v.version) for v in versions) or "none yet: run `raypipe run`",
         )
 
+    def has(self, name: str) -> bool:
+        """Whether a version has that number or carries that alias."""
+        versions = self.versions()
+        return name == CHAMPION or any(name in (str(version.version), *version.aliases) for version in versions)
+
     def named(self, name: str) -> Version:
         """The version of that number, or that carries that alias. Raises RegistryError that lists what exists."""
         if name.isdecimal():

@@ -15,11 +15,14 @@ from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
 from raypipe.serving.client import answering_version
 from raypipe.serving.cluster_apps import apply, controller, forget, require_place
 from raypipe.serving.model import LoadedModel
-from raypipe.serving.options import deployment_options
+from raypipe.serving.options import deployment_options, grpc_options
 from raypipe.serving.ports import require_free
+from raypipe.serving.prediction_log.config import log_config
+from raypipe.serving.prediction_log.flush import flush_waiting
 from raypipe.serving.resolve import Target
 
 START_TIMEOUT_S = 120.0
+FLUSH_TIMEOUT_S = 10.0
 
 
 def deploy_document(project: Project, target: Target) -> dict[str, Any]:
@@ -28,6 +31,7 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": serving.host, "port": serving.port},
+        "grpc_options": grpc_options(serving),
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
@@ -52,12 +56,15 @@ def serving(project: Project, target: Target) -> Iterator[str]:
     """The endpoint while the block runs; yields its base URL. Needs a connection to a Ray cluster."""
     settings = project.settings.serving
     if controller() is None:
-        require_free(settings.host, settings.port)
+        for port in filter(None, (settings.port, settings.grpc_port)):
+            require_free(settings.host, port)
     base = deploy(project, target)
     try:
         yield base
     finally:
         forget(project.settings.name)
+        if settings.log.enabled:
+            flush_waiting(log_config(project), FLUSH_TIMEOUT_S)
 
 
 def deploy(project: Project, target: Target) -> str:
@@ -72,7 +79,11 @@ def deploy(project: Project, target: Target) -> str:
     document, settings = deploy_document(project, target), project.settings.serving
     check_loads(target)
     try:
-        serve.start(http_options=document["http_options"], proxy_location=document["proxy_location"])
+        serve.start(
+            http_options=document["http_options"],
+            grpc_options=document["grpc_options"],
+            proxy_location=document["proxy_location"],
+        )
     except RayError as error:
         raise ClusterError("Ray Serve does not start", got=str(error).strip().splitlines()[-1]) from error
     require_place(project.settings.name, settings.host, settings.port)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from starlette.middleware import Middleware
 
 from raypipe.serving.asgi import Receive, Scope, Send
-from raypipe.serving.ray_private import ongoing_requests
+from raypipe.serving.ray_private import bind_grpc_to_host, ongoing_requests
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -26,7 +26,9 @@ def answer_with(handler: App) -> None:
 
 
 def middlewares() -> list[Middleware]:
-    """What Ray Serve puts around the application of each of its HTTP servers."""
+    """What Ray Serve puts around the application of each of its HTTP servers; called before the process's gRPC server
+    listens."""
+    bind_grpc_to_host()
     return [Middleware(Ingress)]
 
 

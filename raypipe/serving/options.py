@@ -11,6 +11,14 @@ from raypipe.project import Project
 from raypipe.project.endpoint_settings import Autoscaling
 from raypipe.project.settings import Serving
 from raypipe.serving.access import ADMINS_VARIABLE, CALLERS_VARIABLE, Access, read_digests
+from raypipe.serving.v2_grpc.ingress import SERVICER_FUNCTION
+
+
+def grpc_options(serving: Serving) -> dict[str, Any]:
+    """What Serve's gRPC ingress is started with; nothing where there is none."""
+    if serving.grpc_port is None:
+        return {}
+    return {"port": serving.grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION], "enable_reflection": False}
 
 
 def deployment_options(serving: Serving) -> dict[str, Any]:
@@ -39,6 +47,9 @@ def limits(serving: Serving) -> dict[str, Any]:
     return {
         "max_rows": serving.max_rows,
         "max_body_bytes": serving.max_body_bytes,
+        "max_bulk_rows": serving.max_bulk_rows,
+        "max_bulk_bytes": serving.max_bulk_bytes,
+        "max_explained_rows": serving.max_explained_rows,
         "max_ongoing": serving.max_ongoing_requests,
         "max_queued": serving.max_queued_requests,
         "timeout_s": None if serving.request_timeout is None else _seconds(serving.request_timeout),

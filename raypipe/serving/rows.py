@@ -11,8 +11,8 @@ import polars as pl
 from raypipe.errors import RequestError, nearest
 from raypipe.features.serving_spec import TYPES, Field, ServingSpec
 
-_REPORTED = 20  # wrong fields listed in one answer
-_INTEGERS = {
+REPORTED = 20  # wrong fields listed in one answer
+INTEGERS = {
     "Int8": (-(2**7), 2**7 - 1),
     "Int16": (-(2**15), 2**15 - 1),
     "Int32": (-(2**31), 2**31 - 1),
@@ -41,7 +41,7 @@ def read_rows(spec: ServingSpec, rows: Sequence[Any]) -> pl.DataFrame:
             except ValueError as error:
                 wrong.append({"row": index, "field": field.name, "reason": str(error)})
     if wrong:
-        raise RequestError(f"{len(wrong)} fields of the request are wrong", fields=wrong[:_REPORTED])
+        raise RequestError(f"{len(wrong)} fields of the request are wrong", fields=wrong[:REPORTED])
     return pl.DataFrame({field.name: pl.Series(columns[field.name], dtype=TYPES[field.type]) for field in spec.fields})
 
 
@@ -59,8 +59,8 @@ def _value(field: Field, row: dict[str, Any]) -> Any:
 
 
 def _parse(kind: str, value: Any) -> Any:
-    if kind in _INTEGERS:
-        low, high = _INTEGERS[kind]
+    if kind in INTEGERS:
+        low, high = INTEGERS[kind]
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"must be an integer, not {_kind(value)}")
         if not low <= value <= high:

@@ -247,6 +247,32 @@ def test_tensors_are_what_the_metadata_says(made):
         assert outputs[0]["data"] == [["large", "medium", "small"][best] for best in expected.argmax(axis=1)]
 
 
+# ---- what is kept of a prediction, and why it is so --------------------------------------------
+
+
+def test_a_score_is_recomputed_to_the_bit(made):
+    given = made.model.predict_rows(ROWS)
+    for predictor in ("compiled", "xgboost"):
+        again = made.model.score_again(given.matrix, given.base_margin, predictor)
+        assert np.array_equal(again.view(np.int32), given.scores.view(np.int32))
+    assert given.predictor == "compiled"
+    assert made.model.facts["predictor"]["compiled"]
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1]])
+def test_contributions_sum_to_the_margin(made, rows):
+    given = made.model.predict_rows(rows)
+    matrix = given.matrix.copy()
+    matrix[0, 0] = np.inf
+    found = made.model.explain(matrix, given.base_margin)
+    classes = (3,) if made.task == "multiclass" else ()
+    assert found.shape == (len(rows), len(made.transforms.names) + 1, *classes)
+    assert found.dtype == np.float32
+    margin = made.booster.inplace_predict(matrix, base_margin=given.base_margin, predict_type="margin")
+    np.testing.assert_allclose(found.sum(axis=1), margin, rtol=1e-4, atol=1e-5)
+    assert np.abs(found[:, :-1]).max() > 0
+
+
 # ---- margins that cannot be --------------------------------------------------------------------
 
 
