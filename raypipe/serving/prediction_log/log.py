@@ -81,6 +81,19 @@ class PredictionLog:
         self.versions, self.config = {**self.versions, **versions}, config
         return True
 
+    def gauges(self) -> dict[str, float]:
+        """For the metrics: counts since the start, and the bytes that wait on this machine."""
+        counts = self.counts
+        return {
+            "log_accepted_rows": counts.accepted,
+            "log_lost_rows": counts.lost.total(),
+            "log_written_rows": counts.written,
+            "log_flushes": counts.flushes,
+            "log_flush_seconds": counts.flush_s,
+            "log_failures": counts.failures,
+            "log_waiting_bytes": self.spool.bytes(),
+        }
+
     # ---- on the request's path -----------------------------------------------------------------
 
     def observe(self, served: Served) -> None:
