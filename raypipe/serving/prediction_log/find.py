@@ -88,8 +88,8 @@ def recompute(answer: Answer, bundle: Bundle) -> Recomputed:
 
 
 def to_json(answer: Answer, recomputed: Recomputed, transforms: Transforms) -> dict[str, Any]:
-    """For people and programs. transforms: of the bundle. A number that JSON does not have is a string, its name; null is
-    a value that is not in the log; `categories` has what the codes among the features stand for."""
+    """For people and programs. transforms: of the bundle. A number that JSON does not have is its name, a string; null
+    is a value that is not in the log; `categories` has what the codes among the features stand for."""
     document = {name: getattr(answer, name) for name in _ANSWER}
     found = [None] * answer.rows.height if recomputed.scores is None else recomputed.scores.tolist()
     equal = recomputed.equal or [None] * answer.rows.height
