@@ -10,6 +10,7 @@ import typer
 from raypipe.cli.options import HERE, JsonOption, ProjectOption
 from raypipe.cli.output import run_command
 from raypipe.cli.release_app import release_app
+from raypipe.cli.score_app import score_app
 from raypipe.cli.status_app import status_app
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ TuneOption = Annotated[
 ]
 PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
 app.add_typer(release_app)
+app.add_typer(score_app)
 app.add_typer(status_app)
 
 
@@ -195,6 +197,7 @@ def serve(
         int | None, typer.Option("--version", help="Serve this version instead of the champion, and stay at it.")
     ] = None,
     port: PortOption = None,
+    *,
     canary: Annotated[
         list[str], typer.Option("--canary", help="A version and its share of the requests, as 4=0.1; may be repeated.")
     ] = [],  # noqa: B006 (Typer copies it)
@@ -212,7 +215,10 @@ def serve(
     """
     from raypipe.cli import serve_command
 
-    run_command(lambda: serve_command.serve(project, version, port, canary, shadow, print_config), as_json=as_json)
+    run_command(
+        lambda: serve_command.serve(project, version, port, canaries=canary, shadows=shadow, print_config=print_config),
+        as_json=as_json,
+    )
 
 
 @app.command()

@@ -43,17 +43,21 @@ def ingest(folder: Path, source: str | None, file: Path | None, as_of: str | Non
 
 
 def predict(folder: Path, request: Path, url: str | None) -> Result:
-    from raypipe.serving.client import predict as ask
-
     project = load_project(folder)
     serving = project.settings.serving
     rows = read_request(request)
-    answer = ask(url or f"http://{serving.host}:{serving.port}", project.settings.name, rows)
+    answer = _ask(url or f"http://{serving.host}:{serving.port}", project.settings.name, rows)
     return answer, words.prediction(rows, answer)
 
 
+def _ask(url: str, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    from raypipe.serving.client import Client
+
+    with Client(url, model) as client:
+        return client.predict(rows).to_json()
+
+
 def deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    from raypipe.serving.client import predict as ask
     from raypipe.serving.deploy import proxy_in_words, serving
     from raypipe.serving.ports import require_free
     from raypipe.serving.resolve import resolve
@@ -68,7 +72,7 @@ def deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, 
         with progress.step("serving") as step:
             base = stack.enter_context(serving(project, target))
             step.say(f"{base} behind {proxy_in_words()}")
-        return ask(base, project.settings.name, rows)
+        return _ask(base, project.settings.name, rows)
 
 
 @contextmanager

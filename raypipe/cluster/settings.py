@@ -24,6 +24,7 @@ RAY: dict[str, tuple[str, str]] = {
         "16",
         "idle workers stay warm: a repeated shuffle is about 100 times faster on 2 CPUs",
     ),
+    "RAY_worker_niceness": ("0", "15 by default: replicas and training would wait for everything else on the machine"),
     "RAY_DATA_USE_DATASOURCE_V2": ("0", "the second reader starts 32 actors a read"),
     "RAY_DATA_DISABLE_PROGRESS_BARS": ("1", "raypipe prints progress of its own"),
     "RAY_DATA_ENABLE_STATS_SUMMARY_COLLECTION": ("0", "not read by anything here"),

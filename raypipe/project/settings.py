@@ -12,6 +12,7 @@ from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
 from raypipe.project.log_settings import PredictionLogging
 from raypipe.project.section import Section
+from raypipe.project.telemetry_settings import Telemetry
 from raypipe.project.traffic_settings import Traffic
 from raypipe.project.training_settings import Training
 from raypipe.project.units import Duration, Moment, Share
@@ -257,6 +258,14 @@ class Serving(Section):
     traffic: Traffic = Traffic()
     """Canaries and shadows beside the champion; default: the champion answers everything."""
     log: PredictionLogging = PredictionLogging()
+    telemetry: Telemetry = Telemetry()
+
+
+class Scoring(Section):
+    """Batch scoring."""
+
+    chunk_rows: int = Field(500_000, ge=1, le=2**27)
+    """Rows in one file of the scores, which is what memory holds at a time, and what a kill costs."""
 
 
 class Settings(Section):
@@ -282,5 +291,6 @@ class Settings(Section):
     evaluation: Evaluation
     registry: Registry = Registry()
     serving: Serving = Serving()
+    scoring: Scoring = Scoring()
     lineage: Lineage | None = None
     """default: no events."""

@@ -43,7 +43,7 @@ class Access:
         on an admin's route. An admin's key opens everything."""
         if not self.callers and not self.admins:
             return
-        if path.startswith(ADMIN_PREFIX):
+        if is_admin(path):
             self._require_admin(headers)
         elif self.callers and not _open(path) and not _known(_key(headers), (*self.callers, *self.admins)):
             raise UnauthorizedError("an API key is needed", expected="authorization: Bearer KEY, or x-api-key: KEY")
@@ -73,6 +73,11 @@ def _known(key: str, digests: Sequence[bytes]) -> bool:
     for known in digests:
         found |= hmac.compare_digest(digest, known)
     return found
+
+
+def is_admin(path: str) -> bool:
+    """Whether a path is an admin's."""
+    return path.startswith(ADMIN_PREFIX)
 
 
 def read_digests(variable: str, file: Path | None) -> tuple[bytes, ...]:

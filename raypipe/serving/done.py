@@ -15,7 +15,7 @@ _ROUTES = {"predict": PREDICT, "infer": INFER, "live": HEALTH, "ready": HEALTH}
 class Done:
     """started_us: when the replica had its head, microseconds since 1970; proxied_us: when HAProxy had it, if it said
     so; version: the one that answered, "" if none was chosen; error: the class of the refusal; rows: how many were
-    predicted, of them `unknown` with an entity that the online state does not know."""
+    predicted, of them `unknown` with an entity that the online state does not know; bytes_in: as announced."""
 
     id: str
     method: str
@@ -43,14 +43,15 @@ class Done:
         return OTHER
 
 
-def done(call: Call, reply: Reply, ended_us: int, error: str | None = None) -> Done:
+def done(call: Call, reply: Reply, ended_us: int) -> Done:
     """What stays of a request once it is answered: no body, no values."""
-    headers, rows = call.headers, 0
-    if reply.served is not None:
-        rows = len(reply.served.predictions.scores)
-    proxied = headers.get(PROXIED)
+    predictions, headers = reply.served.predictions if reply.served else None, call.headers
+    proxied, size = headers.get(PROXIED, ""), headers.get("content-length", "")
     return Done(
         call.id, call.method, call.path, reply.status, reply.version or "", call.received_us,
-        ended_us - call.received_us, len(call.body), len(reply.body), error, rows,
-        traceparent=headers.get(TRACEPARENT), proxied_us=int(proxied) if proxied and proxied.isdecimal() else None,
+        ended_us - call.received_us, int(size) if size.isdecimal() else 0, len(reply.body), reply.error,
+        rows=len(predictions.scores) if predictions else 0,
+        unknown=int((~predictions.known).sum()) if predictions else 0,
+        traceparent=headers.get(TRACEPARENT),
+        proxied_us=int(proxied) if proxied.isdecimal() else None,
     )  # fmt: skip

@@ -109,6 +109,7 @@ def in_words(plan: Rollout) -> str:
     parts = [f"version {plan.default} answers"]
     parts += [f"version {version} a share of {share:g}" for version, share in plan.canaries.items()]
     parts += [f"version {version} in the shadow" for version in plan.shadows]
-    parts += [f"version {plan.spare} is kept for a rollback"] if plan.spare is not None else []
+    spare = plan.spare if plan.spare not in (*plan.canaries, *plan.shadows) else None
+    parts += [] if spare is None else [f"version {spare} is kept for a rollback"]
     parts += [f"version {version} is left out: {reason}" for version, reason in plan.left_out.items()]
     return ", ".join(parts)

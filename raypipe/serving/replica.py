@@ -9,37 +9,44 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
-from raypipe.errors import RaypipeError
+from raypipe.errors import NotFoundError, RaypipeError
+from raypipe.serving import peers
+from raypipe.serving.access import is_admin
 from raypipe.serving.asgi import Message, Receive, Scope, Send
 from raypipe.serving.call import Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.ingress import answer_with
 from raypipe.serving.live import Change, LiveVersions, load
 from raypipe.serving.prediction_log.log import PredictionLog, log_for
+from raypipe.serving.ray_private import logs_folder
 from raypipe.serving.request_path import RequestPath
 from raypipe.serving.routes import allow, answer
 from raypipe.serving.shadow import Shadows
+from raypipe.serving.telemetry import Telemetry, telemetry_for
 from raypipe.serving.v2_grpc.ingress import Rpcs
 
 logger = logging.getLogger("ray.serve")
 
-STATUS_PATH = "/admin/status"
+ALL, OWN = "/admin/status", peers.PATH
 
 
 class Replica(Rpcs):
-    """Configured by `user_config`: model name, versions (bundle URI, digest, online state), traffic, limits, access."""
+    """Configured by `user_config`: model name, versions (bundle URI, digest, online state), traffic, limits, access,
+    prediction log, telemetry."""
 
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
         self._live = LiveVersions()
         self._taking: asyncio.Task[None] | None = None
         self._log: PredictionLog | None = None
+        self._telemetry: Telemetry | None = None
         self._name = serve.get_replica_context().replica_id.unique_id
         self._path = RequestPath(lambda: self._endpoint, self._answer)
         self._shadows = Shadows(lambda: self._endpoint, self._path.tell)
@@ -62,11 +69,22 @@ class Replica(Rpcs):
         loaded = await asyncio.to_thread(load, change) if change.missing else {}
         endpoint = self._live.finish(change, loaded)
         if endpoint is not None:
-            before, self._log = self._log, log_for(self._log, change.config["log"], endpoint.versions, self._name)
-            self._path.prediction_observers = (self._log, self._shadows) if self._log else (self._shadows,)
+            before = (self._log, self._telemetry)
+            self._observe(change.config, endpoint)
             self._endpoint = endpoint
-            if before is not None and before is not self._log:
-                await asyncio.to_thread(before.close)
+            for old, new in zip(before, (self._log, self._telemetry), strict=True):
+                if old is not None and old is not new:
+                    await asyncio.to_thread(old.close)
+
+    def _observe(self, config: Mapping[str, Any], endpoint: Endpoint) -> None:
+        """Have predictions and requests kept and told of as the configuration says."""
+        self._log = log_for(self._log, config["log"], endpoint.versions, self._name)
+        self._path.prediction_observers = (self._log, self._shadows) if self._log else (self._shadows,)
+        folder = Path(logs_folder()) / f"access-{endpoint.model}-{self._name}"
+        self._telemetry = telemetry_for(
+            self._telemetry, config["telemetry"], endpoint.model, self._name, folder, self._gauges
+        )
+        self._path.request_observers = (self._telemetry,)
 
     async def _take_beside(self, change: Change) -> None:
         try:
@@ -76,8 +94,9 @@ class Replica(Rpcs):
 
     async def __del__(self) -> None:
         """Serve awaits this when it ends the replica, after its last request."""
-        if self._log is not None:
-            await asyncio.to_thread(self._log.close)
+        for part in (self._telemetry, self._log):
+            if part is not None:
+                await asyncio.to_thread(part.close)
 
     async def __call__(self, _: Request) -> Response:
         """Where Ray's own path carries a request: through its proxy, where there is no HAProxy."""
@@ -88,27 +107,52 @@ class Replica(Rpcs):
         return await self._path.reply_to(call, receive)
 
     def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
-        if call.path == STATUS_PATH:
-            allow(call, "GET")
-            return json_reply(200, self.status())
-        return answer(endpoint, call)
+        return self._admin(call) if is_admin(call.path) else answer(endpoint, call)
 
-    def status(self) -> dict[str, Any]:
-        """What an admin may know of this replica."""
-        endpoint = self._endpoint
+    # ---- what an admin may know ----------------------------------------------------------------
+
+    def _admin(self, call: Call) -> Reply:
+        """Of all replicas, or of this one; blocks while the others are asked."""
+        if call.path not in (ALL, OWN):
+            raise NotFoundError(f"no route {call.path[:200]}", expected=ALL)
+        allow(call, "GET")
+        own = self.facts()
+        return json_reply(200, own if call.path == OWN else {"replicas": peers.all_facts(own, call.headers)})
+
+    def facts(self) -> dict[str, Any]:
+        """What this replica holds and has done; `versions` as LiveVersions.loads, `requests` as Metrics.facts."""
+        endpoint, telemetry = self._endpoint, self._telemetry
+        assert endpoint is not None, "a request is answered by an endpoint"
+        assert telemetry is not None
+        traffic = endpoint.traffic
         return {
+            "replica": self._name,
             "pid": os.getpid(),
-            "model": endpoint.model if endpoint else None,
-            "versions": list(endpoint.versions) if endpoint else [],
-            "loads": self._live.loads(),
-            "weights": dict(endpoint.traffic.weights) if endpoint else {},
-            "shadows": list(endpoint.traffic.shadows) if endpoint else [],
-            "shadow_predictions": self._shadows.counts(),
-            "default": endpoint.traffic.default if endpoint else None,
-            "ongoing": self._path.admission.ongoing,
-            "queued": self._path.admission.queued,
-            "refused": self._path.admission.refused,
+            "model": endpoint.model,
+            "traffic": {"default": traffic.default, "weights": traffic.weights, "shadows": list(traffic.shadows)},
+            "versions": self._live.loads(),
+            "predictors": {name: model.facts["predictor"] for name, model in endpoint.versions.items()},
+            "gauges": self._gauges(),
+            "requests": telemetry.facts(),
         }
+
+    def _gauges(self) -> dict[str, float]:
+        admission = self._path.admission
+        found: dict[str, float] = {
+            "ongoing": admission.ongoing,
+            "queued": admission.queued,
+            "refused": admission.refused,
+            **{f"shadow_{name}": count for name, count in self._shadows.counts().items()},
+        }
+        if self._log is not None:
+            counts = self._log.counts
+            found |= {
+                "log_accepted": counts.accepted,
+                "log_written": counts.written,
+                "log_lost": counts.lost.total(),
+                "log_flush_failures": counts.failures,
+            }
+        return found
 
 
 class _Answer(Response):

@@ -14,6 +14,7 @@ from math import isfinite
 from typing import Any
 
 from raypipe.errors import DeadlineError, NotReadyError, RaypipeError
+from raypipe.serving.access import is_admin
 from raypipe.serving.admission import Admission, deadline, require_time
 from raypipe.serving.asgi import (
     CallerGoneError,
@@ -106,7 +107,7 @@ class RequestPath:
         if caller_gone(receive):
             raise CallerGoneError
         require_time(until, time.monotonic())
-        if len(call.body) <= INLINE_BYTES:
+        if len(call.body) <= INLINE_BYTES and not is_admin(call.path):
             return self._answer(endpoint, call)
         with self.admission.bulk(limits.max_queued):
             return await self._in_thread(endpoint, call, receive, until)

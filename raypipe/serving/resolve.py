@@ -102,9 +102,10 @@ def user_config(project: Project, plan: Rollout, live: list[LiveVersion], state:
         },
         "traffic": plan.document(serving.traffic.key),
         "limits": limits(serving),
-        "access": access(project).to_json(),
         "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
+        "access": access(project).to_json(),
         "log": log_document(project),
+        "telemetry": serving.telemetry.model_dump(),
     }
 
 

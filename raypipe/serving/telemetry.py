@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raypipe.serving.access_log import AccessLog
-from raypipe.serving.done import Done
+from raypipe.serving.call import Call, Reply
+from raypipe.serving.done import Done, done
 from raypipe.serving.metrics import Metrics
 
 PERIOD_S = 1.0
@@ -25,10 +26,17 @@ class Sink(Protocol):
 
 
 class Telemetry:
-    """`note` costs an append; once a second the thread hands on what was noted. A sink that fails (a full disk) is told
+    """`answered` costs microseconds; once a second the thread hands on what was noted. A sink that fails (a full disk) is told
     of once in the replica's log, and tried again the next time."""
 
-    def __init__(self, metrics: Metrics, sinks: Sequence[Sink], gauges: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        metrics: Metrics,
+        sinks: Sequence[Sink],
+        gauges: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self.config = config
         self._metrics, self._sinks, self._gauges = metrics, sinks, gauges
         self._noted: deque[Done] = deque()
         self._turn = threading.Lock()
@@ -38,8 +46,12 @@ class Telemetry:
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._thread.start()
 
+    def answered(self, call: Call, reply: Reply, ended_us: int) -> None:
+        """Remember a request that was answered, at that time (microseconds since 1970). Any thread."""
+        self.note(done(call, reply, ended_us))
+
     def note(self, one: Done) -> None:
-        """Remember a request that was answered. Any thread."""
+        """As `answered`."""
         if len(self._noted) < MOST:
             self._noted.append(one)
         else:
@@ -78,14 +90,22 @@ class Telemetry:
             self._failing.discard(number)
 
 
-def telemetry(
-    config: Mapping[str, Any], model: str, replica: str, folder: Path, gauges: Callable[[], Mapping[str, float]]
+def telemetry_for(  # noqa: PLR0917 (what a replica knows of itself)
+    current: Telemetry | None,
+    config: Mapping[str, Any],
+    model: str,
+    replica: str,
+    folder: Path,
+    gauges: Callable[[], Mapping[str, float]],
 ) -> Telemetry:
-    """The telemetry that user_config's `telemetry` asks for; the access log goes into `folder`."""
+    """The telemetry that user_config's `telemetry` asks for: the one that there is, unless it changed. The access log
+    goes into `folder`."""
+    if current is not None and current.config == config:
+        return current
     sinks: list[Sink] = [AccessLog(folder)] if config["access_log"] else []
     tracing = config["tracing"]
     if tracing:
         from raypipe.serving.spans import Spans  # 0.2 s of imports that few need
 
         sinks.append(Spans(tracing["endpoint"], tracing["sample"], model, replica))
-    return Telemetry(Metrics(model, replica), sinks, gauges)
+    return Telemetry(config, Metrics(model, replica), sinks, gauges)

@@ -41,8 +41,15 @@ def test_the_endpoint(endpoint):
     assert listeners()[int(endpoint.rpartition(":")[2])] == {"127.0.0.1"}
 
 
-def test_the_replicas(endpoint):
-    ports = {port: addresses for port, addresses in listeners().items() if 30_000 <= port <= 31_000}
+def test_grpc(endpoint, flights):
+    assert listeners()[flights.project.settings.serving.grpc_port] <= LOOPBACK
+    if haproxy_available():
+        assert listeners()[int(os.environ["RAY_SERVE_FALLBACK_PROXY_GRPC_PORT"])] <= LOOPBACK
+
+
+@pytest.mark.parametrize("first", [pytest.param(30_000, id="HTTP"), pytest.param(40_000, id="gRPC")])
+def test_the_replicas(endpoint, first):
+    ports = {port: addresses for port, addresses in listeners().items() if first <= port <= first + 1000}
     assert ports
     assert all(addresses <= LOOPBACK for addresses in ports.values()), ports
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from raypipe.definitions.expressions import to_json
 from raypipe.features.row_expressions import Scope, compile_expression
-from raypipe.features.row_values import FallBackError, UnsupportedError
+from raypipe.features.row_values import FallBackError
 
 TIME = pl.Datetime("us", "UTC")
 SCHEMA = {

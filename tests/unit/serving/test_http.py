@@ -18,6 +18,7 @@ from typing import Any, Self
 import orjson
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from raypipe.serving.access import Access
 from raypipe.serving.call import Call, Reply, json_reply
@@ -203,6 +204,30 @@ def test_a_failure_of_ours_says_nothing_of_its_inside(replica):
     answer = send(replica, "/fails")
     assert answer.status == 500
     assert orjson.loads(answer.body) == {"error": "InternalError", "what": "the endpoint failed; its log says why"}
+
+
+@pytest.mark.parametrize("keep", ["keep-alive", "close"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_answer_leaves_in_one_write(replica, monkeypatch, method, keep):
+    """uvicorn's own way is two; the transport is its."""
+    writes: list[int] = []
+    start = HttpToolsProtocol.connection_made
+
+    def counted(protocol: Any, transport: Any) -> None:
+        def writelines(parts: Any) -> None:
+            writes.append(len(parts))
+            transport.writelines(parts)
+
+        passed = {
+            name: getattr(transport, name) for name in ("close", "is_closing", "resume_reading", "get_extra_info")
+        }
+        start(protocol, transport)
+        protocol.transport = SimpleNamespace(writelines=writelines, **passed)
+
+    monkeypatch.setattr(HttpToolsProtocol, "connection_made", counted)
+    answer = ask(replica, text(f"{method} /v2/health/ready HTTP/1.1\nhost: x\nconnection: {keep}"), method)
+    assert answer.status == 200
+    assert writes == [2 if method == "GET" else 1]
 
 
 # ---- size --------------------------------------------------------------------------------------

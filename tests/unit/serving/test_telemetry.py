@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from raypipe.errors import RequestError
 from raypipe.serving.access_log import AccessLog
-from raypipe.serving.call import Call, json_reply
+from raypipe.serving.call import Call, json_reply, refusal
 from raypipe.serving.done import Done, done
 from raypipe.serving.latencies import BOUNDS_US, counts_of, percentile_ms
 from raypipe.serving.metrics import Metrics
@@ -36,14 +37,16 @@ def answered(**changes: Any) -> Done:
 
 
 def test_a_done_request_keeps_no_body():
-    call = Call("POST", "/models/m/predict", "", {"traceparent": "t", "x-raypipe-proxied-us": "12"}, b"abc", "r", 100)
-    one = done(call, json_reply(422, {}), 350, "RequestError")
-    assert (one.latency_us, one.bytes_in, one.bytes_out, one.error) == (250, 3, 2, "RequestError")
+    headers = {"traceparent": "t", "x-raypipe-proxied-us": "12", "content-length": "3"}
+    call = Call("POST", "/models/m/predict", "", headers, b"abc", "r", 100)
+    one = done(call, refusal(RequestError("no")), 350)
+    assert (one.status, one.latency_us, one.bytes_in, one.error) == (422, 250, 3, "RequestError")
     assert (one.traceparent, one.proxied_us, one.rows, one.version) == ("t", 12, 0, "")
 
 
 def test_what_a_proxy_says_of_the_time_is_no_number():
-    one = done(Call("GET", "/", "", {"x-raypipe-proxied-us": "1e9; DROP"}, b"", "r", 100), json_reply(404, {}), 101)
+    call = Call("GET", "/", "", {"x-raypipe-proxied-us": "1e9; DROP"}, b"", "r", 100)
+    one = done(call, json_reply(404, {}), 101)
     assert one.proxied_us is None
 
 
@@ -109,7 +112,7 @@ def test_files_are_turned_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_facts_have_every_request_once():
-    telemetry = Telemetry(Metrics("m", "a"), [], dict)
+    telemetry = Telemetry({}, Metrics("m", "a"), [], dict)
     threads = [
         threading.Thread(target=lambda: [telemetry.note(answered(latency_us=500)) for _ in range(2000)])
         for _ in range(4)
@@ -138,7 +141,7 @@ class FullDisk:
 
 def test_a_full_disk_is_told_of_once_and_stops_nothing(caplog: pytest.LogCaptureFixture):
     disk = FullDisk()
-    telemetry = Telemetry(Metrics("m", "b"), [disk], dict)
+    telemetry = Telemetry({}, Metrics("m", "b"), [disk], dict)
     for _ in range(3):
         telemetry.note(answered())
         assert telemetry.facts()["predicted"]
@@ -152,7 +155,7 @@ def test_a_full_disk_is_told_of_once_and_stops_nothing(caplog: pytest.LogCapture
 def test_a_flood_is_bounded_and_counted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("raypipe.serving.telemetry.MOST", 10)
     monkeypatch.setattr("raypipe.serving.telemetry.PERIOD_S", 60)
-    telemetry = Telemetry(Metrics("m", "c"), [], dict)
+    telemetry = Telemetry({}, Metrics("m", "c"), [], dict)
     for _ in range(15):
         telemetry.note(answered())
     facts = telemetry.facts()
