@@ -145,13 +145,7 @@ class Replica(Rpcs):
             **{f"shadow_{name}": count for name, count in self._shadows.counts().items()},
         }
         if self._log is not None:
-            counts = self._log.counts
-            found |= {
-                "log_accepted": counts.accepted,
-                "log_written": counts.written,
-                "log_lost": counts.lost.total(),
-                "log_flush_failures": counts.failures,
-            }
+            found |= self._log.gauges()
         return found
 
 

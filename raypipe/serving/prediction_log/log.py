@@ -85,12 +85,11 @@ class PredictionLog:
         """For the metrics: counts since the start, and the bytes that wait on this machine."""
         counts = self.counts
         return {
-            "log_accepted_rows": counts.accepted,
-            "log_lost_rows": counts.lost.total(),
-            "log_written_rows": counts.written,
-            "log_flushes": counts.flushes,
+            "log_accepted": counts.accepted,
+            "log_written": counts.written,
+            "log_lost": counts.lost.total(),
+            "log_flush_failures": counts.failures,
             "log_flush_seconds": counts.flush_s,
-            "log_failures": counts.failures,
             "log_waiting_bytes": self.spool.bytes(),
         }
 

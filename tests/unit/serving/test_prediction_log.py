@@ -62,9 +62,8 @@ def test_predictions_reach_the_table_while_it_is_open(opened, tmp_path):
     assert (log.counts.accepted, log.counts.written, log.counts.lost.total()) == (11, 11, 0)
     assert list(log.spool.segments()) == []
     told = log.gauges()
-    assert (told["log_accepted_rows"], told["log_written_rows"], told["log_lost_rows"]) == (11, 11, 0)
-    assert (told["log_waiting_bytes"], told["log_failures"]) == (0, 0)
-    assert told["log_flushes"] >= 2
+    assert (told["log_accepted"], told["log_written"], told["log_lost"]) == (11, 11, 0)
+    assert (told["log_waiting_bytes"], told["log_flush_failures"]) == (0, 0)
     assert told["log_flush_seconds"] > 0
 
 
