@@ -6,6 +6,8 @@
 # - No UDP packet a request to a syslog server that is not there, which is Ray's default.
 # - The replica is told when a request came, in microseconds since 1970: a trace then shows what HAProxy spent.
 # - With RAYPIPE_TLS_CERTIFICATE and RAYPIPE_TLS_KEY (raypipe/serving/tls.py) both frontends speak TLS.
+# - While it knows no replica it does not listen: it would answer 404, beside another one that knows them.
+# A guard stands in for it if it is killed (haproxy_guard.py).
 set -eu
 
 # tls FOLDER: the arguments of a `bind` line, empty without TLS; HAProxy wants certificate and key in one file.
@@ -27,6 +29,8 @@ for argument in "$@"; do
             ${tls:+-e "/^frontend http_frontend/,/bind/s#^([[:space:]]*bind [^ ]+)\$#\\1$tls h2,http/1.1#"} \
             ${tls:+-e "/^frontend grpc_frontend/,/bind/s#^([[:space:]]*bind [^ ]+) proto h2\$#\\1$tls h2#"} \
             "$argument"
+        grep -q '^backend http-' "$argument" || sed -i '/^frontend http_frontend/,/bind/{/bind/d}' "$argument"
+        "$RAYPIPE_PYTHON" -I -S "${0%/*}/haproxy_guard.py" $$ "$argument" &
     fi
     previous=$argument
 done
