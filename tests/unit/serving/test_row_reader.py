@@ -139,7 +139,13 @@ def test_what_is_no_row_of_the_contract_is_left_to_read_rows(rows):
 
 
 def test_a_number_beyond_all_doubles_is_refused():
-    row = dict.fromkeys((f.name for f in FIELDS)) | {"age": 1, "share": 0.5, "code": "AB", "word": "a", "price": 10**400}
+    row = dict.fromkeys(f.name for f in FIELDS) | {
+        "age": 1,
+        "share": 0.5,
+        "code": "AB",
+        "word": "a",
+        "price": 10**400,
+    }
     assert by_frame([row]) is None
     assert by_one(row) is None
     with pytest.raises(RequestError) as caught:
@@ -148,7 +154,7 @@ def test_a_number_beyond_all_doubles_is_refused():
 
 
 def test_an_unknown_field_beside_the_others():
-    row = dict.fromkeys((f.name for f in FIELDS)) | {"age": 1, "share": 0.5, "code": "AB", "word": "a", "price": 1}
+    row = dict.fromkeys(f.name for f in FIELDS) | {"age": 1, "share": 0.5, "code": "AB", "word": "a", "price": 1}
     assert by_one(row) is not None
     assert by_one(row | {"more": 1}) is None
     assert by_frame([row, row | {"more": 1}]) is None
