@@ -347,7 +347,7 @@ def test_arrow(served, streams):
         reply = served.call("POST", PREDICT, body, content_type=ARROW)
         try:
             answered += require(served, reply, lambda body=body: rows_of_arrow(body))
-        except pl.exceptions.ComputeError:
+        except (pl.exceptions.ComputeError, pl.exceptions.PanicException):
             unread += 1  # the other reader is stricter about what surrounds the values
     assert unread < 0.05 * count
     assert 0.02 * count < answered < 0.95 * count
