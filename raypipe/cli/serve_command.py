@@ -21,10 +21,12 @@ def serve(
     folder: Path,
     number: int | None,
     port: int | None,
-    canaries: Sequence[str],
-    shadows: Sequence[str],
-    print_config: bool,
+    *,
+    canaries: Sequence[str] = (),
+    shadows: Sequence[str] = (),
+    print_config: bool = False,
 ) -> Result:
+    """canaries: as "4=0.1"; shadows: names of versions. Both come before project.yaml's."""
     from raypipe.cluster.connect import joins_a_cluster
     from raypipe.serving.resolve import resolve
 
@@ -97,7 +99,7 @@ def _serve_until_interrupted(load: Callable[[], Project], number: int | None) ->
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """The signals to end that have come while the block runs: SIGINT, where a shell has set it aside too, and SIGTERM."""
+    """The signals to end that came since the block began: SIGTERM, and SIGINT where a shell has set it aside too."""
     caught: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in numbers}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from raypipe.cli.arguments import moment, read_request
 from raypipe.cli.output import Result
 from raypipe.errors import ConfigurationError, DataError, RegistryError
 from raypipe.project import load_project
+from raypipe.project.passwords import masked
 
 if TYPE_CHECKING:
     from raypipe.pipeline.steps import Pipeline
@@ -43,17 +43,21 @@ def ingest(folder: Path, source: str | None, file: Path | None, as_of: str | Non
 
 
 def predict(folder: Path, request: Path, url: str | None) -> Result:
-    from raypipe.serving.client import predict as ask
-
     project = load_project(folder)
     serving = project.settings.serving
     rows = read_request(request)
-    answer = ask(url or f"http://{serving.host}:{serving.port}", project.settings.name, rows)
+    answer = _ask(url or serving.url, project.settings.name, rows)
     return answer, words.prediction(rows, answer)
 
 
+def _ask(url: str, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    from raypipe.serving.client import Client
+
+    with Client(url, model) as client:
+        return client.predict(rows).to_json()
+
+
 def deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    from raypipe.serving.client import predict as ask
     from raypipe.serving.deploy import proxy_in_words, serving
     from raypipe.serving.ports import require_free
     from raypipe.serving.resolve import resolve
@@ -68,7 +72,7 @@ def deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, 
         with progress.step("serving") as step:
             base = stack.enter_context(serving(project, target))
             step.say(f"{base} behind {proxy_in_words()}")
-        return ask(base, project.settings.name, rows)
+        return _ask(base, project.settings.name, rows)
 
 
 @contextmanager
@@ -90,7 +94,7 @@ def ui(folder: Path, port: int) -> Result:
     project = load_project(folder)
     server = project.settings.registry.tracking_uri
     if server:
-        url = re.sub(r"(?<=://)[^/@]*@", "", server)  # a password is not shown
+        url = masked(server)
         return {"url": url}, f"the runs are on an MLflow server: {url}"
     require_pages()
     require_free(HOST, port)

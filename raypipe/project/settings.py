@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_serializer, model_validator
 
 from raypipe.project.about_settings import About
 from raypipe.project.endpoint_settings import AccessKeys, Autoscaling, Tls
 from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
+from raypipe.project.log_settings import PredictionLogging
+from raypipe.project.passwords import masked
 from raypipe.project.section import Section
+from raypipe.project.telemetry_settings import Telemetry
 from raypipe.project.traffic_settings import Traffic
 from raypipe.project.training_settings import Training
 from raypipe.project.units import Duration, Moment, Share
@@ -210,9 +213,14 @@ class Registry(Section):
     """Where runs, versions and aliases live."""
 
     tracking_uri: str | None = None
-    """An MLflow server; default: an embedded SQLite file under `storage`."""
+    """An MLflow server; default: an embedded SQLite file under `storage`. A password in it is used and never stored or
+    shown."""
     who: str | None = Field(None, min_length=1)
     """Who the ledger says made a change; RAYPIPE_WHO comes before it; default: the user and host of the process."""
+
+    @field_serializer("tracking_uri")
+    def _without_password(self, uri: str | None) -> str | None:
+        return uri and masked(uri)
 
 
 class Serving(Section):
@@ -255,6 +263,20 @@ class Serving(Section):
     """A request whose prediction time lies further than this before the online state's as-of time is refused."""
     traffic: Traffic = Traffic()
     """Canaries and shadows beside the champion; default: the champion answers everything."""
+    log: PredictionLogging = PredictionLogging()
+    telemetry: Telemetry = Telemetry()
+
+    @property
+    def url(self) -> str:
+        """Where the endpoint answers."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+
+class Scoring(Section):
+    """Batch scoring."""
+
+    chunk_rows: int = Field(500_000, ge=1, le=2**27)
+    """Rows in one file of the scores, which is what memory holds at a time, and what a kill costs."""
 
 
 class Settings(Section):
@@ -280,5 +302,6 @@ class Settings(Section):
     evaluation: Evaluation
     registry: Registry = Registry()
     serving: Serving = Serving()
+    scoring: Scoring = Scoring()
     lineage: Lineage | None = None
     """default: no events."""

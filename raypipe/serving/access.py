@@ -19,7 +19,6 @@ from raypipe.errors import ConfigurationError, ForbiddenError, UnauthorizedError
 CALLERS_VARIABLE, ADMINS_VARIABLE = "RAYPIPE_API_KEYS", "RAYPIPE_ADMIN_KEYS"
 MIN_KEY_LENGTH = 16
 ADMIN_PREFIX = "/admin/"
-OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})  # what a load balancer asks
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,9 @@ class Access:
         on an admin's route. An admin's key opens everything."""
         if not self.callers and not self.admins:
             return
-        if path.startswith(ADMIN_PREFIX):
+        if is_admin(path):
             self._require_admin(headers)
-        elif self.callers and path not in OPEN_PATHS and not _known(_key(headers), (*self.callers, *self.admins)):
+        elif self.callers and not _open(path) and not _known(_key(headers), (*self.callers, *self.admins)):
             raise UnauthorizedError("an API key is needed", expected="authorization: Bearer KEY, or x-api-key: KEY")
 
     def _require_admin(self, headers: Mapping[str, str]) -> None:
@@ -56,6 +55,11 @@ class Access:
         if _known(key, self.callers):
             raise ForbiddenError("this route needs an admin's key", got="a caller's key")
         raise UnauthorizedError("an admin's API key is needed", expected="authorization: Bearer KEY, or x-api-key: KEY")
+
+
+def _open(path: str) -> bool:
+    """Whether it is a route of V2 that says whether something lives or is ready, as load balancers ask."""
+    return path.startswith("/v2/") and path.endswith(("/live", "/ready"))
 
 
 def _key(headers: Mapping[str, str]) -> str:
@@ -69,6 +73,11 @@ def _known(key: str, digests: Sequence[bytes]) -> bool:
     for known in digests:
         found |= hmac.compare_digest(digest, known)
     return found
+
+
+def is_admin(path: str) -> bool:
+    """Whether a path is an admin's."""
+    return path.startswith(ADMIN_PREFIX)
 
 
 def read_digests(variable: str, file: Path | None) -> tuple[bytes, ...]:

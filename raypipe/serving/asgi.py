@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from secrets import token_hex
 from typing import Any
 
 from raypipe.errors import DeadlineError, TooLargeError
 from raypipe.serving.call import Reply
+from raypipe.serving.ray_private import one_write
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,7 +32,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
 def identity(headers: Mapping[str, str]) -> str:
     """The caller's name for the request, where it is fit for a log's line, else one of ours."""
     given = headers.get("x-request-id", "")
-    return given if 0 < len(given) <= MAX_ID_LENGTH and given.isprintable() else uuid.uuid4().hex
+    return given if 0 < len(given) <= MAX_ID_LENGTH and given.isprintable() else token_hex(16)
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
@@ -85,5 +86,6 @@ async def send_reply(send: Send, reply: Reply, version: str, name: str) -> None:
     ]
     if reply.headers:
         headers += [(key.encode("latin-1"), value.encode("latin-1")) for key, value in reply.headers.items()]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    with one_write(send):
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -36,7 +36,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. version: the version that answered, None where none was chosen; served: the prediction in it."""
+    """One answer. version: the version that answered, None where none was chosen; served: the prediction in it; error:
+    the class of what refused the request."""
 
     status: int
     body: bytes
@@ -44,6 +45,17 @@ class Reply:
     version: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     served: Served | None = None
+    error: str | None = None
+
+
+class RequestObserver(Protocol):
+    """Is told of every request after its answer was handed to the web server.
+
+    ended_us: when that was, microseconds since 1970. The reply of a caller that went away has status 499 and was never
+    sent.
+    """
+
+    def answered(self, call: Call, reply: Reply, ended_us: int) -> None: ...
 
 
 def json_reply(status: int, document: Any, version: str | None = None, served: Served | None = None) -> Reply:
@@ -60,4 +72,4 @@ def refusal(error: RaypipeError) -> Reply:
             headers = {"allow": error.expected}
         case 503:
             headers = {"retry-after": str(RETRY_AFTER_S)}
-    return Reply(error.http_status, orjson.dumps(error.to_json()), headers=headers)
+    return Reply(error.http_status, orjson.dumps(error.to_json()), headers=headers, error=type(error).__name__)

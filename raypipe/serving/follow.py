@@ -15,6 +15,7 @@ from raypipe.serving.client import answering_version
 from raypipe.serving.deploy import update
 from raypipe.serving.resolve import Target, resolve, resolve_again
 from raypipe.serving.rollout import Rollout
+from raypipe.serving.tls import trust
 
 PERIOD_S = 0.2
 RETRY_S = 5.0  # after an error
@@ -91,7 +92,7 @@ class Follower:
         awaited = self._awaited
         if awaited is None or awaited.reported:
             return
-        if answering_version(self._base) == awaited.version:
+        if answering_version(self._base, trust(self._project)) == awaited.version:
             self._say(f"version {awaited.version} answers")
             self._awaited = None
         elif now - awaited.since > PATIENCE_S:
@@ -109,6 +110,7 @@ def in_words(plan: Rollout) -> str:
     parts = [f"version {plan.default} answers"]
     parts += [f"version {version} a share of {share:g}" for version, share in plan.canaries.items()]
     parts += [f"version {version} in the shadow" for version in plan.shadows]
-    parts += [f"version {plan.spare} is kept for a rollback"] if plan.spare is not None else []
+    spare = plan.spare if plan.spare not in (*plan.canaries, *plan.shadows) else None
+    parts += [] if spare is None else [f"version {spare} is kept for a rollback"]
     parts += [f"version {version} is left out: {reason}" for version, reason in plan.left_out.items()]
     return ", ".join(parts)

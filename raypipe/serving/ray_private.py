@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ray.serve._private import default_impl
-from ray.serve._private.common import RequestMetadata, RequestProtocol
-from ray.serve.context import _get_global_client
+if TYPE_CHECKING:
+    from ray.serve._private.common import RequestMetadata
 
 logger = logging.getLogger("ray.serve")
 
@@ -22,10 +21,13 @@ class OngoingRequests(AbstractContextManager[None]):
     block runs; may be entered by many at a time."""
 
     def __init__(self, manager: Any) -> None:
-        one = RequestMetadata(request_id="", internal_request_id="", _request_protocol=RequestProtocol.HTTP)
+        from ray.serve._private.common import RequestMetadata, RequestProtocol
+
         self._begin: Callable[[RequestMetadata], None] = manager.inc_num_ongoing_requests
         self._end: Callable[[RequestMetadata], None] = manager.dec_num_ongoing_requests
-        self._one = one
+        self._one = RequestMetadata(
+            request_id="", internal_request_id="", _request_protocol=RequestProtocol.HTTP, is_direct_ingress=True
+        )
 
     def __enter__(self) -> None:
         self._begin(self._one)
@@ -54,12 +56,62 @@ def caller_gone(receive: Any) -> bool:
     return bool(getattr(getattr(receive, "__self__", None), "disconnected", False))
 
 
+class one_write:  # noqa: N801 (used as a function)
+    """What is sent while the block runs leaves in one write to the socket; uvicorn makes one of an answer's head and
+    one of its body, and each costs a system call here, in HAProxy and in the client."""
+
+    __slots__ = ("_cycle", "_parts", "_transport")
+
+    def __init__(self, send: Any) -> None:
+        self._cycle = getattr(send, "__self__", None)
+        self._transport = getattr(self._cycle, "transport", None)
+        self._parts: list[bytes] = []
+
+    def __enter__(self) -> None:
+        if self._cycle is not None and self._transport is not None:
+            self._cycle.transport = self
+
+    def __exit__(self, *_: object) -> None:
+        if self._cycle is not None and self._transport is not None:
+            self._cycle.transport = self._transport
+            self._flush()
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """After an answer that ends the connection."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        closing: bool = self._transport.is_closing()
+        return closing
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.writelines(self._parts)
+            self._parts = []
+
+
+def logs_folder() -> str:
+    """The folder of Serve's logs on this machine, which Ray's dashboard shows."""
+    from ray.serve._private.logging_utils import get_serve_logs_dir
+
+    folder: str = get_serve_logs_dir()
+    return folder
+
+
 def bind_grpc_to_host() -> None:
-    """From now on Serve's gRPC servers in this process listen on the endpoint's host; by themselves on all addresses."""
+    """From now on Serve's gRPC servers in this process listen on the endpoint's host, not on all addresses."""
+    from ray.serve._private import default_impl
+
     default_impl.add_grpc_address = _add_grpc_address
 
 
 def _add_grpc_address(server: Any, address: str) -> None:
+    from ray.serve.context import _get_global_client
+
     client = _get_global_client()
     assert client is not None
     server.add_insecure_port(f"{client.http_config.host}:{address.rpartition(':')[2]}")

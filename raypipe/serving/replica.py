@@ -8,59 +8,51 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from math import isfinite
+from pathlib import Path
 from typing import Any
 
+from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
-from raypipe.errors import DeadlineError, NotReadyError, RaypipeError
-from raypipe.serving.admission import Admission, deadline, require_time
-from raypipe.serving.asgi import (
-    CallerGoneError,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    headers_of,
-    identity,
-    read_body,
-    require_announced_size,
-    send_reply,
-)
-from raypipe.serving.call import Call, Reply, json_reply, refusal
+from raypipe.errors import NotFoundError, RaypipeError
+from raypipe.serving import peers
+from raypipe.serving.access import is_admin
+from raypipe.serving.asgi import Message, Receive, Scope, Send
+from raypipe.serving.call import Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.ingress import answer_with
 from raypipe.serving.live import Change, LiveVersions, load
-from raypipe.serving.ray_private import caller_gone
-from raypipe.serving.record import Done, PredictionObserver, RequestObserver, Served, route_kind
+from raypipe.serving.prediction_log.log import PredictionLog, log_for
+from raypipe.serving.ray_private import logs_folder
+from raypipe.serving.record import Served
+from raypipe.serving.request_path import RequestPath
 from raypipe.serving.routes import allow, answer
 from raypipe.serving.shadow import Shadows
+from raypipe.serving.telemetry import Telemetry, telemetry_for
 from raypipe.serving.v2_grpc.ingress import Rpcs
 
 logger = logging.getLogger("ray.serve")
 
-STATUS_PATH = "/admin/status"
-INLINE_BYTES = 16 * 1024  # a larger body is worked on in a thread, so that the loop answers health checks meanwhile
-THREADS = 2
+ALL, OWN = "/admin/status", peers.PATH
 
 
 class Replica(Rpcs):
-    """Configured by `user_config`: model name, versions (bundle URI, digest, online state), traffic, limits, access."""
+    """Configured by `user_config`: model name, versions (bundle URI, digest, online state), traffic, limits, access,
+    prediction log, telemetry."""
 
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
         self._live = LiveVersions()
         self._taking: asyncio.Task[None] | None = None
-        self._admission = Admission()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bulk")
-        self._shadows = Shadows(lambda: self._endpoint, self._tell_of_prediction)
-        self.prediction_observers: list[PredictionObserver] = [self._shadows]
-        self.request_observers: list[RequestObserver] = []
-        answer_with(self.handle)
+        self._log: PredictionLog | None = None
+        self._telemetry: Telemetry | None = None
+        self._name = serve.get_replica_context().replica_id.unique_id
+        self._path = RequestPath(lambda: self._endpoint, self._answer)
+        self._shadows = Shadows(lambda: self._endpoint, self._keep)
+        self._path.prediction_observers = (self._shadows,)
+        answer_with(self._path.handle)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Load what is new beside what serves, then swap; returns at once where something serves already.
@@ -77,7 +69,23 @@ class Replica(Rpcs):
     async def _take(self, change: Change) -> None:
         """Swap the endpoint of a change in once its versions are loaded, unless a later change was faster."""
         loaded = await asyncio.to_thread(load, change) if change.missing else {}
-        self._endpoint = self._live.finish(change, loaded) or self._endpoint
+        endpoint = self._live.finish(change, loaded)
+        if endpoint is not None:
+            before = (self._log, self._telemetry)
+            self._observe(change.config, endpoint)
+            self._endpoint = endpoint
+            for old, new in zip(before, (self._log, self._telemetry), strict=True):
+                if old is not None and old is not new:
+                    await asyncio.to_thread(old.close)
+
+    def _observe(self, config: Mapping[str, Any], endpoint: Endpoint) -> None:
+        """Have predictions and requests kept and told of as the configuration says."""
+        self._log = log_for(self._log, config["log"], endpoint.versions, self._name)
+        folder = Path(logs_folder()) / f"access-{endpoint.model}-{self._name}"
+        self._telemetry = telemetry_for(
+            self._telemetry, config["telemetry"], endpoint.model, self._name, folder, self._gauges
+        )
+        self._path.request_observers = (self._telemetry,)
 
     async def _take_beside(self, change: Change) -> None:
         try:
@@ -85,129 +93,78 @@ class Replica(Rpcs):
         except RaypipeError as error:
             logger.warning("the old versions go on serving, since the new default cannot be loaded: %s", error)
 
+    async def __del__(self) -> None:
+        """Serve awaits this when it ends the replica, after its last request."""
+        for part in (self._telemetry, self._log):
+            if part is not None:
+                await asyncio.to_thread(part.close)
+
     async def __call__(self, _: Request) -> Response:
         """Where Ray's own path carries a request: through its proxy, where there is no HAProxy."""
-        return _Answer(self)
+        return _Answer(self._path)
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: answer one request, then tell the observers."""
-        started, received_us = time.perf_counter_ns(), time.time_ns() // 1000
-        endpoint, headers = self._endpoint, headers_of(scope)
-        name = identity(headers)
-        query = scope["query_string"].decode("latin-1")
-        call = Call(scope["method"], scope["path"], query, headers, b"", name, received_us)
-        reply = await self._reply(endpoint, call, receive)
-        if reply is not None:
-            default = endpoint.traffic.default if endpoint else "none"
-            await send_reply(send, reply, reply.version or default, name)
-        if self.request_observers or self.prediction_observers:
-            self._tell(call, reply, (time.perf_counter_ns() - started) // 1000)
-
-    async def reply_to(self, call: Call, receive: Receive) -> Reply | None:
-        """Answer a call that Ray's gRPC server carries, then tell the observers. None: the caller has gone."""
-        started = time.perf_counter_ns()
-        reply = await self._reply(self._endpoint, call, receive)
-        self._tell(call, reply, (time.perf_counter_ns() - started) // 1000)
-        return reply
-
-    async def _reply(self, endpoint: Endpoint | None, call: Call, receive: Receive) -> Reply | None:
-        """None: the caller has gone."""
-        if endpoint is None:
-            return refusal(NotReadyError("no model is loaded yet"))
-        try:
-            with self._admission.one(endpoint.limits.max_ongoing):
-                return await self._admitted(endpoint, call, receive)
-        except RaypipeError as error:
-            return refusal(error)
-        except CallerGoneError:
-            return None
-        except Exception:
-            logger.exception("a request failed for a reason that is not the caller's")
-            return json_reply(500, {"error": "InternalError", "what": "the endpoint failed; its log says why"})
-
-    async def _admitted(self, endpoint: Endpoint, call: Call, receive: Receive) -> Reply:
-        """Work that its caller may ask for, is small enough, is still waited for and is not late is done."""
-        limits = endpoint.limits
-        endpoint.access.require(call.path, call.headers)
-        until = deadline(call.headers, limits.timeout_s, time.monotonic())
-        max_bytes = limits.body_bytes(call.headers.get("content-type", ""))
-        require_announced_size(call.headers, max_bytes)
-        call = call.with_body(await read_body(receive, max_bytes))
-        await asyncio.sleep(0)  # raypipe.serving.admission says why
-        if caller_gone(receive):
-            raise CallerGoneError
-        require_time(until, time.monotonic())
-        if len(call.body) <= INLINE_BYTES:
-            return self._answer(endpoint, call)
-        with self._admission.bulk(limits.max_queued):
-            return await self._in_thread(endpoint, call, receive, until)
-
-    async def _in_thread(self, endpoint: Endpoint, call: Call, receive: Receive, until: float) -> Reply:
-        """The answer, unless the caller goes or time runs out before: then work that has begun ends for nothing, and
-        work that has not never begins."""
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, endpoint, call)
-        gone = asyncio.ensure_future(receive())  # ends when the connection does
-        left = until - time.monotonic() if isfinite(until) else None
-        try:
-            await asyncio.wait({work, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return work.result()
-            if gone.done():
-                raise CallerGoneError
-            raise DeadlineError("the request's time ran out in the midst of its work", hint="send fewer rows")
-        finally:
-            gone.cancel()
-            work.cancel()
+    async def reply_to(self, call: Call, receive: Receive) -> Reply:
+        """Answer a call that Ray's gRPC server carries."""
+        return await self._path.reply_to(call, receive)
 
     def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
-        if call.path == STATUS_PATH:
-            allow(call, "GET")
-            return json_reply(200, self.status())
-        return answer(endpoint, call)
+        if is_admin(call.path):
+            return self._admin(call)
+        reply = answer(endpoint, call)
+        if reply.served is not None:
+            self._keep(reply.served)
+        return reply
 
-    def status(self) -> dict[str, Any]:
-        """What an admin may know of this replica."""
-        endpoint = self._endpoint
+    def _keep(self, served: Served) -> None:
+        """Into the prediction log, before anyone is told of it; a large request's in the thread that works on it."""
+        if self._log is not None:
+            self._log.observe(served)
+
+    # ---- what an admin may know ----------------------------------------------------------------
+
+    def _admin(self, call: Call) -> Reply:
+        """Of all replicas, or of this one; blocks while the others are asked."""
+        if call.path not in (ALL, OWN):
+            raise NotFoundError(f"no route {call.path[:200]}", expected=ALL)
+        allow(call, "GET")
+        own = self.facts()
+        return json_reply(200, own if call.path == OWN else {"replicas": peers.all_facts(own, call.headers)})
+
+    def facts(self) -> dict[str, Any]:
+        """What this replica holds and has done; `versions` as LiveVersions.loads, `requests` as Metrics.facts."""
+        endpoint, telemetry = self._endpoint, self._telemetry
+        assert endpoint is not None, "a request is answered by an endpoint"
+        assert telemetry is not None
+        traffic = endpoint.traffic
         return {
+            "replica": self._name,
             "pid": os.getpid(),
-            "model": endpoint.model if endpoint else None,
-            "versions": list(endpoint.versions) if endpoint else [],
-            "loads": self._live.loads(),
-            "weights": dict(endpoint.traffic.weights) if endpoint else {},
-            "shadows": list(endpoint.traffic.shadows) if endpoint else [],
-            "shadow_predictions": self._shadows.counts(),
-            "default": endpoint.traffic.default if endpoint else None,
-            "ongoing": self._admission.ongoing,
-            "queued": self._admission.queued,
-            "refused": self._admission.refused,
+            "model": endpoint.model,
+            "traffic": {"default": traffic.default, "weights": traffic.weights, "shadows": list(traffic.shadows)},
+            "versions": self._live.loads(),
+            "predictors": {name: model.facts["predictor"] for name, model in endpoint.versions.items()},
+            "gauges": self._gauges(),
+            "requests": telemetry.facts(),
         }
 
-    def _tell(self, call: Call, reply: Reply | None, latency_us: int) -> None:
-        status, version, size = (reply.status, reply.version, len(reply.body)) if reply else (499, None, 0)
-        done = Done(
-            call.id, call.method, call.path, route_kind(call.path), status, version, call.received_us, latency_us, size
-        )
-        try:
-            for observer in self.request_observers:
-                observer.request_done(done)
-        except Exception:
-            logger.exception("an observer of requests failed")
-        if reply and reply.served:
-            self._tell_of_prediction(reply.served, done)
-
-    def _tell_of_prediction(self, served: Served, done: Done) -> None:
-        try:
-            for observer in self.prediction_observers:
-                observer.observe(served, done)
-        except Exception:
-            logger.exception("an observer of predictions failed")
+    def _gauges(self) -> dict[str, float]:
+        admission = self._path.admission
+        found: dict[str, float] = {
+            "ongoing": admission.ongoing,
+            "queued": admission.queued,
+            "refused": admission.refused,
+            **{f"shadow_{name}": count for name, count in self._shadows.counts().items()},
+        }
+        if self._log is not None:
+            found |= self._log.gauges()
+        return found
 
 
 class _Answer(Response):
     """What Ray awaits as an ASGI application, with the request's own scope."""
 
-    def __init__(self, replica: Replica) -> None:
-        self._replica = replica
+    def __init__(self, path: RequestPath) -> None:
+        self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def without_id(message: Message) -> None:
@@ -215,4 +172,4 @@ class _Answer(Response):
             headers = [header for header in message.get("headers", []) if header[0] != b"x-request-id"]
             await send(message if "headers" not in message else {**message, "headers": headers})
 
-        await self._replica.handle(scope, receive, without_id)
+        await self._path.handle(scope, receive, without_id)

@@ -21,6 +21,7 @@ from raypipe.registry.bundle import FOLDER, LINEAGE, read_files
 from raypipe.registry.ledger import Ledger
 from raypipe.registry.lifecycle import Releases
 from raypipe.serving.options import access, limits
+from raypipe.serving.prediction_log.config import log_document
 from raypipe.serving.rollout import Rollout, rollout
 
 _SHARED = ("sources", "views")  # of the definitions: what online values depend on
@@ -101,8 +102,10 @@ def user_config(project: Project, plan: Rollout, live: list[LiveVersion], state:
         },
         "traffic": plan.document(serving.traffic.key),
         "limits": limits(serving),
-        "access": access(project).to_json(),
         "max_past_us": microseconds(serving.max_past, where="project.yaml: serving.max_past"),
+        "access": access(project).to_json(),
+        "log": log_document(project),
+        "telemetry": serving.telemetry.model_dump(),
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from queue import Full, Queue
@@ -18,7 +17,7 @@ import polars as pl
 
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.model import LoadedModel, Predictions
-from raypipe.serving.record import Done, Rows, Served
+from raypipe.serving.record import Rows, Served
 
 WAITING = 64
 
@@ -37,16 +36,16 @@ class ShadowCounts:
 class Shadows:
     """`endpoint` says what is live now; `tell` hears, in the event loop, of each prediction, with shadow=True."""
 
-    def __init__(self, endpoint: Callable[[], Endpoint | None], tell: Callable[[Served, Done], None]) -> None:
+    def __init__(self, endpoint: Callable[[], Endpoint | None], tell: Callable[[Served], None]) -> None:
         self._counts = ShadowCounts()
         self._endpoint, self._tell = endpoint, tell
-        self._waiting: Queue[tuple[asyncio.AbstractEventLoop, Served, Done]] = Queue(WAITING)
+        self._waiting: Queue[tuple[asyncio.AbstractEventLoop, Served]] = Queue(WAITING)
         self._thread: threading.Thread | None = None
 
     def counts(self) -> dict[str, int]:
         return asdict(self._counts)
 
-    def observe(self, served: Served, done: Done) -> None:
+    def observe(self, served: Served) -> None:
         """Take a prediction that was answered. Costs microseconds."""
         endpoint = self._endpoint()
         if endpoint is None or not endpoint.traffic.shadows or served.shadow:
@@ -55,20 +54,19 @@ class Shadows:
             self._thread = threading.Thread(target=self._run, name="shadows", daemon=True)
             self._thread.start()
         try:
-            self._waiting.put_nowait((asyncio.get_running_loop(), served, done))
+            self._waiting.put_nowait((asyncio.get_running_loop(), served))
         except Full:
             self._counts.dropped += 1
 
     def _run(self) -> None:
         while True:
-            loop, served, done = self._waiting.get()
+            loop, served = self._waiting.get()
             endpoint = self._endpoint()
             for name in endpoint.traffic.shadows if endpoint else ():
                 if endpoint and name != served.version:
-                    self._predict(endpoint.versions[name], loop, served, done)
+                    self._predict(endpoint.versions[name], loop, served)
 
-    def _predict(self, model: LoadedModel, loop: asyncio.AbstractEventLoop, served: Served, done: Done) -> None:
-        started = time.perf_counter_ns()
+    def _predict(self, model: LoadedModel, loop: asyncio.AbstractEventLoop, served: Served) -> None:
         try:
             predictions = predict(model, served.rows)
         except Exception:  # whatever it was, the next request is predicted all the same
@@ -76,11 +74,8 @@ class Shadows:
             logger.exception("shadow version %s cannot predict a request", model.version)
             return
         self._counts.predicted += 1
-        latency_us = (time.perf_counter_ns() - started) // 1000
         shadowed = replace(served, version=model.version, predictions=predictions, shadow=True)
-        loop.call_soon_threadsafe(
-            self._tell, shadowed, done._replace(version=model.version, latency_us=latency_us, response_bytes=0)
-        )
+        loop.call_soon_threadsafe(self._tell, shadowed)
 
 
 def predict(model: LoadedModel, rows: Rows) -> Predictions:

@@ -50,9 +50,9 @@ class Serialized:
 
 
 class Answers(Protocol):
-    """What the deployment does with a call of any protocol: None where the caller has gone."""
+    """What the deployment does with a call of any protocol."""
 
-    async def reply_to(self, call: Call, receive: Receive) -> Reply | None: ...
+    async def reply_to(self, call: Call, receive: Receive) -> Reply: ...
 
 
 class Rpcs:
@@ -81,9 +81,9 @@ async def _answer(deployment: Answers, rpc: str, request: bytes, context: Any) -
     metadata = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
     call = Call(rpc, _ROUTES.get(rpc, "/v2"), "", metadata, b"", identity(metadata), time.time_ns() // 1000)
     reply = await deployment.reply_to(call, _body(request))
-    if reply is None or reply.status != 200:
-        context.set_code(_CODES.get(reply.status if reply else 499, grpc.StatusCode.INTERNAL))
-        context.set_details(in_words(orjson.loads(reply.body)) if reply else "the caller has gone")
+    if reply.status != 200:
+        context.set_code(_CODES.get(reply.status, grpc.StatusCode.INTERNAL))
+        context.set_details(in_words(orjson.loads(reply.body)))
         return Serialized(b"")
     context.set_trailing_metadata([("x-request-id", call.id), ("x-model-version", reply.version or "")])
     return Serialized(reply.body)

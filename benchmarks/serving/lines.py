@@ -1,0 +1,84 @@
+"""What was measured, a JSON line a measure, written as it comes: a run that was cut short goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from measure import BENCHMARKS
+
+Line = dict[str, Any]
+PACKAGES = ("raypipe", "ray", "xgboost", "numpy", "polars", "fastapi", "uvicorn", "uvloop", "orjson")
+
+
+@dataclass
+class Lines:
+    """The lines of a file, named by their `key`. One with an `error` is no measure: it is tried again."""
+
+    file: Path
+    known: list[Line] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, file: Path) -> Lines:
+        """What the file has, and a line that says on what machine and with which packages this run goes on."""
+        known = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        lines = cls(file, known)
+        lines.add(machine())
+        return lines
+
+    def of(self, **key: Any) -> list[Line]:
+        """The measures that have all of `key`."""
+        return [line for line in self.known if "error" not in line and key.items() <= line.items()]
+
+    def errors(self, **key: Any) -> list[Line]:
+        """What failed, and was not measured later."""
+        failed = [line for line in self.known if "error" in line and key.items() <= line.items()]
+        return [line for line in failed if not self.of(**{name: line[name] for name in ("benchmark", "side", "round")})]
+
+    def add(self, line: Line) -> None:
+        self.known.append(line)
+        with self.file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def once(self, measure: Callable[[], Line], **key: Any) -> None:
+        """Measure what the file does not have yet."""
+        if not self.of(**key):
+            self.add(key | measure())
+
+
+def machine() -> Line:
+    """Facts that figures depend on."""
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
+    )
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=BENCHMARKS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ).stdout.strip()
+    return {
+        "machine": {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cpu": model,
+            "cores": os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "commit": commit,
+            "packages": {name: version(name) for name in PACKAGES},
+        }
+    }
+
+
+def _lines(file: str) -> list[str]:
+    return Path(file).read_text().splitlines()
