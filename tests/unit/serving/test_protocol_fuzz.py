@@ -148,10 +148,8 @@ def test_json_rows(served):
     whole = {"id": "mine", "rows": served.rows[:3]}
     other = orjson.dumps({"inputs": []})
     for number in range(count):
-        if number % 2:
-            body = json.dumps(changed(whole, dice)).encode()
-        else:
-            body = damaged(orjson.dumps(whole), other, dice)
+        odd = number % 2
+        body = json.dumps(changed(whole, dice)).encode() if odd else damaged(orjson.dumps(whole), other, dice)
         reply = served.call("POST", PREDICT, body)
         answered += require(served, reply, lambda body=body: json.loads(body)["rows"])
         if reply.status == 200:
