@@ -11,7 +11,6 @@ from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.v2_grpc import service as v2_grpc
 from raypipe.serving.v2_grpc.messages import RPCS
 
-
 _SERVER: Mapping[str, Callable[[Endpoint], Reply]] = {
     "/v2": lambda _: json_reply(200, v2.server_metadata()),
     "/v2/health/live": lambda _: json_reply(200, {"live": True}),

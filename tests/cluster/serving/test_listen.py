@@ -38,7 +38,7 @@ def listeners() -> dict[int, set[str]]:
 
 def listening(pid: int) -> dict[int, set[str]]:
     """Addresses by port, of one process."""
-    links = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    links = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
     found: dict[int, set[str]] = {}
     for port, address, inode in sockets():
         if f"socket:[{inode}]" in links:
