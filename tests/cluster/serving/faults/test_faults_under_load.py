@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,16 +42,20 @@ def report(capsys: Any, what: str, words: str) -> None:
         print(f"\n{what}: {words}")
 
 
+def replicas(served: Served) -> set[int]:
+    return served.pids("ray::ServeReplica")
+
+
 def test_a_killed_replica(served, scores, wait, capsys):
     """The other one answers; requests that the dead one had taken are sent again."""
     with served.load(scores) as load:
         wait(lambda: load.good_since(0) > 200, what="answers")
         for _ in range(KILLS):
-            wait(lambda: len(served.pids("ray::ServeReplica")) == 2, what="two replicas", seconds=120)
-            before, died = served.pids("ray::ServeReplica"), time.time()
+            before = wait(lambda: len(replicas(served)) == 2 and replicas(served), what="two replicas", seconds=120)
+            died = time.time()
             kill_one(served, "ray::ServeReplica")
-            wait(lambda: served.pids("ray::ServeReplica") - before, what="a new replica", seconds=120)
-            wait(lambda: load.good_since(died) > 200, what="answers after it")
+            wait(partial(lambda known: replicas(served) - known, before), what="a new replica", seconds=120)
+            wait(partial(lambda since: load.good_since(since) > 200, died), what="answers after it")
     report(capsys, "kill -9 of one replica of two", load.figures())
     assert not load.failures()
 
