@@ -47,6 +47,7 @@ def stand_in(config: Path, began: int, manager: int, raylet: int) -> None:
         time.sleep(OVERLAP_S)
         process.send_signal(signal.SIGUSR1)  # answers what it has, and takes no more
         process.wait()
+    own.unlink(missing_ok=True)
 
 
 def needed(config: Path, began: int, manager: int, raylet: int) -> bool:
