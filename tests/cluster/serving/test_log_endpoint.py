@@ -118,15 +118,22 @@ class Load:
             thread.start()
 
     def _ask(self) -> None:
-        with closing(HTTPConnection(f"127.0.0.1:{self._port}", timeout=30)) as connection:
-            while not self._stop.is_set():
-                connection.request("POST", PREDICT, self._body, {"content-type": "application/json"})
-                response = connection.getresponse()
-                response.read()
-                if response.status == 200:
-                    self.answered.append(response.headers["x-request-id"])
-                else:
-                    self.failed.append(response.status)
+        while not self._stop.is_set():
+            with closing(HTTPConnection(f"127.0.0.1:{self._port}", timeout=30)) as connection:
+                try:
+                    self._ask_by(connection)
+                except OSError as error:  # HAProxy ends connections when it is reloaded
+                    self.failed.append(type(error).__name__)
+
+    def _ask_by(self, connection: HTTPConnection) -> None:
+        while not self._stop.is_set():
+            connection.request("POST", PREDICT, self._body, {"content-type": "application/json"})
+            response = connection.getresponse()
+            response.read()
+            if response.status == 200:
+                self.answered.append(response.headers["x-request-id"])
+            else:
+                self.failed.append(response.status)
 
     def stop(self) -> None:
         self._stop.set()
