@@ -122,7 +122,7 @@ class PredictionLog:
             return [(1, encode(served, version, fields, latency_us=latency_us, key_hash=key_hash))]
         written = partial(encode, served, version, latency_us=latency_us, key_hash=key_hash)
         if isinstance(fields, pl.DataFrame):
-            record, size = None, fields.estimated_size() + served.predictions.matrix.nbytes
+            record, size = None, int(fields.estimated_size()) + served.predictions.matrix.nbytes
         else:
             record = written(fields)
             size = len(record)
