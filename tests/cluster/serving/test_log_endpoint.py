@@ -69,6 +69,14 @@ def test_a_prediction_is_traced_at_once_and_its_score_is_the_same_again(flights,
     assert "score recomputed: equal, bit for bit" in said.out
 
 
+def test_an_id_that_is_a_versions_number_too(flights, call, flight, raypipe):
+    call("POST", PREDICT, {"rows": [flight], "id": "1"})
+    version = raypipe("trace", "1", "--project", flights.folder, "--json")
+    assert "prediction" not in version.json
+    done = raypipe("trace", "1", "--prediction", "--project", flights.folder, "--json")
+    assert (done.code, done.json["prediction"], done.json["trace"]) == (0, "1", version.json["trace"]), done.err
+
+
 def test_an_id_that_nobody_gave(flights, endpoint, raypipe):
     done = raypipe("trace", "nobody-s", "--project", flights.folder, "--json")
     assert (done.code, done.json["error"]) == (1, "RegistryError")
