@@ -52,7 +52,7 @@ def _trace_prediction(project: Project, registry: Registry, request_id: str, *, 
     versions = {name: registry.version(int(name)) for name in {answer.version for answer in answers}}
     bundles = {name: read_bundle(v.bundle_uri, v.bundle_digest) for name, v in versions.items()}
     documents = [
-        to_json(answer, recompute(answer, bundles[answer.version]), bundles[answer.version].transforms.names)
+        to_json(answer, recompute(answer, bundles[answer.version]), bundles[answer.version].transforms)
         for answer in answers
     ]
     version = versions[answers[0].version]

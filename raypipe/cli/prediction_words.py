@@ -42,7 +42,7 @@ def _row(row: Document, *, several: bool) -> Iterator[str]:
     if several:
         yield f"    row {row['row']}"
     yield f"    fields    {_pairs(row['fields'])}"
-    yield f"    features  {_pairs(row['features'])}"
+    yield f"    features  {_pairs(row['features'] | row['categories'])}"
     if row["feature_time"] is not None:
         yield f"              taken at {_time(row['feature_time'])}"
     if row["base_margin"] is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from raypipe.cli.arguments import moment, read_request
 from raypipe.cli.output import Result
 from raypipe.errors import ConfigurationError, DataError, RegistryError
 from raypipe.project import load_project
+from raypipe.project.passwords import masked
 
 if TYPE_CHECKING:
     from raypipe.pipeline.steps import Pipeline
@@ -46,7 +46,7 @@ def predict(folder: Path, request: Path, url: str | None) -> Result:
     project = load_project(folder)
     serving = project.settings.serving
     rows = read_request(request)
-    answer = _ask(url or f"http://{serving.host}:{serving.port}", project.settings.name, rows)
+    answer = _ask(url or serving.url, project.settings.name, rows)
     return answer, words.prediction(rows, answer)
 
 
@@ -94,7 +94,7 @@ def ui(folder: Path, port: int) -> Result:
     project = load_project(folder)
     server = project.settings.registry.tracking_uri
     if server:
-        url = re.sub(r"(?<=://)[^/@]*@", "", server)  # a password is not shown
+        url = masked(server)
         return {"url": url}, f"the runs are on an MLflow server: {url}"
     require_pages()
     require_free(HOST, port)

@@ -27,7 +27,7 @@ ONCE_S, WATCH_S, TIMEOUT_S = 1.0, 2.0, 10.0
 def status(folder: Path, url: str | None, *, watch: bool) -> Result:
     project = load_project(folder)
     serving = project.settings.serving
-    base = (url or f"http://{serving.host}:{serving.port}").rstrip("/")
+    base = (url or serving.url).rstrip("/")
     if watch:
         _watch(base)
     found = next(_looks(base, ONCE_S))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +43,7 @@ SERVE: dict[str, tuple[str, str]] = {
         "raypipe.serving.ingress:middlewares",
         "a replica answers in front of what Ray does with each request",
     ),
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": ("60", "on a busy machine a proxy is not there in 5 s, and is ended"),
     "RAY_SERVE_HAPROXY_NBTHREAD": ("1", "one thread carries far more than a few replicas answer"),
     "RAY_SERVE_HAPROXY_RETRIES": ("3", "a request on a replica that dies is sent to another"),
     "RAY_SERVE_HAPROXY_RETRY_ON": (
@@ -51,6 +53,8 @@ SERVE: dict[str, tuple[str, str]] = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": ("0", "a line a request, which a Python process would read and count"),
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": ("2", "a stop waits for this: 30 s by default"),
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": ("2", "as above"),
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": ("60", "a slow machine needs more than 5 s to start a proxy"),
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": ("1", "a proxy that was killed is replaced after three checks: 10 s each"),
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": (
         "0.5",
         "autoscaling hears of a load within a second: 10 s",
@@ -93,7 +97,7 @@ def environment() -> dict[str, str]:
         values[HAPROXY] = "1"
         # Ray's HAProxy opens its metrics and statistics pages on all addresses; this starts it on loopback only.
         values["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(Path(__file__).with_name("haproxy_on_loopback.sh"))
-        values["RAYPIPE_HAPROXY"] = str(_haproxy())
+        values |= {"RAYPIPE_HAPROXY": str(_haproxy()), "RAYPIPE_PYTHON": sys.executable}
     return values
 
 

@@ -24,6 +24,7 @@ _UNITS_US = {
     "w": 604800 * 10**6,
 }
 _STEP = re.compile(r"(\d+)(us|ms|s|m|h|d|w)")
+_ZONES_END_US = 4_102_444_800_000_000  # 2100-01-01, from which on chrono-tz knows no change of a clock
 _LOCAL = 4096  # moments remembered: the parts of one request's time are asked for one after the other
 
 PARTS: dict[str, Callable[[date], int]] = {
@@ -71,7 +72,9 @@ def zone_of(dtype: pl.Datetime) -> tzinfo:
 
 @lru_cache(maxsize=_LOCAL)
 def local(us: int, zone: tzinfo) -> datetime:
-    """Raises FallBackError outside the years 1 to 9999."""
+    """Raises FallBackError outside the years 1 to 9999, and in a zone from 2100 on: there Polars' zones end."""
+    if us >= _ZONES_END_US and zone is not UTC:
+        raise FallBackError
     try:
         return (_EPOCH + timedelta(microseconds=us)).astimezone(zone)
     except OverflowError:

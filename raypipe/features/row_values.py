@@ -46,10 +46,15 @@ class Compiled:
 
 
 def bounds(dtype: pl.DataType) -> tuple[int, int] | None:
-    """Of an integer type; Datetime and Duration are 64-bit integers, Date a 32-bit one."""
+    """Of the plain values of an integer type or of times."""
+    return _INTEGERS.get(physical(dtype))
+
+
+def physical(dtype: pl.DataType) -> pl.DataType:
+    """The type of the plain values of a column."""
     if dtype in (pl.Datetime, pl.Duration):
-        return _INTEGERS[pl.Int64()]
-    return _INTEGERS[pl.Int32()] if dtype == pl.Date else _INTEGERS.get(dtype)
+        return pl.Int64()
+    return pl.Int32() if dtype == pl.Date else dtype
 
 
 def as_float32(value: float) -> float:

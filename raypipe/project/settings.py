@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_serializer, model_validator
 
 from raypipe.project.about_settings import About
 from raypipe.project.endpoint_settings import AccessKeys, Autoscaling, Tls
 from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
 from raypipe.project.log_settings import PredictionLogging
+from raypipe.project.passwords import masked
 from raypipe.project.section import Section
 from raypipe.project.telemetry_settings import Telemetry
 from raypipe.project.traffic_settings import Traffic
@@ -212,9 +213,14 @@ class Registry(Section):
     """Where runs, versions and aliases live."""
 
     tracking_uri: str | None = None
-    """An MLflow server; default: an embedded SQLite file under `storage`."""
+    """An MLflow server; default: an embedded SQLite file under `storage`. A password in it is used and never stored or
+    shown."""
     who: str | None = Field(None, min_length=1)
     """Who the ledger says made a change; RAYPIPE_WHO comes before it; default: the user and host of the process."""
+
+    @field_serializer("tracking_uri")
+    def _without_password(self, uri: str | None) -> str | None:
+        return uri and masked(uri)
 
 
 class Serving(Section):
@@ -259,6 +265,11 @@ class Serving(Section):
     """Canaries and shadows beside the champion; default: the champion answers everything."""
     log: PredictionLogging = PredictionLogging()
     telemetry: Telemetry = Telemetry()
+
+    @property
+    def url(self) -> str:
+        """Where the endpoint answers."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
 
 class Scoring(Section):

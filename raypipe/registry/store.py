@@ -17,6 +17,7 @@ from typing import Any
 from raypipe.errors import RegistryError
 from raypipe.evaluation.report_facts import predicts
 from raypipe.project import Project
+from raypipe.project.passwords import masked
 from raypipe.registry.run_content import NOTE
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training runs, not traces
@@ -93,7 +94,7 @@ def _reaching(uri: str) -> Iterator[None]:
     except MlflowException as error:
         raise RegistryError(
             "the model registry does not answer as it should",
-            where=uri,
-            got=str(error).splitlines()[0],
+            where=masked(uri),
+            got=masked(str(error).splitlines()[0]),
             hint="check registry.tracking_uri in project.yaml",
         ) from None

@@ -35,6 +35,7 @@ def read_stream(body: bytes, max_rows: int) -> pa.Table:
                 batches.append(batch)
             table = pa.Table.from_batches(batches, reader.schema)
         table.validate(full=True)
+        _texts(table.schema)
     except (pa.ArrowException, ValueError, OSError, MemoryError, struct.error) as error:
         raise MalformedRequestError("the body is no readable Arrow IPC stream", got=_reason(error)) from None
     if table.num_rows == 0:
@@ -52,6 +53,12 @@ def write_stream(columns: Mapping[str, list[Any]], metadata: Mapping[str, str]) 
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
+
+
+def _texts(schema: pa.Schema) -> list[str]:
+    """Names and time zones. Raises UnicodeDecodeError (a ValueError) for bytes that are none, which Arrow lets pass."""
+    kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in schema.types]
+    return [*schema.names, *[kind.tz for kind in kinds if pa.types.is_timestamp(kind)]]
 
 
 def _reason(error: BaseException) -> str:

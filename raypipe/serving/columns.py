@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -79,19 +80,17 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def _fits(kind: str, given: pa.DataType) -> bool:
     """Whether a column of Arrow type `given` can hold a field's values; their ranges are looked at later."""
     types = pa.types
-    if types.is_null(given):
-        return True
     if kind in INTEGERS:
-        return bool(types.is_integer(given))
-    if kind.startswith("Float"):
-        return bool(types.is_floating(given) or types.is_integer(given))
-    if kind == "Boolean":
-        return bool(types.is_boolean(given))
-    if kind == "Date":
-        return bool(types.is_date(given))
-    if kind.startswith("Datetime"):
-        return bool(types.is_timestamp(given) and given.tz is not None)
-    return bool(types.is_string(given) or types.is_large_string(given) or types.is_string_view(given))
+        found = types.is_integer(given)
+    elif kind.startswith("Float"):
+        found = types.is_floating(given) or types.is_integer(given)
+    elif kind.startswith("Datetime"):
+        found = types.is_timestamp(given) and given.tz is not None
+    elif kind == "String":
+        found = _is_text(given)
+    else:
+        found = {"Boolean": types.is_boolean, "Date": types.is_date}[kind](given)
+    return bool(found or types.is_null(given))
 
 
 def _in_words(kind: str) -> str:
@@ -106,22 +105,49 @@ def _in_words(kind: str) -> str:
 
 def _raw(column: pa.ChunkedArray, max_bytes: int) -> pa.ChunkedArray:
     """The column as Polars takes it: a dictionary's values, times as ticks of their unit, dates as days."""
-    if pa.types.is_dictionary(column.type):
+    kind = column.type
+    if pa.types.is_dictionary(kind):
         column = _decoded(column, max_bytes)
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.int64())
     if pa.types.is_date(column.type):
         return column.cast(pa.date32()).cast(pa.int32())
-    return column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
+    if pa.types.is_float16(column.type):
+        return column.cast(pa.float32())
+    return _strings(column, max_bytes) if _is_text(column.type) else column
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _decoded(column: pa.ChunkedArray, max_bytes: int) -> pa.ChunkedArray:
     kind = column.type.value_type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):  # a few bytes may stand for a long string
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         sizes = [pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() or 0 for c in column.chunks]
-        if sum(sizes) > max_bytes:
-            raise TooLargeError("a dictionary's values are too large", got=sum(sizes), expected=f"at most {max_bytes}")
+        _require_size(sum(sizes), max_bytes)
     return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind)
+
+
+def _strings(column: pa.ChunkedArray, max_bytes: int) -> pa.ChunkedArray:
+    """Strings whose nulls are empty: Polars looks at what stands in a null's place, where validation does not."""
+    if pa.types.is_string_view(column.type):
+        _require_size(sum(_viewed_bytes(chunk) for chunk in column.chunks), max_bytes)
+        column = column.cast(pa.large_string())
+    return column.take(pa.array(np.arange(len(column)))) if column.null_count else column
+
+
+def _viewed_bytes(chunk: pa.Array) -> int:
+    """How long the strings of a chunk of views are together; a view begins with its length (4 bytes of 16)."""
+    lengths = np.frombuffer(chunk.buffers()[1], "<i4")[4 * chunk.offset :: 4][: len(chunk)]
+    valid = chunk.is_valid().to_numpy(zero_copy_only=False)
+    return int(lengths[valid].sum(dtype=np.int64))
+
+
+def _require_size(size: int, max_bytes: int) -> None:
+    """A few bytes of a dictionary, or that views share, may stand for many: raise TooLargeError for too many."""
+    if size > max_bytes:
+        raise TooLargeError("strings that are sent once for many rows are too long", got=size, expected=max_bytes)
 
 
 # ---- values ------------------------------------------------------------------------------------

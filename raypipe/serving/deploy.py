@@ -20,6 +20,7 @@ from raypipe.serving.ports import require_free
 from raypipe.serving.prediction_log.config import log_config
 from raypipe.serving.prediction_log.flush import flush_waiting
 from raypipe.serving.resolve import Target
+from raypipe.serving.tls import controller_options, trust
 
 START_TIMEOUT_S = 120.0
 FLUSH_TIMEOUT_S = 10.0
@@ -32,6 +33,7 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
         "proxy_location": "HeadOnly",
         "http_options": {"host": serving.host, "port": serving.port},
         "grpc_options": grpc_options(serving),
+        "controller_options": controller_options(project),
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
@@ -83,12 +85,13 @@ def deploy(project: Project, target: Target) -> str:
             http_options=document["http_options"],
             grpc_options=document["grpc_options"],
             proxy_location=document["proxy_location"],
+            controller_options=document["controller_options"],
         )
     except RayError as error:
         raise ClusterError("Ray Serve does not start", got=str(error).strip().splitlines()[-1]) from error
     require_place(project.settings.name, settings.host, settings.port)
     apply(document)
-    base = f"http://{settings.host}:{settings.port}"
+    base = settings.url
     _wait(project, base, str(target.version.version))
     return base
 
@@ -121,9 +124,9 @@ def _wait(project: Project, base: str, version: str) -> None:
     """Until the version answers as the default one, or Serve says that it cannot start."""
     from ray import serve
 
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline, trusted = time.monotonic() + START_TIMEOUT_S, trust(project)
     while time.monotonic() < deadline:
-        if answering_version(base) == version:
+        if answering_version(base, trusted) == version:
             return
         application = serve.status().applications.get(project.settings.name)
         reason = _reason(application) if application else None

@@ -15,6 +15,7 @@ from raypipe.serving.client import answering_version
 from raypipe.serving.deploy import update
 from raypipe.serving.resolve import Target, resolve, resolve_again
 from raypipe.serving.rollout import Rollout
+from raypipe.serving.tls import trust
 
 PERIOD_S = 0.2
 RETRY_S = 5.0  # after an error
@@ -91,7 +92,7 @@ class Follower:
         awaited = self._awaited
         if awaited is None or awaited.reported:
             return
-        if answering_version(self._base) == awaited.version:
+        if answering_version(self._base, trust(self._project)) == awaited.version:
             self._say(f"version {awaited.version} answers")
             self._awaited = None
         elif now - awaited.since > PATIENCE_S:

@@ -18,6 +18,8 @@ from raypipe.errors import RequestError
 from raypipe.features.online import OnlineState
 from raypipe.registry.bundle import Bundle, read_bundle
 from raypipe.serving.predictors import Predictor, Predictors
+from raypipe.serving.quick_rows import FEW_ROWS, quick_rows
+from raypipe.serving.row_reader import REFUSED, RowReader
 from raypipe.serving.rows import read_rows
 from raypipe.serving.trees import Floats
 
@@ -55,10 +57,23 @@ class LoadedModel:
         self._predictors = Predictors(self.bundle.model)
         self._max_past_us, self._base_margin = max_past_us, self.bundle.serving.base_margin_expression()
         self.online = OnlineState(Path(pointer["online"]), self.bundle.serving, pointer["online_identity"])
+        self._reader = RowReader(self.bundle.serving)
+        self._quick, self._quick_facts = quick_rows(self.online, self.bundle.transforms, self._reader, max_past_us)
 
     def predict_rows(self, rows: Sequence[Any]) -> Predictions:
-        """Predictions for JSON rows. Raises RequestError that names every field that is wrong."""
-        return self.predict(read_rows(self.bundle.serving, rows))
+        """Predictions for JSON rows. Raises RequestError as `predict` does, or one that names every wrong field.
+
+        A few rows go by the compiled plan, which takes microseconds and no other thread; where it cannot answer, and
+        for what is wrong, they go the way of many.
+        """
+        found = self._quick.predict(rows) if self._quick and len(rows) <= FEW_ROWS else None
+        return self._score(*found) if found else self.predict(self._frame(rows))
+
+    def _frame(self, rows: Sequence[Any]) -> pl.DataFrame:
+        try:
+            return self._reader.frame(rows)
+        except REFUSED:
+            return read_rows(self.bundle.serving, rows)  # which says what is wrong
 
     def predict(self, rows: pl.DataFrame) -> Predictions:
         """Predictions for rows of the request contract. Raises RequestError for rows too far in the past, or whose base
@@ -98,8 +113,8 @@ class LoadedModel:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How this version answers, for its metadata: see Predictors.facts."""
-        return {"predictor": self._predictors.facts}
+        """How this version answers, for its metadata: see Predictors.facts and quick_rows."""
+        return {"predictor": self._predictors.facts, "rows": self._quick_facts}
 
     def _score(
         self, matrix: Floats, margins: Floats | None, times: NDArray[np.int64] | None, known: NDArray[np.bool_]

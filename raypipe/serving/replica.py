@@ -26,6 +26,7 @@ from raypipe.serving.ingress import answer_with
 from raypipe.serving.live import Change, LiveVersions, load
 from raypipe.serving.prediction_log.log import PredictionLog, log_for
 from raypipe.serving.ray_private import logs_folder
+from raypipe.serving.record import Served
 from raypipe.serving.request_path import RequestPath
 from raypipe.serving.routes import allow, answer
 from raypipe.serving.shadow import Shadows
@@ -49,7 +50,8 @@ class Replica(Rpcs):
         self._telemetry: Telemetry | None = None
         self._name = serve.get_replica_context().replica_id.unique_id
         self._path = RequestPath(lambda: self._endpoint, self._answer)
-        self._shadows = Shadows(lambda: self._endpoint, self._path.tell)
+        self._shadows = Shadows(lambda: self._endpoint, self._keep)
+        self._path.prediction_observers = (self._shadows,)
         answer_with(self._path.handle)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
@@ -79,7 +81,6 @@ class Replica(Rpcs):
     def _observe(self, config: Mapping[str, Any], endpoint: Endpoint) -> None:
         """Have predictions and requests kept and told of as the configuration says."""
         self._log = log_for(self._log, config["log"], endpoint.versions, self._name)
-        self._path.prediction_observers = (self._log, self._shadows) if self._log else (self._shadows,)
         folder = Path(logs_folder()) / f"access-{endpoint.model}-{self._name}"
         self._telemetry = telemetry_for(
             self._telemetry, config["telemetry"], endpoint.model, self._name, folder, self._gauges
@@ -107,7 +108,17 @@ class Replica(Rpcs):
         return await self._path.reply_to(call, receive)
 
     def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
-        return self._admin(call) if is_admin(call.path) else answer(endpoint, call)
+        if is_admin(call.path):
+            return self._admin(call)
+        reply = answer(endpoint, call)
+        if reply.served is not None:
+            self._keep(reply.served)
+        return reply
+
+    def _keep(self, served: Served) -> None:
+        """Into the prediction log, before anyone is told of it; a large request's in the thread that works on it."""
+        if self._log is not None:
+            self._log.observe(served)
 
     # ---- what an admin may know ----------------------------------------------------------------
 
@@ -145,13 +156,7 @@ class Replica(Rpcs):
             **{f"shadow_{name}": count for name, count in self._shadows.counts().items()},
         }
         if self._log is not None:
-            counts = self._log.counts
-            found |= {
-                "log_accepted": counts.accepted,
-                "log_written": counts.written,
-                "log_lost": counts.lost.total(),
-                "log_flush_failures": counts.failures,
-            }
+            found |= self._log.gauges()
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raypipe.errors import MethodNotAllowedError, NotFoundError, NotReadyError, RequestError
-from raypipe.serving import predict_arrow, predict_json, v2, v2_errors
+from raypipe.serving import openapi, predict_arrow, predict_json, v2, v2_errors
 from raypipe.serving.call import ARROW, Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.v2_grpc import service as v2_grpc
@@ -27,6 +27,9 @@ def answer(endpoint: Endpoint | None, call: Call) -> Reply:
         case ["v2", "health", "ready"]:
             allow(call, "GET")
             return json_reply(200, {"ready": True})
+        case ["openapi.json"]:
+            allow(call, "GET")
+            return openapi.reply(endpoint)
         case ["v2", "models", model, *rest]:
             try:
                 return _v2(endpoint, *_versioned(endpoint, model, rest), call)

@@ -53,7 +53,7 @@ def status(before: Sequence[Facts], after: Sequence[Facts], seconds: float) -> E
     traffic = after[0]["traffic"] if after else {"default": "", "weights": {}, "shadows": []}
     versions = []
     for name in dict.fromkeys(v["version"] for facts in after for v in facts["versions"]):
-        states = Counter(v["state"] for facts in after for v in facts["versions"] if v["version"] == name)
+        states = dict(Counter(v["state"] for facts in after for v in facts["versions"] if v["version"] == name))
         versions.append(new.of_version(name, *_role(name, traffic), states, seconds))
     errors = Counter[int]()
     for (_, code, _), count in new.answers.items():

@@ -14,6 +14,7 @@ from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
 from raypipe.errors import StorageError
+from raypipe.features.transforms import Category, Transforms
 from raypipe.registry.bundle import Bundle
 from raypipe.serving.prediction_log.config import LogConfig
 from raypipe.serving.prediction_log.flush import read_rows
@@ -86,9 +87,9 @@ def recompute(answer: Answer, bundle: Bundle) -> Recomputed:
     return Recomputed(scores, tuple(equal.tolist()))
 
 
-def to_json(answer: Answer, recomputed: Recomputed, names: Sequence[str]) -> dict[str, Any]:
-    """For people and programs. names: of the features, in the bundle's order. A number that JSON does not have is its
-    name as a string; null is a value that is not in the log."""
+def to_json(answer: Answer, recomputed: Recomputed, transforms: Transforms) -> dict[str, Any]:
+    """For people and programs. transforms: of the bundle. A number that JSON does not have is its name, a string; null
+    is a value that is not in the log; `categories` has what the codes among the features stand for."""
     document = {name: getattr(answer, name) for name in _ANSWER}
     found = [None] * answer.rows.height if recomputed.scores is None else recomputed.scores.tolist()
     equal = recomputed.equal or [None] * answer.rows.height
@@ -96,7 +97,8 @@ def to_json(answer: Answer, recomputed: Recomputed, names: Sequence[str]) -> dic
         {
             "row": row["row"],
             "fields": orjson.loads(row["fields"]),
-            "features": dict(zip(names, map(number, row["features"]), strict=True)),
+            "features": dict(zip(transforms.names, map(number, row["features"]), strict=True)),
+            "categories": categories(transforms, row["features"]),
             "base_margin": number(row["base_margin"]),
             "scores": [number(value) for value in row["scores"]],
             "recomputed": scores and [number(value) for value in scores],
@@ -107,6 +109,16 @@ def to_json(answer: Answer, recomputed: Recomputed, names: Sequence[str]) -> dic
     ]
     again = {"ok": recomputed.ok, "reason": recomputed.reason}
     return document | again | {"rows": rows}
+
+
+def categories(transforms: Transforms, features: Sequence[float | None]) -> dict[str, str]:
+    """The category of each code in a row of the matrix; several share the code of rare ones."""
+    found = {}
+    for (name, transform), value in zip(transforms.features.items(), features, strict=True):
+        if isinstance(transform, Category) and transform.encoding is None and value is not None and np.isfinite(value):
+            named = [category for category, code in transform.codes.items() if code == value]
+            found[name] = "unseen" if not named else named[0] if len(named) == 1 else "rare"
+    return found
 
 
 def number(value: float | None) -> float | str | None:

@@ -74,7 +74,13 @@ class Flusher:
 
         Raises DeltaError or OSError where the table cannot be written; then the segments are still there.
         """
-        writer = self._writer()
+        try:
+            return self._batch(self._writer())
+        except BaseException:
+            self._table.forget()
+            raise
+
+    def _batch(self, writer: str) -> Flushed | None:
         note = _read_note(self._spool.folder / _NOTE)
         if note is None:
             self._spool.remove_unborn(time.time())

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import polars as pl
+
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.prediction_log.config import LogConfig
 from raypipe.serving.prediction_log.flush import Flusher, drain
@@ -81,6 +83,18 @@ class PredictionLog:
         self.versions, self.config = {**self.versions, **versions}, config
         return True
 
+    def gauges(self) -> dict[str, float]:
+        """For the metrics: counts since the start, and the bytes that wait on this machine."""
+        counts = self.counts
+        return {
+            "log_accepted": counts.accepted,
+            "log_written": counts.written,
+            "log_lost": counts.lost.total(),
+            "log_flush_failures": counts.failures,
+            "log_flush_seconds": counts.flush_s,
+            "log_waiting_bytes": self.spool.bytes(),
+        }
+
     # ---- on the request's path -----------------------------------------------------------------
 
     def observe(self, served: Served) -> None:
@@ -104,10 +118,14 @@ class PredictionLog:
         version, key_hash = self.versions[served.version], self._personal.hashed(served.key)
         fields, count = self._personal.without(served.rows), len(served.predictions.matrix)
         written = partial(encode, served, version, latency_us=latency_us, key_hash=key_hash)
-        record = written(fields)
-        pieces = -(-len(record) * _RECORDS_A_SEGMENT // self.spool.segment_bytes)
+        if isinstance(fields, pl.DataFrame):
+            record, size = None, fields.estimated_size() + served.predictions.matrix.nbytes
+        else:
+            record = written(fields)
+            size = len(record)
+        pieces = -(-size * _RECORDS_A_SEGMENT // self.spool.segment_bytes)
         if pieces <= 1 or count == 1:
-            return [(count, record)]
+            return [(count, record or written(fields))]
         step = max(1, count // pieces)
         spans = [(first, min(first + step, count)) for first in range(0, count, step)]
         return [(last - first, written(fields[first:last], span=(first, last))) for first, last in spans]

@@ -124,8 +124,8 @@ class Spool:
         descriptor = os.open(name.with_suffix(_NEW), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.posix_fallocate(descriptor, 0, self.segment_bytes)  # a hole in shared memory that is full would kill us
-            memory = mmap.mmap(descriptor, self.segment_bytes, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            _reserve(descriptor, self.segment_bytes)
+            memory = mmap.mmap(descriptor, self.segment_bytes)
             segment = Segment(memory, descriptor, header)
             name.with_suffix(_NEW).rename(name.with_suffix(_SUFFIX))
         except BaseException:
@@ -164,6 +164,12 @@ class Spool:
                 return sorted((Path(e.path), _size(e)) for e in entries if e.name.endswith(suffixes))
         except FileNotFoundError:
             return []
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Give the file its memory. A hole in it would kill whoever writes there once shared memory is full."""
+    if os.pwrite(descriptor, bytes(size), 0) < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _size(entry: os.DirEntry[str]) -> int:

@@ -57,6 +57,10 @@ class PredictionTable:
         table.update_incremental()
         return table.transaction_version(writer) or 0
 
+    def forget(self) -> None:
+        """Open the table anew the next time: after a failure it may be another one."""
+        self._table = None
+
     def find(self, request_id: str) -> pl.DataFrame:
         """All rows of a request, as they were appended. Files without it are passed over by their Bloom filters."""
         from deltalake import DeltaTable, QueryBuilder

@@ -14,10 +14,10 @@ import xgboost as xgb
 from raypipe.cli.prediction_words import answered
 from raypipe.errors import StorageError
 from raypipe.features.serving_spec import ServingSpec
-from raypipe.features.transforms import Number, Transforms
+from raypipe.features.transforms import Category, Number, Transforms
 from raypipe.registry.bundle import Bundle
 from raypipe.serving.model import Predictions
-from raypipe.serving.prediction_log.find import find, recompute, to_json
+from raypipe.serving.prediction_log.find import categories, find, recompute, to_json
 from raypipe.serving.prediction_log.flush import flush_waiting
 from raypipe.serving.prediction_log.log import PredictionLog
 from raypipe.serving.prediction_log.records import LoggedVersion
@@ -30,6 +30,7 @@ _SPEC.loader.exec_module(process)
 
 NAMES = ["a", "b", "c"]
 DIGEST = "b" * 64
+TRANSFORMS = Transforms(dict.fromkeys(NAMES, Number()))
 OBJECTIVES = {"binary": "binary:logistic", "regression": "reg:squarederror", "multiclass": "multi:softprob"}
 
 
@@ -44,7 +45,7 @@ def bundle(request) -> Bundle:
         label, params["num_class"] = label + (np.nan_to_num(matrix[:, 2]) > 0), 3
     booster = xgb.train(params, xgb.DMatrix(matrix, label, feature_names=NAMES), 20)
     serving = ServingSpec((), None, request.param, None, ())
-    return Bundle(DIGEST, booster, Transforms(dict.fromkeys(NAMES, Number())), serving, {}, {})
+    return Bundle(DIGEST, booster, TRANSFORMS, serving, {}, {})
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_what_differs_is_said(log, bundle):
     changed = replace(answer, rows=answer.rows.with_columns(scores=pl.Series(scores, dtype=pl.List(pl.Float32))))
     again = recompute(changed, bundle)
     assert again.equal == (True, True, True, True, False, True)
-    said = answered("r", [to_json(changed, again, NAMES)]).splitlines()
+    said = answered("r", [to_json(changed, again, TRANSFORMS)]).splitlines()
     assert [line for line in said if "not equal" in line] == [
         f"    again     {', '.join(str(np.float32(v)) for v in again.scores[4])}: not equal"
     ]
@@ -100,7 +101,7 @@ def test_without_personal_features_there_is_no_score_and_the_words_say_so(log, b
     [answer] = find(log.config, "r")
     again = recompute(answer, bundle)
     assert (again.ok, again.scores) == (False, None)
-    document = to_json(answer, again, NAMES)
+    document = to_json(answer, again, TRANSFORMS)
     assert document["rows"][0]["features"] == {"a": "NaN", "b": None, "c": document["rows"][0]["features"]["c"]}
     assert answered("r", [document]).splitlines()[-1].endswith("and so not in the log: b")
 
@@ -130,3 +131,10 @@ def test_a_table_that_cannot_be_read_is_said(log, bundle, tmp_path):
         file.write_text("no json")
     with pytest.raises(StorageError, match="cannot be read"):
         find(log.config, "r")
+
+
+def test_codes_are_told_as_what_they_stand_for():
+    shops = Category({"a": 0, "b": 1, "c": 2, "d": 2})
+    transforms = Transforms(dict.fromkeys("stuvwx", shops) | {"number": Number()})
+    found = categories(transforms, [0.0, 1.0, 2.0, 3.0, np.nan, None, 1.0])
+    assert found == {"s": "a", "t": "b", "u": "rare", "v": "unseen"}

@@ -61,6 +61,10 @@ def test_predictions_reach_the_table_while_it_is_open(opened, tmp_path):
     assert sorted(rows(tmp_path)["request_id"]) == sorted([*map(str, range(10)), "late"])
     assert (log.counts.accepted, log.counts.written, log.counts.lost.total()) == (11, 11, 0)
     assert list(log.spool.segments()) == []
+    told = log.gauges()
+    assert (told["log_accepted"], told["log_written"], told["log_lost"]) == (11, 11, 0)
+    assert (told["log_waiting_bytes"], told["log_flush_failures"]) == (0, 0)
+    assert told["log_flush_seconds"] > 0
 
 
 def test_what_comes_after_the_end_is_counted_as_lost(opened):
