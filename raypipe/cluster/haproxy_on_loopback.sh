@@ -31,7 +31,14 @@ for argument in "$@"; do
             "$argument"
         grep -q '^backend http-' "$argument" || sed -i '/^frontend http_frontend/,/bind/{/bind/d}' "$argument"
         "$RAYPIPE_PYTHON" -I -S "${0%/*}/haproxy_guard.py" $$ "$argument" &
+        config=$argument
     fi
     previous=$argument
 done
+if [ -e "$config.stand-in" ]; then # both listen for a moment, which -dR would forbid
+    for argument in "$@"; do
+        shift
+        [ "$argument" = "-dR" ] || set -- "$@" "$argument"
+    done
+fi
 exec "$RAYPIPE_HAPROXY" "$@"

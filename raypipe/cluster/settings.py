@@ -53,7 +53,6 @@ SERVE: dict[str, tuple[str, str]] = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": ("0", "a line a request, which a Python process would read and count"),
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": ("2", "a stop waits for this: 30 s by default"),
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": ("2", "as above"),
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": ("60", "a slow machine needs more than 5 s to start a proxy"),
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": ("1", "a proxy that was killed is replaced after three checks: 10 s each"),
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": (
         "0.25,0.5,1,2,5,10,20,50,100,200,500,1000,5000",
