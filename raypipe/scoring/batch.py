@@ -24,7 +24,7 @@ from raypipe.features.plan_local import looked_up as features_looked_up
 from raypipe.project import Project
 from raypipe.scoring.job import ScoreJob
 from raypipe.scoring.plan import Ask, ChunkPlan, looked_up, partition_of, plan_scores, together
-from raypipe.scoring.scores import Scored, publish_scores
+from raypipe.scoring.scores import Scored, find_scores, publish_scores
 from raypipe.scoring.table import readable
 
 OnBadRows = Literal["refuse", "quarantine"]
@@ -50,20 +50,24 @@ def score_table(
     """
     with Scratch.make(project.storage) as scratch, readable(ask.table, scratch.folder) as table:
         wanted = plan_scores(project, sources, replace(ask, table=table))
+        found = find_scores(project, wanted)
+        if found:
+            _require_allowed(found.manifest, on_bad_rows)
+            return found
         made = [find(chunk.folder(project)) for chunk in wanted.chunks]
-        for chunk, output in zip(wanted.chunks, made, strict=True):
+        for output in made:
             if output:
-                _require_allowed(chunk, output.manifest, on_bad_rows)
+                _require_allowed(output.manifest, on_bad_rows)
         missing = [chunk for chunk, output in zip(wanted.chunks, made, strict=True) if output is None]
-        for chunk, output in _score(project, sources, ask, missing, plan=plan, say=say):
+        for output in _score(project, sources, ask, missing, plan=plan, say=say):
             done(output)
-            _require_allowed(chunk, output.manifest, on_bad_rows)
+            _require_allowed(output.manifest, on_bad_rows)
     return publish_scores(project, wanted, ask)
 
 
 def _score(
     project: Project, sources: Sources, ask: Ask, missing: Sequence[ChunkPlan], *, plan: str, say: Say
-) -> Iterator[tuple[ChunkPlan, Output]]:
+) -> Iterator[Output]:
     """Make and publish chunks; yields each."""
     features = project.settings.features.model_copy(update={"chunk_rows": project.settings.scoring.chunk_rows})
     project = replace(project, settings=project.settings.model_copy(update={"features": features}))
@@ -73,8 +77,8 @@ def _score(
             job = _job(project, sources, ask, group, builds)
             for build, written in run(project, job, say):
                 chunk = group[builds.index(build)]
-                manifest = written | {"identity": chunk.identity}
-                yield chunk, commit(build.attempt, manifest)
+                place = {"file": chunk.chunk.file.name, "first_row": chunk.chunk.first, "rows": chunk.chunk.rows}
+                yield commit(build.attempt, written | place | {"identity": chunk.identity})
 
 
 def _job(project: Project, sources: Sources, ask: Ask, group: Sequence[ChunkPlan], builds: Sequence[Build]) -> ScoreJob:
@@ -130,15 +134,15 @@ def _distributed(project: Project, job: ScoreJob, say: Say) -> Iterator[tuple[Bu
         yield build, written
 
 
-def _require_allowed(chunk: ChunkPlan, manifest: dict[str, Any], on_bad_rows: OnBadRows) -> None:
-    """Raise DataContractError for rows that were set aside, if that is refused."""
+def _require_allowed(manifest: dict[str, Any], on_bad_rows: OnBadRows) -> None:
+    """Raise DataContractError for rows of a chunk, or of all, that were set aside, if that is refused."""
     if not manifest["quarantined"] or on_bad_rows == "quarantine":
         return
     shown = ", ".join(map(str, manifest["first"]))
     more = " ..." if manifest["quarantined"] > len(manifest["first"]) else ""
     raise DataContractError(
-        f"{manifest['quarantined']:,} of {chunk.chunk.rows:,} rows break the request contract",
-        where=f"{chunk.chunk.file.name}, rows {shown}{more}",
+        f"{manifest['quarantined']:,} of {manifest['rows']:,} rows break the request contract",
+        where=f"{manifest['file']}, rows {shown}{more}",
         got="; ".join(f"{reason}: {count:,}" for reason, count in manifest["broken"].items()),
         expected="none",
         hint="mend the rows, or score the others: --on-bad-rows quarantine",

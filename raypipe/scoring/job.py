@@ -4,7 +4,7 @@ of each chunk. Runs in one process, or in Ray Data tasks, which get it by pickle
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -64,11 +64,12 @@ class ScoreJob(Job):
 
     def _spine(self, project: Project, chunks: Collection[Chunk]) -> pl.LazyFrame:
         """The rows of some chunks that can be scored, in order."""
+        no_rows = [replace(next(iter(self.asked.values()))[0], rows=0)]
         frames = [
             self.judged(project, chunk)[0].with_columns(
                 self.starts().alias(PARTITION), pl.lit(chunk.number).alias(CHUNK)
             )
-            for chunk in chunks
+            for chunk in chunks or no_rows
         ]
         return pl.concat(frames).lazy()
 

@@ -38,6 +38,12 @@ class Scored:
         return [self.output.path(file["name"]) for file in self.manifest["files"] if file["kind"] == kind]
 
 
+def find_scores(project: Project, plan: Plan) -> Scored | None:
+    """The scores that are published already, or None."""
+    output = find(project.storage / FOLDER / plan.digest)
+    return Scored(plan.digest, output) if output else None
+
+
 def publish_scores(project: Project, plan: Plan, ask: Ask) -> Scored:
     """The output of all chunks, which are made. Raises DataError if a file of one has gone."""
     made = [(chunk, output) for chunk in plan.chunks for output in (find(chunk.folder(project)),) if output]
@@ -79,6 +85,7 @@ def _manifest(ask: Ask, chunks: Sequence[dict[str, Any]], files: list[dict[str, 
     broken: Counter[str] = Counter()
     for chunk in chunks:
         broken.update(chunk["broken"])
+    wrong = next((chunk for chunk in chunks if chunk["quarantined"]), None)
     rows = {kind: sum(file["rows"] for file in files if file["kind"] == kind) for kind in (SCORES, QUARANTINE)}
     assert sum(rows.values()) == ask.table.rows, f"wrote {rows} of {ask.table.rows} rows"
     return {
@@ -90,6 +97,8 @@ def _manifest(ask: Ask, chunks: Sequence[dict[str, Any]], files: list[dict[str, 
         "scored": rows[SCORES],
         "quarantined": rows[QUARANTINE],
         "broken": dict(broken.most_common()),
+        "file": wrong and wrong["file"],
+        "first": wrong["first"] if wrong else [],
         "files": files,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import datetime
@@ -10,9 +11,12 @@ import polars as pl
 import pytest
 
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
+from raypipe.pipeline.lineage_events import LineageEvents
 from raypipe.pipeline.progress import Progress
 from raypipe.pipeline.score import Wanted, score
 from raypipe.pipeline.steps import Pipeline
+from raypipe.project.lineage_settings import Lineage
+from raypipe.scoring.plan import looked_up
 
 AS_OF = datetime.fromisoformat("2013-11-27T09:15:00Z")  # the endpoint's, in tests/conftest.py
 
@@ -78,3 +82,21 @@ def test_the_endpoint_answers_the_same(flights, scored, request_rows, call, tmp_
     assert batch["probability"].to_list() == online
     assert len(set(online)) > 100
     assert batch["model_version"].unique().to_list() == [int(answer.version)]
+
+
+def test_lineage_events_tell_of_it(flights, request_rows, tmp_path):
+    request_rows.head(20).write_parquet(tmp_path / "asked.parquet")
+    progress, settings = Progress(), Lineage(file=str(tmp_path / "events.jsonl"))
+    with (
+        ClusterOnDemand(progress) as cluster,
+        LineageEvents(flights.project, settings, progress.note) as events,
+    ):
+        pipeline = Pipeline(flights.project, progress, cluster, plan="local", events=events)
+        scored = score(pipeline, Wanted(str(tmp_path / "asked.parquet")))
+    told = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    [step] = [e for e in told if e["job"]["name"] == "flights-late.scoring" and e["eventType"] == "COMPLETE"]
+    read = {dataset["name"] for dataset in step["inputs"]}
+    assert {str(tmp_path / "asked.parquet"), "flights-late"} <= read
+    assert len(read) == 2 + len({view.source.name for view in looked_up(flights.project)})
+    [made] = step["outputs"]
+    assert made["facets"]["version"]["datasetVersion"] == scored.digest

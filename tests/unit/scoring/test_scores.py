@@ -16,6 +16,9 @@ from raypipe.errors import (
     DataError,
     RequestError,
 )
+from raypipe.features.job import Build
+from raypipe.features.partitions import Partition
+from raypipe.scoring.job import ScoreJob
 from raypipe.scoring.scores import export
 from raypipe.serving.rows import read_rows
 
@@ -83,6 +86,23 @@ def test_each_row_names_what_answered(made, rows):
     assert origin["file"][0] == "ask.parquet"
     assert set(origin["events"]) == {"by_user", "in_stock", "place"}
     assert found.rows.columns[:4] == ["user", "shop", "file", "row"]
+
+
+@pytest.mark.parametrize(("first", "end", "expected"), [(0, 100, 0), (150, 230, 30), (260, 420, 60), (590, 600, 0)])
+def test_a_job_of_some_chunks_has_their_rows_alone(made, rows, first, end, expected):
+    """Chunks 2 and 4 of six are missing: what is read of the file between two rows are rows of theirs."""
+    rows.write_parquet(made.project.folder / "ask.parquet")
+    chunks = made.ask("ask.parquet").table.chunks(100)
+    asked = {chunks[at].number: (chunks[at], "") for at in (2, 4)}
+    partition = Partition(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC), "scored", 100, (0,))
+    job = ScoreJob(
+        str(made.project.folder), made.project.settings, "", {}, None, (Build(partition, {}, made.project.folder),),
+        asked, made.ask("ask.parquet").version, (),
+    )  # fmt: skip
+    found = job.spine_between(made.project, (first, end)).collect()
+    assert found["__row"].to_list() == [at for at in range(first, end) if at // 100 in (2, 4)]
+    assert found.height == expected
+    assert {"prediction_time", "__partition", "__chunk"} <= set(found.columns)
 
 
 # ---- what is made again ------------------------------------------------------------------------
