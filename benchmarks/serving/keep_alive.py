@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from pathlib import Path
 
+import httptools
+
 from serving.protocols import JSON, MEDIA_TYPES
 
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 BROKEN = 0  # stands for a status where the connection broke
 
 Answered = Callable[["Connection", int], None]
@@ -19,8 +19,8 @@ class Connection(asyncio.Protocol):
     """`answered(connection, status)` is called once for each request; the connection then is free, or broken."""
 
     def __init__(self, answered: Answered) -> None:
-        self._answered, self._data, self._waiting = answered, b"", False
-        self.open = False
+        self._answered, self._waiting, self.open = answered, False, False
+        self._parser = httptools.HttpResponseParser(self)
 
     def ask(self, request: bytes) -> None:
         self._waiting = True
@@ -38,12 +38,16 @@ class Connection(asyncio.Protocol):
         self._end(BROKEN)
 
     def data_received(self, data: bytes) -> None:
-        self._data += data
-        head = self._data.find(b"\r\n\r\n")
-        length = LENGTH.search(self._data, 0, head) if head >= 0 else None
-        if length and len(self._data) >= head + 4 + int(length[1]):
-            status, self._data = int(self._data[9:12]), b""
-            self._end(status)
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        status, stays_open = self._parser.get_status_code(), self._parser.should_keep_alive()
+        self._parser = httptools.HttpResponseParser(self)
+        if not stays_open:
+            self.open = False
+            self._transport.close()
+        self._end(status)
 
     def _end(self, status: int) -> None:
         if self._waiting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,13 +60,6 @@ def machine() -> Line:
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
     )
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=BENCHMARKS,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ).stdout.strip()
     return {
         "machine": {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -74,7 +68,7 @@ def machine() -> Line:
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "kernel": platform.release(),
             "python": platform.python_version(),
-            "commit": commit,
+            "commit": _commit(),
             "packages": {name: version(name) for name in PACKAGES},
         }
     }
@@ -82,3 +76,12 @@ def machine() -> Line:
 
 def _lines(file: str) -> list[str]:
     return Path(file).read_text().splitlines()
+
+
+def _commit() -> str | None:
+    """Of this checkout; None where git cannot say."""
+    if not shutil.which("git"):
+        return None
+    asked = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(asked, cwd=BENCHMARKS, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.stdout.strip() or None

@@ -60,12 +60,14 @@ class OpenLoop:
         """Give what waits to free connections; open more for the rest."""
         while self._waiting and self._free:
             connection = self._free.pop()
-            if connection.open:
-                due = self._waiting.popleft()
-                self._due[connection] = due
-                self._late.append(time.perf_counter() - due)
-                connection.ask(self._requests[self._sent % len(self._requests)])
-                self._sent += 1
+            if not connection.open:  # closed by the server while it was free
+                self._connections -= 1
+                continue
+            due = self._waiting.popleft()
+            self._due[connection] = due
+            self._late.append(time.perf_counter() - due)
+            connection.ask(self._requests[self._sent % len(self._requests)])
+            self._sent += 1
         lacking = len(self._waiting) - len(self._opening)
         for _ in range(min(lacking, MOST_CONNECTIONS - self._connections)):
             task = asyncio.create_task(self._open())

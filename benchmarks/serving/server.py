@@ -46,8 +46,9 @@ def served(side: Side, folder: Path, options: Options, requests: Requests) -> It
     assert side.start, f"{side.title} is no server"
     command = side.start(folder, port, options)
     began = time.monotonic()
+    marked = environment() | {MARK: tree.mark}
     with log.open("w") as written:
-        root = subprocess.Popen(command, stdout=written, stderr=written, env=environment() | {MARK: tree.mark})
+        root = subprocess.Popen(command, stdout=written, stderr=written, env=marked, cwd=folder)
     try:
         _wait_until_ready(root, port, side.protocol, requests, log)
         yield Server(port, tree, round(time.monotonic() - began, 1))

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def trace(folder: Path, name: str, *, verify: bool, prediction: bool) -> Result:
+    from raypipe.registry.lifecycle import CHAMPION
     from raypipe.registry.tracking import Registry
 
     project = load_project(folder)
     registry = Registry(project)
-    if not prediction and registry.has(name):
+    if not prediction and name in (CHAMPION, *registry.names()):
         return _trace_version(project, registry, registry.named(name), verify=verify)
     return _trace_prediction(project, registry, name, verify=verify)
 
@@ -47,6 +48,7 @@ def _trace_prediction(project: Project, registry: Registry, request_id: str, *, 
         raise RegistryError(
             f"'{request_id}' is neither a version nor a logged prediction",
             where=f"{registry.uri}, {config.table}",
+            expected=f"a version ({', '.join(registry.names()) or 'none yet: run `raypipe run`'}) or a prediction's id",
             hint="a prediction of another machine is found once it is flushed: see serving.log.flush_interval",
         )
     versions = {name: registry.version(int(name)) for name in {answer.version for answer in answers}}

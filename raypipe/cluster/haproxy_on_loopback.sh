@@ -2,6 +2,7 @@
 # Starts Ray's HAProxy with a configuration of its own making (it has no template of the user's), changed in five points:
 # - Its statistics and metrics pages (`bind *:PORT`, `bind :PORT`) listen on loopback instead of on all addresses. The
 #   frontends' address is Serve's http_options.host and stays as it is.
+# - Its command socket is for its user alone, not for all of the machine.
 # - No UDP packet a request to a syslog server that is not there, which is Ray's default.
 # - The replica is told when a request came, in microseconds since 1970: a trace then shows what HAProxy spent.
 # - With RAYPIPE_TLS_CERTIFICATE and RAYPIPE_TLS_KEY (raypipe/serving/tls.py) both frontends speak TLS.
@@ -22,6 +23,7 @@ for argument in "$@"; do
         tls=$(tls "$(dirname "$argument")")
         sed -i -E \
             -e 's/^([[:space:]]*bind[[:space:]]+)\*?:([0-9]+)/\1127.0.0.1:\2/' \
+            -e 's/mode 666 level admin/mode 600 level admin/' \
             -e '/^[[:space:]]*log 127\.0\.0\.1:514 /d' \
             -e '/^frontend http_frontend/a\    http-request set-header x-raypipe-proxied-us %[date(0,us)]' \
             ${tls:+-e "/^frontend http_frontend/,/bind/s#^([[:space:]]*bind [^ ]+)\$#\\1$tls h2,http/1.1#"} \
@@ -29,7 +31,14 @@ for argument in "$@"; do
             "$argument"
         grep -q '^backend http-' "$argument" || sed -i '/^frontend http_frontend/,/bind/{/bind/d}' "$argument"
         "$RAYPIPE_PYTHON" -I -S "${0%/*}/haproxy_guard.py" $$ "$argument" &
+        config=$argument
     fi
     previous=$argument
 done
+if [ -e "$config.stand-in" ]; then # both listen for a moment, which -dR would forbid
+    for argument in "$@"; do
+        shift
+        [ "$argument" = "-dR" ] || set -- "$@" "$argument"
+    done
+fi
 exec "$RAYPIPE_HAPROXY" "$@"

@@ -72,7 +72,9 @@ class OnlineState:
         self.prediction_time = spec.prediction_time_expression()
         self.expressions = _expressions(spec)
         self.whole = [self.schema[name] == pl.Int64 for name in self.windows.names]
-        self.names = [name for view in spec.views for name in _feature_names(view)]
+        last = {e.meta.output_name(): e for e in self.expressions[-1]} if self.expressions else {}
+        names = [name for view in spec.views for name in _feature_names(view)]
+        self.last = [last.get(name, pl.col(name)) for name in names]
 
     def _key(self, level: Level | LatestLevel) -> int:
         """Which of the entities a level's keys are of."""
@@ -143,6 +145,8 @@ class Snapshot:
     ) -> tuple[list[list[Any]], list[bool]]:
         """Of each row its looked-up values, and whether every view that looks something up knows its entity."""
         state = self._state
+        if not state.schema:
+            return [[] for _ in moments], [True] * len(moments)
         merged, seen = Merged(state.windows.plan, len(moments)), [set[str]() for _ in moments]
         for row, (entities, time) in enumerate(zip(keys, moments, strict=True)):
             for queries, at in state.window_keys:
@@ -217,9 +221,9 @@ def with_expressions(state: OnlineState, rows: pl.DataFrame, looked_up: pl.DataF
     """All features, in the definitions' order, of request rows and of what is looked up for them."""
     time = [] if state.prediction_time is None else [state.prediction_time.alias(PREDICTION_TIME)]
     frame = rows.with_columns(time).hstack(looked_up)
-    for expressions in state.expressions:
+    for expressions in state.expressions[:-1]:
         frame = frame.with_columns(expressions)
-    return frame.select(state.names)
+    return frame.select(state.last)
 
 
 def _feature_names(view: WindowSpec | LatestSpec | RequestSpec | DerivedSpec) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -20,7 +19,7 @@ from raypipe.features.online import OnlineState
 from raypipe.features.online_store import entity_key
 from raypipe.features.row_expressions import Scope, compile_expression
 from raypipe.features.row_transforms import RowTransforms
-from raypipe.features.row_values import Call, FallBackError, Row, UnsupportedError, as_float32
+from raypipe.features.row_values import Call, FallBackError, Row, UnsupportedError, as_float32, getter
 from raypipe.features.serving_spec import TYPES, DerivedSpec, RequestSpec, ServingSpec
 from raypipe.features.transforms import Transforms
 
@@ -44,7 +43,7 @@ class RowPlan:
             schema[name] = compiled.dtype
             self._expressions.append(compiled.call)
         places = {name: place for place, name in enumerate(schema)}
-        self._features = _getter([places[name] for name in transforms.names])
+        self._features = getter([places[name] for name in transforms.names])
         self._transforms = RowTransforms(transforms, schema)
 
     def keys(self, fields: Row) -> list[bytes | None]:
@@ -78,7 +77,8 @@ def _expressions(spec: ServingSpec) -> list[tuple[str, Any]]:
 
 
 def _call(document: Any, schema: dict[str, pl.DataType]) -> Call:
-    return _compiled(document, schema, "the label").call
+    call: Call = _compiled(document, schema, "the label").call
+    return call
 
 
 def _compiled(document: Any, schema: dict[str, pl.DataType], name: str) -> Any:
@@ -105,10 +105,3 @@ def _key(entity: Sequence[str], schema: dict[str, pl.DataType]) -> Call:
 
 def _instance(dtype: Any) -> pl.DataType:
     return TIME if dtype == pl.Datetime else dtype()
-
-
-def _getter(places: list[int]) -> Call:
-    if len(places) == 1:
-        (place,) = places
-        return lambda row: (row[place],)
-    return itemgetter(*places)

@@ -7,8 +7,9 @@ in microseconds, Date in days since 1970. A Float32 is a float that float32 hold
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -48,6 +49,14 @@ class Compiled:
 def bounds(dtype: pl.DataType) -> tuple[int, int] | None:
     """Of the plain values of an integer type or of times."""
     return _INTEGERS.get(physical(dtype))
+
+
+def getter(places: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """What stands at several places, as a tuple; `itemgetter` alone gives no tuple of one."""
+    if len(places) == 1:
+        (place,) = places
+        return lambda values: (values[place],)
+    return itemgetter(*places)
 
 
 def physical(dtype: pl.DataType) -> pl.DataType:

@@ -79,10 +79,10 @@ class Registry:
             expected=", ".join(str(v.version) for v in versions) or "none yet: run `raypipe run`",
         )
 
-    def has(self, name: str) -> bool:
-        """Whether a version has that number or carries that alias."""
+    def names(self) -> list[str]:
+        """What `named` finds: the versions' numbers and aliases."""
         versions = self.versions()
-        return name == CHAMPION or any(name in (str(version.version), *version.aliases) for version in versions)
+        return [*(str(version.version) for version in versions), *sorted(a for v in versions for a in v.aliases)]
 
     def named(self, name: str) -> Version:
         """The version of that number, or that carries that alias. Raises RegistryError that lists what exists."""

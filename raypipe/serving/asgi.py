@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from itertools import count
 from secrets import token_hex
 from typing import Any
 
@@ -19,6 +20,8 @@ Send = Callable[[Message], Awaitable[None]]
 BODY_TIMEOUT_S = 30.0
 MAX_ID_LENGTH = 256
 
+_PROCESS, _numbers = token_hex(10), count()  # an identity of our own is both: 32 characters
+
 
 class CallerGoneError(Exception):
     """The caller closed the connection; nobody reads an answer."""
@@ -32,7 +35,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
 def identity(headers: Mapping[str, str]) -> str:
     """The caller's name for the request, where it is fit for a log's line, else one of ours."""
     given = headers.get("x-request-id", "")
-    return given if 0 < len(given) <= MAX_ID_LENGTH and given.isprintable() else token_hex(16)
+    return given if 0 < len(given) <= MAX_ID_LENGTH and given.isprintable() else f"{_PROCESS}{next(_numbers):012x}"
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:

@@ -1,5 +1,5 @@
-"""JSON Schemas (2020-12, as OpenAPI 3.1 has them) of what the endpoint takes and gives, from a version's request contract
-and its label's task. Pure."""
+"""JSON Schemas (2020-12, as OpenAPI 3.1 has them) of what the endpoint takes and gives: from a version's request
+contract and its label's task. Pure."""
 
 from __future__ import annotations
 

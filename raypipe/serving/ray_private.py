@@ -6,6 +6,7 @@ tests/cluster/serving/test_ray_private.py fails where one of them changes; then 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ class one_write:  # noqa: N801 (used as a function)
 
     def __init__(self, send: Any) -> None:
         self._cycle = getattr(send, "__self__", None)
-        self._transport = getattr(self._cycle, "transport", None)
+        self._transport: Any = getattr(self._cycle, "transport", None)
         self._parts: list[bytes] = []
 
     def __enter__(self) -> None:
@@ -103,15 +104,30 @@ def logs_folder() -> str:
 
 
 def bind_grpc_to_host() -> None:
-    """From now on Serve's gRPC servers in this process listen on the endpoint's host, not on all addresses."""
+    """From now on Serve's gRPC servers in this process listen on the endpoint's host, not on all addresses: the one for
+    callers, and a replica's for other deployments, which unpickles what it is sent."""
     from ray.serve._private import default_impl
 
-    default_impl.add_grpc_address = _add_grpc_address
+    default_impl.add_grpc_address = _add_grpc_address  # type: ignore[assignment]
+    replica = sys.modules.get("ray.serve._private.replica")
+    if replica is not None:
+        setattr(replica, "add_port_to_grpc_server", _add_internal_address)  # noqa: B010 (the module's type has no such name)
 
 
 def _add_grpc_address(server: Any, address: str) -> None:
+    server.add_insecure_port(_on_host(address))
+
+
+def _add_internal_address(server: Any, address: str) -> int:
+    from ray._common.tls_utils import add_port_to_grpc_server
+
+    port: int = add_port_to_grpc_server(server, _on_host(address))  # type: ignore[no-untyped-call]
+    return port
+
+
+def _on_host(address: str) -> str:
     from ray.serve.context import _get_global_client
 
     client = _get_global_client()
     assert client is not None
-    server.add_insecure_port(f"{client.http_config.host}:{address.rpartition(':')[2]}")
+    return f"{client.http_config.host}:{address.rpartition(':')[2]}"

@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
-from raypipe.errors import MethodNotAllowedError, NotFoundError, NotReadyError, RequestError
+from collections.abc import Callable, Mapping
+
+from raypipe.errors import MethodNotAllowedError, NotFoundError, RequestError
 from raypipe.serving import openapi, predict_arrow, predict_json, v2, v2_errors
 from raypipe.serving.call import ARROW, Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.v2_grpc import service as v2_grpc
 from raypipe.serving.v2_grpc.messages import RPCS
 
+_SERVER: Mapping[str, Callable[[Endpoint], Reply]] = {
+    "/v2": lambda _: json_reply(200, v2.server_metadata()),
+    "/v2/health/live": lambda _: json_reply(200, {"live": True}),
+    "/v2/health/ready": lambda _: json_reply(200, {"ready": True}),
+    openapi.PATH: openapi.reply,
+}
 
-def answer(endpoint: Endpoint | None, call: Call) -> Reply:
-    """The reply to one call. Raises RequestError for the caller's mistakes, NotReadyError where no version is live."""
+
+def answer(endpoint: Endpoint, call: Call) -> Reply:
+    """The reply to one call. Raises RequestError for the caller's mistakes."""
     if call.method in RPCS:
         return v2_grpc.answer(endpoint, call)
     parts = [part for part in call.path.split("/") if part]
-    if parts == ["v2", "health", "live"]:
+    if about_server := _SERVER.get("/" + "/".join(parts)):
         allow(call, "GET")
-        return json_reply(200, {"live": True})
-    if endpoint is None:
-        raise NotReadyError("no model is loaded yet")
+        return about_server(endpoint)
     match parts:
-        case ["v2"]:
-            allow(call, "GET")
-            return json_reply(200, v2.server_metadata())
-        case ["v2", "health", "ready"]:
-            allow(call, "GET")
-            return json_reply(200, {"ready": True})
-        case ["openapi.json"]:
-            allow(call, "GET")
-            return openapi.reply(endpoint)
         case ["v2", "models", model, *rest]:
             try:
                 return _v2(endpoint, *_versioned(endpoint, model, rest), call)
             except RequestError as error:
                 return v2_errors.refusal(error)
         case ["models", model, *rest]:
-            version, action = _versioned(endpoint, model, rest)
-            if action != ["predict"]:
-                raise NotFoundError(f"no route {call.path[:200]}", expected=f"/models/{endpoint.model}/predict")
-            allow(call, "POST")
-            bulk = call.headers.get("content-type", "").startswith(ARROW)
-            return (predict_arrow if bulk else predict_json).answer(endpoint, version, call)
+            return _people(endpoint, *_versioned(endpoint, model, rest), call)
     raise NotFoundError(
         f"no route {call.path[:200]}",
         expected=f"/models/{endpoint.model}/predict, /v2/models/{endpoint.model}/infer, /v2/health/ready",
     )
+
+
+def _people(endpoint: Endpoint, version: str | None, action: list[str], call: Call) -> Reply:
+    if action != ["predict"]:
+        raise NotFoundError(f"no route {call.path[:200]}", expected=f"/models/{endpoint.model}/predict")
+    allow(call, "POST")
+    if call.headers.get("content-type", "").startswith(ARROW):
+        return predict_arrow.answer(endpoint, version, call)
+    return predict_json.answer(endpoint, version, call)
 
 
 def _v2(endpoint: Endpoint, version: str | None, action: list[str], call: Call) -> Reply:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from raypipe.features.row_values import FallBackError, as_float32, physical
+from raypipe.features.row_values import FallBackError, as_float32, getter, physical
 from raypipe.features.serving_spec import Field, ServingSpec
 from raypipe.serving.rows import check_rules, parse
 
@@ -34,6 +34,7 @@ class RowReader:
 
     def __init__(self, spec: ServingSpec) -> None:
         self._fields = [(field.name, _reader(field)) for field in spec.fields]
+        self._values = getter([field.name for field in spec.fields])
         self._plain = {field.name for field in spec.fields if field.type == "Float64" and not field.rules}
         self._types = spec.schema()
 
@@ -48,11 +49,11 @@ class RowReader:
         if set(map(type, rows)) != {dict} or set(map(len, rows)) != {len(self._fields)}:
             raise FallBackError
         columns = []
-        for name, read in self._fields:
-            column, dtype = [row[name] for row in rows], self._types[name]
-            if name not in self._plain or set(map(type, column)) != {float}:
-                column = [read(value) for value in column]
-            columns.append(pl.Series(name, column, dtype=physical(dtype)).cast(dtype))
+        for (name, read), given in zip(self._fields, zip(*map(self._values, rows), strict=True), strict=True):
+            dtype, plain = self._types[name], physical(self._types[name])
+            column = given if name in self._plain and set(map(type, given)) == {float} else [*map(read, given)]
+            made = pl.Series(name, column, dtype=plain)
+            columns.append(made if plain == dtype else made.cast(dtype))
         return pl.DataFrame(columns)
 
 

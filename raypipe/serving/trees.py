@@ -48,7 +48,7 @@ class Trees:
 
     def score(self, matrix: Floats, margin: Floats | None) -> Floats:
         """What Booster.inplace_predict gives for a matrix, shape (rows, features), and its base margin."""
-        matrix = np.require(matrix, np.float32, "CW")  # the machine code takes no others
+        matrix = np.require(matrix, np.float32, ["C", "W"])  # the machine code takes no others
         start = self._intercept if margin is None else np.array(margin, np.float32).reshape(-1, 1)
         scores = np.empty((len(matrix), len(self._intercept[0])), np.float32)
         self._score_rows(matrix, start, self._nodes, self._roots, self._groups, self._sets, self._link, scores)

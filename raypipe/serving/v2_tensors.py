@@ -101,7 +101,8 @@ def plain(values: NDArray[Any]) -> list[Any]:
             raise ValueError("values must be finite numbers")
         lacking = np.isnan(values)
         if lacking.any():
-            values = np.where(lacking, None, values.astype(object))
+            values = values.astype(object)
+            values[lacking] = None
     found: list[Any] = values.tolist()
     return found
 

@@ -24,6 +24,7 @@ from raypipe.cluster.machine import usable_cpus
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, find, publish
 from raypipe.data.split import TRAIN, VALIDATION
+from raypipe.data.storage_errors import storage_errors
 from raypipe.errors import ConfigurationError, NotEnoughDataError, TrainingError
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
@@ -32,7 +33,6 @@ from raypipe.project.environment import installed
 from raypipe.project.passwords import masked
 from raypipe.project.user_code import UserFunction, load_function
 from raypipe.training.boosting import Recipe
-from raypipe.training.checkpoint import storage_errors
 from raypipe.training.layout import Layout, choose_layout, sized_by_cluster, within_free
 from raypipe.training.objective import (
     OBJECTIVES,

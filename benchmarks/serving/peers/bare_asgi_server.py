@@ -11,7 +11,7 @@ import uvicorn
 import xgboost as xgb
 from options import load, options
 
-HEADERS = [(b"content-type", b"application/json")]
+JSON = (b"content-type", b"application/json")
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -20,7 +20,8 @@ def application(booster: xgb.Booster) -> Callable[[dict[str, Any], Receive, Send
     async def answer(_scope: dict[str, Any], receive: Receive, send: Send) -> None:
         rows = np.asarray(orjson.loads(await body(receive))["rows"], np.float32)
         found = orjson.dumps({"p": booster.inplace_predict(rows)}, option=orjson.OPT_SERIALIZE_NUMPY)
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        headers = [JSON, (b"content-length", b"%d" % len(found))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": found})
 
     return answer

@@ -15,8 +15,7 @@ from raypipe.serving.prediction_log.table import PredictionTable
 if TYPE_CHECKING:
     from raypipe.project import Project
 
-_SEGMENTS = 16  # of a full spool
-_MOST_SEGMENT_BYTES = 4 * 1024**2
+_SEGMENTS = 64  # of a full spool: each replica of a machine holds one
 _CENTURY_S = 100 * 365 * 86_400.0
 
 
@@ -40,7 +39,7 @@ class LogConfig:
     def the_spool(self) -> Spool:
         """Where records wait on this machine."""
         folder = Path(self.spool) if self.spool else default_folder(self.table)
-        return Spool(folder, min(self.spool_bytes // _SEGMENTS, _MOST_SEGMENT_BYTES), self.spool_bytes)
+        return Spool(folder, self.spool_bytes // _SEGMENTS, self.spool_bytes)
 
     def the_table(self) -> PredictionTable:
         """Where they go."""

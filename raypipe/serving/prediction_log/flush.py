@@ -30,7 +30,7 @@ from raypipe.serving.prediction_log.table import PredictionTable
 logger = logging.getLogger("ray.serve")
 
 _LOCK, _NOTE, _WRITER = "flush.lock", "batch.json", "writer"
-_SEGMENTS_A_BATCH = 8  # bounds the memory that a flush takes
+_SEGMENTS_A_BATCH = 16  # a quarter of a full spool: bounds the memory that a flush takes
 _PAUSE_S = 0.05
 
 

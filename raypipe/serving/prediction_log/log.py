@@ -115,16 +115,19 @@ class PredictionLog:
 
     def _records(self, served: Served, latency_us: int) -> list[tuple[int, bytes]]:
         """The request's records with the number of their rows: one, or several that each fit into a segment."""
-        version, key_hash = self.versions[served.version], self._personal.hashed(served.key)
-        fields, count = self._personal.without(served.rows), len(served.predictions.matrix)
+        version, personal, count = self.versions[served.version], self._personal, len(served.predictions.matrix)
+        fields = personal.without(served.rows) if personal.names else served.rows
+        key_hash = personal.hashed(served.key) if personal.key else None
+        if count == 1:
+            return [(1, encode(served, version, fields, latency_us=latency_us, key_hash=key_hash))]
         written = partial(encode, served, version, latency_us=latency_us, key_hash=key_hash)
         if isinstance(fields, pl.DataFrame):
-            record, size = None, fields.estimated_size() + served.predictions.matrix.nbytes
+            record, size = None, int(fields.estimated_size()) + served.predictions.matrix.nbytes
         else:
             record = written(fields)
             size = len(record)
         pieces = -(-size * _RECORDS_A_SEGMENT // self.spool.segment_bytes)
-        if pieces <= 1 or count == 1:
+        if pieces <= 1:
             return [(count, record or written(fields))]
         step = max(1, count // pieces)
         spans = [(first, min(first + step, count)) for first in range(0, count, step)]

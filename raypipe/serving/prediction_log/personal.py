@@ -56,8 +56,6 @@ class Personal:
 
     def without(self, rows: Rows) -> Rows:
         """The rows with personal fields as hashes, or without them."""
-        if not self.names:
-            return rows
         return self._of_frame(rows) if isinstance(rows, pl.DataFrame) else self._of_rows(rows)
 
     def _of_rows(self, rows: Sequence[Mapping[str, Any]]) -> Rows:

@@ -69,6 +69,14 @@ def test_a_prediction_is_traced_at_once_and_its_score_is_the_same_again(flights,
     assert "score recomputed: equal, bit for bit" in said.out
 
 
+def test_an_id_that_is_a_versions_number_too(flights, call, flight, raypipe):
+    call("POST", PREDICT, {"rows": [flight], "id": "1"})
+    version = raypipe("trace", "1", "--project", flights.folder, "--json")
+    assert "prediction" not in version.json
+    done = raypipe("trace", "1", "--prediction", "--project", flights.folder, "--json")
+    assert (done.code, done.json["prediction"], done.json["trace"]) == (0, "1", version.json["trace"]), done.err
+
+
 def test_an_id_that_nobody_gave(flights, endpoint, raypipe):
     done = raypipe("trace", "nobody-s", "--project", flights.folder, "--json")
     assert (done.code, done.json["error"]) == (1, "RegistryError")
@@ -118,15 +126,22 @@ class Load:
             thread.start()
 
     def _ask(self) -> None:
-        with closing(HTTPConnection(f"127.0.0.1:{self._port}", timeout=30)) as connection:
-            while not self._stop.is_set():
-                connection.request("POST", PREDICT, self._body, {"content-type": "application/json"})
-                response = connection.getresponse()
-                response.read()
-                if response.status == 200:
-                    self.answered.append(response.headers["x-request-id"])
-                else:
-                    self.failed.append(response.status)
+        while not self._stop.is_set():
+            with closing(HTTPConnection(f"127.0.0.1:{self._port}", timeout=30)) as connection:
+                try:
+                    self._ask_by(connection)
+                except OSError as error:  # HAProxy ends connections when it is reloaded
+                    self.failed.append(type(error).__name__)
+
+    def _ask_by(self, connection: HTTPConnection) -> None:
+        while not self._stop.is_set():
+            connection.request("POST", PREDICT, self._body, {"content-type": "application/json"})
+            response = connection.getresponse()
+            response.read()
+            if response.status == 200:
+                self.answered.append(response.headers["x-request-id"])
+            else:
+                self.failed.append(response.status)
 
     def stop(self) -> None:
         self._stop.set()

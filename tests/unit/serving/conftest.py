@@ -134,7 +134,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     limits = Limits(100, 10**6, max_bulk_rows=5000, max_explained_rows=10)
     endpoint = Endpoint("rides", {"1": model}, Traffic("1", {}), limits)
     frame = rides(12, seed=2)
-    return SimpleNamespace(endpoint=endpoint, model=model, frame=frame, rows=as_json(frame), call=_caller(endpoint))
+    return SimpleNamespace(
+        endpoint=endpoint, model=model, pointer=pointer, frame=frame, rows=as_json(frame), call=_caller(endpoint)
+    )
 
 
 def _caller(endpoint: Endpoint) -> Callable[..., Reply]:

@@ -84,7 +84,7 @@ def test_one_process_flushes_at_a_time(place):
 def test_a_flush_that_is_killed_at_any_step_is_finished_by_the_next(place):
     template = place.folder / "template"
     spool = Spool(template / "spool", 65536, 4 * 1024**2)
-    for number in range(10):  # two batches
+    for number in range(20):  # two batches
         write(spool, f"{number}-a", f"{number}-b", rows=2)
     DeltaTable.create(
         template / "table", pl.Schema(decode([], "").schema).to_frame().to_arrow().schema, partition_by="date"
@@ -96,7 +96,7 @@ def test_a_flush_that_is_killed_at_any_step_is_finished_by_the_next(place):
     for at, *_ in runs:
         folder = place.folder / f"killed-at-{at}"
         process.flush_all(folder)
-        assert ids(folder) == {f"{number}-{letter}": 2 for number in range(10) for letter in "ab"}, f"killed at {at}"
+        assert ids(folder) == {f"{number}-{letter}": 2 for number in range(20) for letter in "ab"}, f"killed at {at}"
 
 
 @pytest.mark.slow

@@ -37,10 +37,6 @@ def test_without_a_key_they_are_left_out():
     assert hidden.hashed("ann") is None
 
 
-def test_where_nothing_is_personal_rows_are_taken_as_they_are():
-    assert Personal(frozenset(), KEY).without(ROWS) is ROWS
-
-
 def test_another_key_gives_another_hash():
     assert Personal(frozenset(), KEY).hashed("ann") == of(b"ann") != Personal(frozenset(), KEY[::-1]).hashed("ann")
 

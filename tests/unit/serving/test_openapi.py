@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import jsonschema
 import orjson
 import pytest
-from openapi_spec_validator import OpenAPIV31SpecValidator
+import schemathesis
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def schema(document: dict, name: str) -> dict:
 
 
 def test_it_is_valid_openapi(document):
-    assert not list(OpenAPIV31SpecValidator(document).iter_errors())
+    schemathesis.openapi.from_dict(document).validate()
 
 
 def test_it_is_the_same_every_time(served, document):
@@ -56,7 +58,7 @@ def test_a_value_that_it_refuses_is_refused(served, document, field, value):
     request = {"rows": [served.rows[0] | {field: value}]}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(request, schema(document, "PredictRequest"))
-    reply = served.call("POST", "/models/rides/predict", orjson.dumps(request))
+    reply = served.call("POST", "/models/rides/predict", json.dumps(request).encode())
     assert reply.status in (400, 422)
     jsonschema.validate(orjson.loads(reply.body), schema(document, "Error"))
 

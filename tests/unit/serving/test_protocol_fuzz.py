@@ -148,10 +148,8 @@ def test_json_rows(served):
     whole = {"id": "mine", "rows": served.rows[:3]}
     other = orjson.dumps({"inputs": []})
     for number in range(count):
-        if number % 2:
-            body = json.dumps(changed(whole, dice)).encode()
-        else:
-            body = damaged(orjson.dumps(whole), other, dice)
+        odd = number % 2
+        body = json.dumps(changed(whole, dice)).encode() if odd else damaged(orjson.dumps(whole), other, dice)
         reply = served.call("POST", PREDICT, body)
         answered += require(served, reply, lambda body=body: json.loads(body)["rows"])
         if reply.status == 200:
@@ -347,7 +345,7 @@ def test_arrow(served, streams):
         reply = served.call("POST", PREDICT, body, content_type=ARROW)
         try:
             answered += require(served, reply, lambda body=body: rows_of_arrow(body))
-        except pl.exceptions.ComputeError:
+        except (pl.exceptions.ComputeError, pl.exceptions.PanicException):
             unread += 1  # the other reader is stricter about what surrounds the values
     assert unread < 0.05 * count
     assert 0.02 * count < answered < 0.95 * count

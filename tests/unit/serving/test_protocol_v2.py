@@ -172,7 +172,8 @@ def rpc(served, name: str, message=None):
 
 
 def infer_message(made: list, outputs=None, version: str = "") -> service_pb2.ModelInferRequest:
-    return _get_inference_request("rides", made, version, "mine", outputs, 0, False, False, 0, None, None)  # fmt: skip
+    no_sequence = {"sequence_id": 0, "sequence_start": False, "sequence_end": False, "priority": 0, "timeout": None}
+    return _get_inference_request("rides", made, version, "mine", outputs, **no_sequence, parameters=None)
 
 
 def test_our_messages_are_the_clients():

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 import xgboost as xgb
 
-from tests.load import Load
+from tests.cluster.serving.faults.load import Load
 
-pytest.register_assert_rewrite("tests.load")
 MORE = bool(os.environ.get("RAYPIPE_MORE_CASES"))
 RAYPIPE_START_S = 240
 

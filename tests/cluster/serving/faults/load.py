@@ -78,7 +78,7 @@ class Load:
         if status != 200:
             return f"{status} {body[:80].decode(errors='replace')}"
         score = json.loads(body)["predictions"][0]["probability"]
-        right = abs(score - self._scores[version]) <= TOLERANCE
+        right = version in self._scores and abs(score - self._scores[version]) <= TOLERANCE
         return None if right else f"score {score} of version {version}"
 
     # ---- figures -------------------------------------------------------------------------------
