@@ -6,14 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from measure import Machine, Table, command, fresh, middle, raypipe, spread, steps
+from measure import Machine, Table, command, fresh, raypipe, spread, steps
 from processes import watched
 
 from serving.lines import Line
 from serving.options import Options
 from serving.project import write_settings
 from serving.sides import IN_PROCESS, OURS, Side
-from serving.turns import Turns
+from serving.turns import Turns, ratio
 from serving.workload import BATCH_ROWS, ID, batch_files, model_file, project_folder
 
 NAME = "batch"
@@ -30,7 +30,7 @@ def compare(machine: Machine, folder: Path, options: Options) -> Table:
     turns = Turns.begin(NAME, machine, folder, options)
     fresh("serving.prepare", turns.folder)
     fresh("serving.batch_rows", "write", turns.folder)
-    turns.take(SIDES, [{}], lambda side, key: turns.lines.add(key | _measured(turns.folder, side)))
+    turns.take(SIDES, [{}], lambda side, key: turns.add(key, _measured(turns.folder, side)))
     return _table(turns)
 
 
@@ -68,5 +68,10 @@ def _row(turns: Turns, side: Side, found: list[Line]) -> tuple[str, ...]:
         spread([line[key] for line in found], digits) for key, digits in (("wall_s", 1), ("cpu_s", 1), ("peak_mib", 0))
     ]
     rows = spread([BATCH_ROWS / line["wall_s"] for line in found], 0)
-    ratios = [plain["wall_s"] / line["wall_s"] for plain, line in zip(turns.of(LOOP), found, strict=False)]
-    return side.title, *figures, rows, middle(ratios), f"{sum(line['wrong'] for line in found):,}"
+    return (
+        side.title,
+        *figures,
+        rows,
+        ratio(turns.of(LOOP), found, "wall_s"),
+        f"{sum(line['wrong'] for line in found):,}",
+    )
