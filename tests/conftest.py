@@ -281,7 +281,9 @@ def flights(cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
     shutil.copytree(
         REPOSITORY / "examples" / "flights", folder, ignore=shutil.ignore_patterns(".raypipe", "__pycache__")
     )
-    project = load_project(edit_settings(folder, serving__port=a_free_port(), serving__as_of=AS_OF))
+    project = load_project(
+        edit_settings(folder, serving__port=a_free_port(), serving__grpc_port=a_free_port(), serving__as_of=AS_OF)
+    )
     progress = Progress()
     with ClusterOnDemand(progress) as on_demand:
         pipeline = Pipeline(project, progress, on_demand, plan="distributed")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from raypipe.data.storage_errors import full, is_full
 from raypipe.errors import ClusterError, DataError, RaypipeError
 
 Result = tuple[dict[str, Any], str]  # the document, and the same in words
@@ -30,7 +31,11 @@ def run_command(command: Callable[[], Result], *, as_json: bool) -> None:
         _fail(error, stdout, as_json)
     except MemoryError:
         _fail(ClusterError("this process ran out of memory", hint="try --plan distributed"), stdout, as_json)
-    except OSError as error:
+    except Exception as error:
+        if is_full(error):
+            _fail(full(_place(error), str(error).splitlines()[0]), stdout, as_json)
+        if not isinstance(error, OSError):
+            raise
         _fail(DataError("the operating system refused", where=error.filename, got=error.strerror), stdout, as_json)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -38,6 +43,10 @@ def run_command(command: Callable[[], Result], *, as_json: bool) -> None:
     _write(stdout, text)
     if not document.get("ok", True):
         sys.exit(1)
+
+
+def _place(error: Exception) -> str:
+    return str(getattr(error, "filename", None) or "")
 
 
 def _fail(error: RaypipeError, stdout: int, as_json: bool) -> NoReturn:

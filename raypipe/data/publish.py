@@ -22,6 +22,7 @@ import orjson
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore
 
+from raypipe.data.storage_errors import full_disk_told
 from raypipe.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -63,18 +64,19 @@ def newest(folder: Path) -> Output | None:
 def publish(folder: Path, build: Callable[[Path], dict[str, Any]]) -> Output:
     """The output in `folder`, built if it is not there yet.
 
-    `build` gets an empty attempt folder, writes its files there and returns what the manifest shall say.
+    `build` gets an empty attempt folder, writes its files there and returns what the manifest shall say. Raises
+    StorageError for a full disk, and what `build` raises.
     """
     found = find(folder)
     if found:
         return found
-    attempt = begin(folder)
-    try:
-        manifest = build(attempt)
-    except BaseException:
-        shutil.rmtree(attempt, ignore_errors=True)
-        raise
-    return commit(attempt, manifest)
+    with full_disk_told(folder):
+        attempt = begin(folder)
+        try:
+            return commit(attempt, build(attempt))
+        except BaseException:
+            discard(attempt)
+            raise
 
 
 def begin(folder: Path) -> Path:

@@ -1,17 +1,15 @@
 """Build a registered version again from the source files, and compare each step with what its bundle records.
 
 All of it is built in `<storage>/reproductions/<version>-<something>/`, so that nothing stored is reused; the folder is
-removed at the end, unless it is to be kept. What came of it stays, in `<storage>/reproductions/<bundle>.json`. What
-cannot be taken from the bundle is code: features.py, the project's own objective and metric, and raypipe itself are
-those of now.
+removed at the end, or by the next command if this one is killed, unless it is to be kept. What came of it stays, in
+`<storage>/reproductions/<bundle>.json`. What cannot be taken from the bundle is code: features.py, the project's own
+objective and metric, and raypipe itself are those of now.
 """
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +34,7 @@ from raypipe.errors import (
 )
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
+from raypipe.pipeline.passing_folder import passing
 from raypipe.pipeline.steps import Pipeline, Sources
 from raypipe.project import Project, Settings
 from raypipe.project.code_identity import code_identity
@@ -111,7 +110,7 @@ def reproduce(pipeline: Pipeline, version: Version, *, keep: bool = False) -> Re
         differences.definitions(lineage["definitions"], project.definitions.digest(), project.definitions.document()),
     ]
     folder = project.storage / FOLDER / f"{version.version}-{uuid.uuid4().hex[:12]}"
-    with _removed(folder, keep=keep):
+    with passing(folder, keep=keep):
         apart = replace(project, settings=settings, own_storage=folder)
         found += as_far_as_it_goes(
             _built(replace(pipeline, project=apart, as_of=as_of, plan=None, events=None), recorded)
@@ -135,17 +134,6 @@ def _keep_record(project: Project, version: Version, made: Reproduction, at: dat
     draft.replace(path)
 
 
-@contextmanager
-def _removed(folder: Path, *, keep: bool) -> Iterator[None]:
-    """Remove `folder` after the block, unless it is to be kept."""
-    folder.mkdir(parents=True)
-    try:
-        yield
-    finally:
-        if not keep:
-            shutil.rmtree(folder)
-
-
 def as_far_as_it_goes(findings: Iterable[Finding]) -> list[Finding]:
     """The findings of `STEPS`, in that order: the first that could not be built says why, those after it follow."""
     found: list[Finding] = []
@@ -166,7 +154,8 @@ def _settings(project: Project, lineage: dict[str, Any]) -> tuple[Settings, Find
     now = project.settings.model_dump(mode="json")
     try:
         settings = with_settings(project, lineage["configuration"]).settings
-        finding = differences.configuration(settings.model_dump(mode="json"), now)
+        recorded, tuning = settings.model_dump(mode="json"), lineage["training"]["tuning"]
+        finding = differences.configuration(recorded, now, tuning=tuning)
     except ConfigurationError as error:
         settings = project.settings
         said = ("the recorded settings cannot be used", _in_a_line(error))

@@ -6,7 +6,7 @@ change bits and need not (libraries, the commit, settings that are not used) are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,15 +15,14 @@ import orjson
 from raypipe.data.digest import short
 from raypipe.definitions.expressions import from_json
 from raypipe.errors import BundleError
+from raypipe.registry.document_changes import ABSENT, NOTHING, Path, changes, in_words
 
 Document = Mapping[str, Any]
-Path = tuple[str, ...]
 
-SHOWN = 160  # characters of a value in a detail
 TOLERANCE = 1e-3  # of a metric, relative, where another number of workers may round other trees
-_ABSENT = "none"
 _EXPRESSIONS = {"expressions", "derive", "rules"}  # of a view or a source, by name
 _NO_PART = {"storage", "registry", "serving", "lineage"}
+_PARAMS = ("training", "params")
 _OF_LABEL = {"prediction_time", "target", "weight", "base_margin", "group"}
 
 
@@ -54,7 +53,7 @@ def code(recorded: Document, now: Document) -> Finding:
     if recorded["commit"] is None:
         details.append("the version was made outside of git: which code that was is not recorded")
     elif recorded["commit"] != now["commit"]:
-        details.append(f"commit {recorded['commit']} -> {now['commit'] or _ABSENT}")
+        details.append(f"commit {recorded['commit']} -> {now['commit'] or NOTHING}")
     for when, identity in (("at the time", recorded), ("now", now)):
         if identity["dirty"]:
             changes = ", ".join(change.strip() for change in identity["changes"])
@@ -69,7 +68,7 @@ def _commit(identity: Document) -> str:
 
 def libraries(recorded: Document, now: Document) -> Finding:
     """Versions by name. Noted, as other versions may change bits."""
-    details = [_change((), change) for change in changes(recorded, now)]
+    details = [in_words((), change) for change in changes(recorded, now)]
     return compared("libraries", f"{len(recorded)} versions", _count(details, "other"), details, verdict="noted")
 
 
@@ -78,11 +77,16 @@ def same_names(recorded: Document, now: Document) -> bool:
     return all(recorded.get(name) == now.get(name) for name in ("raypipe", "polars", "xgboost"))
 
 
-def configuration(recorded: Document, now: Document) -> Finding:
-    """Settings of project.yaml that have a part in a version. Noted, as the recorded ones are used."""
-    details = [_change((), change) for change in changes(recorded, now) if change[0][0] not in _NO_PART]
+def configuration(recorded: Document, now: Document, *, tuning: str | None = None) -> Finding:
+    """Settings of project.yaml that have a part in a version. Noted, as the recorded ones are used.
+
+    tuning: the digest of the study that found the version's training.params, which project.yaml never had.
+    """
+    found = [change for change in changes(recorded, now) if change[0][0] not in _NO_PART]
+    details = [in_words((), change) for change in found if not (tuning and change[0][:2] == _PARAMS)]
+    source = f"project.yaml, parameters of study {short(tuning)}" if tuning else "project.yaml"
     rebuilt = _count(details, "changed since; the recorded ones are used")
-    return compared("configuration", "project.yaml", rebuilt, details, verdict="noted")
+    return compared("configuration", source, rebuilt, details, verdict="noted")
 
 
 def definitions(recorded: Document, digest: str, document: Document) -> Finding:
@@ -108,11 +112,11 @@ def _is_expression(path: Path) -> bool:
 def _definition(change: tuple[Path, Any, Any]) -> str:
     path, before, after = change
     if not _is_expression(path):
-        return _change((), change)
+        return in_words((), change)
     texts = _expression(before), _expression(after)
     if texts[0] == texts[1]:  # Polars prints some alike
-        return "; ".join(_change(path, inside) for inside in changes(before, after))
-    return _change((), (path, *texts))
+        return "; ".join(in_words(path, inside) for inside in changes(before, after))
+    return in_words((), (path, *texts))
 
 
 def _expression(document: Any) -> Any:
@@ -132,7 +136,7 @@ def own_code(recorded: Document, now: Document) -> Finding:
 
 
 def _digests(named: Document) -> str:
-    return ", ".join(f"{name} {short(digest)}" for name, digest in named.items() if digest) or _ABSENT
+    return ", ".join(f"{name} {short(digest)}" for name, digest in named.items() if digest) or NOTHING
 
 
 # ---- data --------------------------------------------------------------------------------------
@@ -187,7 +191,7 @@ def prepared(recorded: Mapping[str, Document], rebuilt: Mapping[str, Document], 
         }
         for found in (recorded, rebuilt)
     )
-    details = [_change((), change) for change in changes(ours, theirs)]
+    details = [in_words((), change) for change in changes(ours, theirs)]
     return compared("contracts", _prepared(recorded), _prepared(rebuilt), details)
 
 
@@ -228,7 +232,7 @@ def _partitions(found: Sequence[Document]) -> str:
 
 def transforms(recorded: Document, rebuilt: Document) -> Finding:
     """What was learned on the training split, by feature."""
-    details = [_change((), change) for change in changes(recorded, rebuilt)]
+    details = [in_words((), change) for change in changes(recorded, rebuilt)]
     if not details and list(recorded["features"]) != list(rebuilt["features"]):
         details.append("the order of features")
     sizes = [f"{len(document['features'])} features" for document in (recorded, rebuilt)]
@@ -246,7 +250,7 @@ def layout(recorded: str, rebuilt: str, why: str) -> Finding:
 def parameters(recorded: Document, rebuilt: Document) -> Finding:
     """XGBoost's parameters, but for the threads, which `layout` speaks of."""
     ours, theirs = ({k: v for k, v in given.items() if k != "nthread"} for given in (recorded, rebuilt))
-    details = [_change((), change) for change in changes(ours, theirs)]
+    details = [in_words((), change) for change in changes(ours, theirs)]
     return compared("parameters", f"{len(ours)} set", f"{len(theirs)} set", details)
 
 
@@ -268,49 +272,6 @@ def history(recorded: Document, rebuilt: Document, *, other_workers: bool) -> Fi
         judged = "within" if near else "more than"
         details.append(f"worker count changed: {off:.1e} apart at the best round, {judged} {TOLERANCE:g}")
     return compared("validation", words[0], words[1], details, verdict="noted" if near else "differs")
-
-
-# ---- any two documents -------------------------------------------------------------------------
-
-
-class _Absent:
-    """What stands where one of two documents has nothing."""
-
-
-ABSENT = _Absent()
-
-
-def changes(
-    recorded: Any, now: Any, path: Path = (), *, whole: Callable[[Path], bool] = lambda path: False
-) -> Iterator[tuple[Path, Any, Any]]:
-    """Where two JSON documents differ: the place, and both values (`ABSENT`: none). Lists of named objects are compared
-    by name; what `whole` says of a place is not looked into."""
-    before, after = _by_name(recorded), _by_name(now)
-    if isinstance(before, Mapping) and isinstance(after, Mapping) and not whole(path):
-        for key in dict.fromkeys([*before, *after]):
-            values = before.get(key, ABSENT), after.get(key, ABSENT)
-            yield from changes(*values, (*path, str(key)), whole=whole)
-    elif recorded != now:
-        yield path, recorded, now
-
-
-def _by_name(value: Any) -> Any:
-    if isinstance(value, list) and value and all(isinstance(v, Mapping) and "name" in v for v in value):
-        return {v["name"]: v for v in value}
-    return value
-
-
-def _change(before: Path, change: tuple[Path, Any, Any]) -> str:
-    path, old, new = change
-    where = ".".join((*before, *path))
-    if old is ABSENT or new is ABSENT:
-        return f"{where} is {'new' if old is ABSENT else 'gone'}: {_shown(new if old is ABSENT else old)}"
-    return f"{where}: {_shown(old)} -> {_shown(new)}"
-
-
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else _ABSENT if value is None else orjson.dumps(value).decode()
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _count(details: Sequence[str], what: str) -> str:

@@ -17,6 +17,14 @@ from raypipe.registry.store import Store
 
 HOST = "127.0.0.1"  # the pages ask nobody who they are
 READY_WITHIN_S, ENDS_WITHIN_S = 120.0, 5.0
+# The server ends with the process that has started it, however that ends: it asks Linux for a signal then.
+_TIED = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, which stays over exec
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 # No telemetry, and no queue of jobs: raypipe uses none of MLflow's, and it would be two more processes.
 _SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
@@ -44,7 +52,8 @@ def pages(store: Store, port: int) -> Iterator[subprocess.Popen[bytes]]:
     The block begins when they answer. Raises RegistryError when they do not.
     """
     log = store.folder / "ui.log"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command = [sys.executable, "-c", _TIED, str(os.getpid()), "-m", "mlflow", "server"]
+    command += ["--backend-store-uri", store.uri]
     command += ["--default-artifact-root", store.artifacts.as_uri(), "--no-serve-artifacts"]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     with log.open("wb") as output:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from raypipe.data.storage_errors import full, is_full
 from raypipe.errors import RegistryError
 from raypipe.evaluation.report_facts import predicts
 from raypipe.project import Project
+from raypipe.project.passwords import masked
 from raypipe.registry.run_content import NOTE
 
+_DRAFT = "draft-"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training runs, not traces
 
 
@@ -30,8 +34,22 @@ class Store:
         self.folder = project.storage / "mlflow"
         self.is_server = project.settings.registry.tracking_uri is not None
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.uri = project.settings.registry.tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+        self.uri = project.settings.registry.tracking_uri or self._embedded()
         self.client = _client(self.uri)
+
+    def _embedded(self) -> str:
+        """The URI of the embedded store, which is made if it is not there: MLflow takes seconds for its tables, and
+        could not open a file in which a full disk or a kill has left half of them."""
+        database = self.folder / "mlflow.db"
+        if not database.exists():
+            with self.alone():
+                for left in self.folder.glob(f"{_DRAFT}*"):
+                    left.unlink()
+                if not database.exists():
+                    draft = self.folder / f"{_DRAFT}{uuid.uuid4().hex[:12]}.db"
+                    _client(f"sqlite:///{draft}")
+                    draft.replace(database)
+        return f"sqlite:///{database}"
 
     @property
     def artifacts(self) -> Path:
@@ -87,13 +105,18 @@ def _client(uri: str) -> Any:
 @contextmanager
 def _reaching(uri: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
+    except Exception as error:
+        if is_full(error):
+            raise full(masked(uri)) from None
+        if not isinstance(error, (MlflowException, SQLAlchemyError)):
+            raise
         raise RegistryError(
             "the model registry does not answer as it should",
-            where=uri,
-            got=str(error).splitlines()[0],
+            where=masked(uri),
+            got=masked(str(error).splitlines()[0]),
             hint="check registry.tracking_uri in project.yaml",
         ) from None

@@ -18,6 +18,7 @@ from raypipe.errors import RegistryError
 from raypipe.evaluation.evaluate import Evaluation
 from raypipe.evaluation.report_facts import predicts
 from raypipe.project import Project
+from raypipe.project.passwords import masked
 from raypipe.registry import evidence, lifecycle
 from raypipe.registry.ledger import Change, Entry, Ledger
 from raypipe.registry.lifecycle import CHAMPION, Releases
@@ -52,7 +53,7 @@ class Registry:
 
     def __init__(self, project: Project) -> None:
         self._project, self._store, self._ledger = project, Store(project), Ledger.of(project)
-        self.model, self.uri, self._client = self._store.model, self._store.uri, self._store.client
+        self.model, self.uri, self._client = self._store.model, masked(self._store.uri), self._store.client
 
     # ---- what is there -------------------------------------------------------------------------
 
@@ -77,6 +78,11 @@ class Registry:
             where=self.uri,
             expected=", ".join(str(v.version) for v in versions) or "none yet: run `raypipe run`",
         )
+
+    def names(self) -> list[str]:
+        """What `named` finds: the versions' numbers and aliases."""
+        versions = self.versions()
+        return [*(str(version.version) for version in versions), *sorted(a for v in versions for a in v.aliases)]
 
     def named(self, name: str) -> Version:
         """The version of that number, or that carries that alias. Raises RegistryError that lists what exists."""

@@ -1,38 +1,35 @@
-"""`predict` for people: JSON rows of raw fields in, predictions out."""
+"""`predict` with JSON rows of raw fields; `explain` says what each feature added."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from raypipe.errors import MalformedRequestError
-from raypipe.serving.call import Call, Reply, json_reply
-from raypipe.serving.endpoint import Endpoint, first
-from raypipe.serving.model import moment
-from raypipe.serving.outputs import as_rows
-from raypipe.serving.record import Served
+from raypipe.serving.call import Call, Reply
+from raypipe.serving.endpoint import Endpoint, first, require_at_most
+from raypipe.serving.explanations import explanations
+from raypipe.serving.json_body import document
+from raypipe.serving.prediction_reply import prediction_reply
+
+_KEYS = {"rows", "id", "explain"}
 
 
-def answer(endpoint: Endpoint, version: str | None, call: Call, document: dict[str, Any]) -> Reply:
+def answer(endpoint: Endpoint, version: str | None, call: Call) -> Reply:
     """version: the one that the path names; None: the traffic decides."""
-    rows = document.get("rows")
-    extra = sorted(set(document) - {"rows", "id"})
-    if extra or not isinstance(rows, list) or not rows:
+    asked = document(call)
+    rows, explain = asked.get("rows"), asked.get("explain", False)
+    if not asked.keys() <= _KEYS or not isinstance(rows, list) or not rows or not isinstance(explain, bool):
         raise MalformedRequestError(
             'the body must be {"rows": [{...}, ...]}',
-            got=f"keys {', '.join(sorted(document)) or 'none'}",
-            expected="a list of at least one row, and optionally an id",
+            got=f"keys {', '.join(sorted(asked)) or 'none'}",
+            expected="a list of at least one row, and optionally an id, and explain: true or false",
         )
     endpoint.require_rows(len(rows))
+    if explain:
+        require_at_most(endpoint.limits.max_explained_rows, len(rows), "rows to explain in one request")
     key = endpoint.key(call, first(rows))
     model = endpoint.version(version or endpoint.traffic.choose(key))
     predictions = model.predict_rows(rows)
-    found = as_rows(model.bundle, predictions.scores)
-    if predictions.feature_time_us is not None:
-        times = [moment(time) for time in predictions.feature_time_us.tolist()]
-        found = [row | {"feature_time": time} for row, time in zip(found, times, strict=True)]
-    head = {"model": endpoint.model, "model_version": model.version} | (
-        {"id": document["id"]} if document.get("id") else {}
-    )
-    request_id = document.get("id") or call.id
-    served = Served(request_id, call.received_us, endpoint.model, model.version, key, rows, predictions)
-    return json_reply(200, head | {"predictions": found}, model.version, served)
+    reasons = explanations(model, predictions) if explain else None
+    return prediction_reply(
+        endpoint, model, call, key,
+        rows=rows, predictions=predictions, given_id=asked.get("id"), explanations=reasons,
+    )  # fmt: skip

@@ -1,10 +1,13 @@
-"""What is known of a prediction once it is made: what the prediction log, the metrics and the shadows are given."""
+"""What is known of a prediction once it is made, and who is told: the prediction log, the metrics, the shadows.
+
+Observers run in the event loop of the replica: they cost microseconds, and leave their work to a thread of their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -26,3 +29,9 @@ class Served:
     rows: Rows
     predictions: Predictions
     shadow: bool = False
+
+
+class PredictionObserver(Protocol):
+    """Is told of every prediction, before it is answered: what a caller was told is known to have been."""
+
+    def observe(self, served: Served) -> None: ...

@@ -7,19 +7,16 @@ rank 0 alone writes, and no rank waits for it.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 import xgboost as xgb
 
-from raypipe.errors import StorageError
+from raypipe.data.storage_errors import storage_errors
 
 KEPT = 2
 _STATE = "raypipe_state"
@@ -96,20 +93,3 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
-    """OSErrors inside the block as StorageError, which says whether the disk is full."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise StorageError(
-            "the disk of the storage root is full" if full else "the storage root cannot be read or written",
-            where=str(folder),
-            got=error.strerror or str(error),
-            hint="free some space and run again: it continues from the last checkpoint"
-            if full
-            else "check that it is mounted and writable, and run again: it continues from the last checkpoint",
-        ) from None

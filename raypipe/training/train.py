@@ -24,14 +24,15 @@ from raypipe.cluster.machine import usable_cpus
 from raypipe.data.digest import digest_of
 from raypipe.data.publish import Output, find, publish
 from raypipe.data.split import TRAIN, VALIDATION
+from raypipe.data.storage_errors import storage_errors
 from raypipe.errors import ConfigurationError, NotEnoughDataError, TrainingError
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
 from raypipe.project.code_identity import code_identity
 from raypipe.project.environment import installed
+from raypipe.project.passwords import masked
 from raypipe.project.user_code import UserFunction, load_function
 from raypipe.training.boosting import Recipe
-from raypipe.training.checkpoint import storage_errors
 from raypipe.training.layout import Layout, choose_layout, sized_by_cluster, within_free
 from raypipe.training.objective import (
     OBJECTIVES,
@@ -245,11 +246,13 @@ def _train(
 
 
 def _keep_code(project: Project, folder: Path) -> None:
-    """Copy the project's files that the run is made of."""
+    """Copy the project's files that the run is made of, without passwords in addresses."""
     folder.mkdir()
     own = [Path(str(module.__file__)) for module in OwnCode.of(project).modules()]
-    for path in [project.folder / "features.py", project.folder / "project.yaml", *own]:
+    for path in [project.folder / "features.py", *own]:
         shutil.copy(path, folder)
+    settings = (project.folder / "project.yaml").read_text(encoding="utf-8")
+    (folder / "project.yaml").write_text(masked(settings), encoding="utf-8")
 
 
 def _figures(project: Project, job: Job, layout: Layout, said: Callable[[Pace], None]) -> dict[str, Any]:

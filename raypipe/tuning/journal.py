@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import orjson
 
-from raypipe.training.checkpoint import storage_errors
+from raypipe.data.storage_errors import storage_errors
 from raypipe.tuning.space import Params
 
 # completed: by early stopping, or with all rounds. stopped: worse than others at the same point. cut: time was up.

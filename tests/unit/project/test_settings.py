@@ -225,3 +225,11 @@ def test_transforms_that_can_be(shop, tmp_path):
     found = load_project(shop(tmp_path, settings={"transforms.features": chosen})).settings.transforms.features
     assert [found[name].impute for name in chosen] == [-1.0, "most_frequent", "7", 1.0]
     assert (found["ask_shop"].target_encode.blocks, found["ask_shop"].target_encode.smoothing) == (5, 20)
+
+
+def test_a_password_is_used_and_never_written_down(shop, tmp_path):
+    uri = "https://me:secret@mlflow.example.org/team"
+    settings = load_project(shop(tmp_path, settings={"registry.tracking_uri": uri})).settings
+    assert settings.registry.tracking_uri == uri
+    assert settings.model_dump(mode="json")["registry"]["tracking_uri"] == "https://mlflow.example.org/team"
+    assert "secret" not in settings.model_dump_json()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from raypipe.definitions.expressions import to_json
 from raypipe.registry import differences
-from raypipe.registry.differences import ABSENT, changes
+from raypipe.registry.document_changes import ABSENT, changes
 from raypipe.registry.tree_differences import models, nodes_of, trees_of
 
 DOCUMENTS = st.recursive(
@@ -57,6 +57,17 @@ def test_named_objects_in_lists_are_compared_by_name():
 
 
 # ---- circumstances -----------------------------------------------------------------------------
+
+
+def test_tuned_parameters_are_of_the_study_and_no_change_of_the_settings():
+    now = {"training": {"params": {"eta": 0.1}, "rounds": 9}}
+    tuned = {"training": {"params": {"eta": 0.02, "max_depth": 7}, "rounds": 9}}
+    found = differences.configuration(tuned, now, tuning="a" * 64)
+    assert (found.verdict, found.recorded) == ("same", f"project.yaml, parameters of study {'a' * 12}")
+    assert len(differences.configuration(tuned, now).details) == 2
+    tuned["training"]["rounds"] = 8
+    assert differences.configuration(tuned, now, tuning="a" * 64).details == ("training.rounds: 8 -> 9",)
+
 
 CLEAN = {"commit": "a" * 40, "dirty": False, "changes": []}
 

@@ -76,6 +76,19 @@ def test_it_answers_on_loopback_and_leaves_no_process(trained, wait, free_port, 
 
 
 @pytest.mark.slow
+def test_a_killed_command_leaves_no_server(trained, wait, free_port, tmp_path):
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        command = [sys.executable, "-c", SERVED, "--project", trained.project.folder, "--port", str(free_port)]
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    wait(lambda: "Ctrl-C" in said.read_text() or process.poll() is not None, what="a URL", seconds=120)
+    assert listening(free_port)
+    process.kill()
+    process.wait()
+    wait(lambda: not processes(free_port) and not listening(free_port), what="the server to end", seconds=30)
+
+
+@pytest.mark.slow
 def test_a_server_that_does_not_start_says_where_to_look(trained, free_port):
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", free_port))
