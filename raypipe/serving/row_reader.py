@@ -63,12 +63,10 @@ class RowReader:
 
 def _numbers(name: str, given: Sequence[float], dtype: pl.DataType) -> pl.Series:
     """A column of a float type. Raises FallBackError for what has no place in it."""
-    column = np.array(given, np.float64)
-    with np.errstate(over="ignore"):
-        made = column.astype(np.float32) if dtype == pl.Float32 else column
-    if not np.isfinite(made).all():
+    made = pl.Series(name, given, dtype=dtype)
+    if not np.isfinite(made.to_numpy()).all():
         raise FallBackError
-    return pl.Series(name, made)
+    return made
 
 
 def _reader(field: Field) -> Read:
