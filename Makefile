@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit lint format serve bench lock clean
+.PHONY: help setup demo test unit lint format serve bench proto lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ serve: setup ## serve the example's champion until Ctrl-C
 
 bench: setup ## measure raypipe beside what a user would pick instead
 	$(BIN)/python benchmarks/run.py
+
+proto: setup ## compile the messages of the gRPC protocol
+	cd raypipe/serving/v2_grpc && $(abspath $(BIN))/python -m grpc_tools.protoc -I . --descriptor_set_out=inference.binpb inference.proto
 
 lock: setup ## resolve pyproject.toml into requirements.lock again
 	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev pyproject.toml --output-file requirements.lock

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a quiet moment, a fresh process, and a comparison to print."""
+"""What the benchmarks share: a quiet moment, a fresh process, and a table to print."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import Any
 
 BENCHMARKS = Path(__file__).parent
 EXAMPLE = BENCHMARKS.parent / "examples" / "flights"
-ROUNDS = 3  # of each measure, alternating between the two sides
+ROUNDS = 3  # of each measure, the sides take turns
 QUIET_CORES = 0.2
 
 
-def copy_example(folder: Path) -> Path:
-    """A copy of the example's project in `folder`, with a storage of its own."""
-    project = folder / "flights"
-    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns(".raypipe", "__pycache__"))
-    return project
+def copy_example(project: Path) -> Path:
+    """Make `project` a copy of the example's, with a storage of its own."""
+    return shutil.copytree(
+        EXAMPLE, project, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".raypipe", "__pycache__")
+    )
 
 
 def environment() -> dict[str, str]:
@@ -111,23 +111,6 @@ def last_document(printed: str) -> Any:
     return json.loads(lines[-1]) if lines else None
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One metric of both sides, a value a round; `ratio`: whether raypipe / peer says something."""
-
-    name: str
-    raypipe: Sequence[float]
-    peer: Sequence[float]
-    digits: int = 1
-    ratio: bool = True
-
-    def cells(self) -> tuple[str, str, str, str]:
-        """Name, both medians with their range, and the median of the rounds' ratios."""
-        ratios = [mine / theirs for mine, theirs in zip(self.raypipe, self.peer, strict=True)] if self.ratio else []
-        mine, theirs = spread(self.raypipe, self.digits), spread(self.peer, self.digits)
-        return self.name, mine, theirs, middle(ratios)
-
-
 def spread(values: Sequence[float], digits: int) -> str:
     """The median with the range beside it."""
     mid, low, high = (f"{v:,.{digits}f}" for v in (statistics.median(values), min(values), max(values)))
@@ -137,20 +120,6 @@ def spread(values: Sequence[float], digits: int) -> str:
 def middle(ratios: Sequence[float]) -> str:
     """The median ratio; nothing for none."""
     return f"{statistics.median(ratios):.2f}" if ratios else ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One benchmark's result."""
-
-    title: str
-    peer: str
-    figures: list[Figure]
-
-    def table(self) -> str:
-        """A Markdown table, as the README has it."""
-        head = (self.title, "raypipe", self.peer, "raypipe / peer")
-        return markdown(head, [figure.cells() for figure in self.figures])
 
 
 @dataclass(frozen=True)

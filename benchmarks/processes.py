@@ -72,11 +72,17 @@ class Tree:
         finally:
             over.set()
             thread.join()
-            self._end()
+            self.end()
+
+    def sample(self) -> tuple[float, int]:
+        """CPU seconds of all so far, ended ones as last seen, and the memory (PSS) of those that run, in bytes."""
+        memory = sum(map(self._look_at, self._processes()))
+        self.peak_bytes = max(self.peak_bytes, memory)
+        return sum(self.cpu_s.values()), memory
 
     def _sample_until(self, over: Event) -> None:
         while not over.wait(SAMPLED_EVERY_S):
-            self.peak_bytes = max(self.peak_bytes, sum(map(self._look_at, self._processes())))
+            self.sample()
 
     def _processes(self) -> list[int]:
         wanted, found = f"{MARK}={self.mark}".encode(), []
@@ -97,7 +103,7 @@ class Tree:
             return 0
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Wait for what is left to end by itself; kill what does not, by its number."""
         deadline = time.monotonic() + END_WITHIN_S
         while (left := self._processes()) and time.monotonic() < deadline:

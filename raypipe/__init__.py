@@ -1,7 +1,7 @@
 """raypipe: from Parquet tables to a monitored prediction endpoint, on one Ray cluster.
 
-The names below are what a project's features.py uses. They are loaded when first used, so that
-`raypipe --help` does not wait for Polars; nothing here needs Ray or XGBoost.
+The names below are what a project's features.py uses, and `Client`, which asks a running endpoint. They are loaded
+when first used, so that `raypipe --help` does not wait for Polars; nothing here needs Ray or XGBoost.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
         sum,
         var,
     )
+    from raypipe.serving.client import Client
 
 __version__ = "0.3.0"
 
 __all__ = [
     "Aggregation",
+    "Client",
     "DerivedView",
     "Direction",
     "FeatureView",
@@ -61,6 +63,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'raypipe' has no attribute '{name}'")
+    if name == "Client":
+        from raypipe.serving.client import Client
+
+        return Client
     from raypipe import definitions
 
     return getattr(definitions, name)

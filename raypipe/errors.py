@@ -130,6 +130,9 @@ class StorageError(RaypipeError):
 # ---- the caller's fault, over HTTP ------------------------------------------------------------
 
 
+_SHOWN = 300  # characters of one text in an answer
+
+
 class RequestError(RaypipeError):
     """A request's fields are wrong. `fields` names each with its reason; the HTTP status is 422."""
 
@@ -144,7 +147,18 @@ class RequestError(RaypipeError):
         return _rebuild, (type(self), self.what, {"fields": self.fields, **self.details()})
 
     def to_json(self) -> dict[str, Any]:
-        return super().to_json() | ({"fields": self.fields} if self.fields else {})
+        """What a caller sent is cut where it is long."""
+        said: dict[str, Any] = {name: _cut(value) for name, value in super().to_json().items()}
+        fields = [{name: _cut(value) for name, value in field.items()} for field in self.fields]
+        return said | ({"fields": fields} if fields else {})
+
+
+def _cut(value: Any) -> Any:
+    """A string of at most `_SHOWN` characters, without halves of surrogate pairs, which no JSON can hold."""
+    if not isinstance(value, str):
+        return value
+    text = value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
+    return text.encode(errors="replace").decode()
 
 
 class MalformedRequestError(RequestError):
@@ -169,6 +183,36 @@ class TooLargeError(RequestError):
     """The body or its row count is over the endpoint's limit."""
 
     http_status = 413
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """The body's content type, charset or compression is none that the route takes."""
+
+    http_status = 415
+
+
+class UnauthorizedError(RequestError):
+    """The request carries no API key that this endpoint knows."""
+
+    http_status = 401
+
+
+class ForbiddenError(RequestError):
+    """The request's API key does not open this route."""
+
+    http_status = 403
+
+
+class DeadlineError(RequestError):
+    """The request's time ran out before its work was done. Not 504: a proxy would send it once more."""
+
+    http_status = 408
+
+
+class OverloadedError(RaypipeError):
+    """The replica has as many requests as it takes; try again after the time in Retry-After."""
+
+    http_status = 503
 
 
 class NotReadyError(RaypipeError):

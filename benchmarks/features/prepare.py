@@ -69,7 +69,7 @@ def flights(workload: Workload, folder: Path, scale: float) -> Iterator[tuple[pl
     from raypipe.project import load_project
 
     assert EXAMPLE.is_dir()
-    rows = prepare_source(load_project(copy_example(folder)), "flights").scan()
+    rows = prepare_source(load_project(copy_example(folder / "flights")), "flights").scan()
     table = rows.sort("scheduled_at", "origin", "carrier", "flight").collect()
     table = table.head(int(table.height * scale))
     events = table.select(

@@ -10,6 +10,8 @@ import typer
 from raypipe.cli.options import HERE, JsonOption, ProjectOption
 from raypipe.cli.output import run_command
 from raypipe.cli.release_app import release_app
+from raypipe.cli.score_app import score_app
+from raypipe.cli.status_app import status_app
 
 app = typer.Typer(
     help="From Parquet tables to a monitored prediction endpoint, on one Ray cluster.",
@@ -30,6 +32,8 @@ TuneOption = Annotated[
 ]
 PortOption = Annotated[int | None, typer.Option("--port", help="Listen here instead of where project.yaml says.")]
 app.add_typer(release_app)
+app.add_typer(score_app)
+app.add_typer(status_app)
 
 
 @app.command()
@@ -140,18 +144,22 @@ def ui(
 
 @app.command()
 def trace(
-    version: Annotated[str, typer.Argument(help="A version's number or alias.")],
+    name: Annotated[str, typer.Argument(help="A version's number or alias, or a prediction's id.")],
     project: ProjectOption = HERE,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare all bytes.")] = False,
+    prediction: Annotated[
+        bool, typer.Option("--prediction", help="It is a prediction's id, though a version is called so too.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """From a version back to its run, data, code, configuration and verdict, and whether each is still there.
+    """From a version back to its run, data, code, configuration and verdict, and whether each is still there; from a
+    prediction's id to what was asked and answered, its score computed again, and to the version that answered.
 
-    Exit code 0: all is there as it was recorded; 1: something is changed or gone.
+    Exit code 0: all is there as it was recorded, the score too; 1: something is changed or gone.
     """
     from raypipe.cli import lineage_commands
 
-    run_command(lambda: lineage_commands.trace(project, version, verify=verify), as_json=as_json)
+    run_command(lambda: lineage_commands.trace(project, name, verify=verify, prediction=prediction), as_json=as_json)
 
 
 @app.command(name="ml-test-score")
@@ -186,18 +194,31 @@ def reproduce(
 def serve(
     project: ProjectOption = HERE,
     version: Annotated[
-        int | None, typer.Option("--version", help="Serve this version instead of the champion.")
+        int | None, typer.Option("--version", help="Serve this version instead of the champion, and stay at it.")
     ] = None,
     port: PortOption = None,
+    *,
+    canary: Annotated[
+        list[str], typer.Option("--canary", help="A version and its share of the requests, as 4=0.1; may be repeated.")
+    ] = [],  # noqa: B006 (Typer copies it)
+    shadow: Annotated[
+        list[str], typer.Option("--shadow", help="A version that predicts and never answers; may be repeated.")
+    ] = [],  # noqa: B006
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print a file for `serve deploy` and stop.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the champion over HTTP until interrupted."""
-    from raypipe.cli import serving_commands
+    """Serve the champion over HTTP until interrupted; what is promoted or rolled back meanwhile is served at once.
 
-    run_command(lambda: serving_commands.serve(project, version, port, print_config), as_json=as_json)
+    --canary and --shadow come before serving.traffic of project.yaml.
+    """
+    from raypipe.cli import serve_command
+
+    run_command(
+        lambda: serve_command.serve(project, version, port, canaries=canary, shadows=shadow, print_config=print_config),
+        as_json=as_json,
+    )
 
 
 @app.command()

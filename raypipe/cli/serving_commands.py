@@ -1,4 +1,4 @@
-"""The commands that serve: a model over HTTP, its online state, and MLflow's pages."""
+"""The commands beside an endpoint: its online state, a request to it, and MLflow's pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypipe.cli import words
-from raypipe.cli.arguments import moment, read_request, with_port
+from raypipe.cli.arguments import moment, read_request
 from raypipe.cli.output import Result
 from raypipe.errors import ConfigurationError, DataError, RegistryError
 from raypipe.project import Project, load_project
@@ -19,24 +19,6 @@ from raypipe.project.passwords import masked
 
 if TYPE_CHECKING:
     from raypipe.pipeline.steps import Pipeline
-    from raypipe.serving.resolve import Target
-
-
-def serve(folder: Path, number: int | None, port: int | None, print_config: bool) -> Result:
-    from raypipe.serving.resolve import resolve
-
-    project = with_port(load_project(folder), port)
-    if print_config:
-        import yaml
-
-        from raypipe.serving.deploy import deploy_document
-
-        document = deploy_document(project, resolve(project, number))
-        return {"config": document}, yaml.safe_dump(document, sort_keys=False).rstrip()
-    from raypipe.serving.ports import require_free
-
-    require_free(project.settings.serving.host, project.settings.serving.port)
-    return _serve_until_interrupted(project, resolve(project, number))
 
 
 def ingest(folder: Path, source: str | None, file: Path | None, as_of: str | None) -> Result:
@@ -61,17 +43,23 @@ def ingest(folder: Path, source: str | None, file: Path | None, as_of: str | Non
 
 
 def predict(folder: Path, request: Path, url: str | None) -> Result:
-    from raypipe.serving.client import predict as ask
-
     project = load_project(folder)
     serving = project.settings.serving
     rows = read_request(request)
-    answer = ask(url or f"http://{serving.host}:{serving.port}", project.settings.name, rows)
+    answer = _ask(project, url or serving.url, rows)
     return answer, words.prediction(rows, answer)
 
 
+def _ask(project: Project, url: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    from raypipe.serving.client import Client
+    from raypipe.serving.tls import trust
+
+    context = trust(project) if url == project.settings.serving.url else None
+    with Client(url, project.settings.name, ssl_context=context) as client:
+        return client.predict(rows).to_json()
+
+
 def deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    from raypipe.serving.client import predict as ask
     from raypipe.serving.deploy import proxy_in_words, serving
     from raypipe.serving.ports import require_free
     from raypipe.serving.resolve import resolve
@@ -86,23 +74,7 @@ def deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, 
         with progress.step("serving") as step:
             base = stack.enter_context(serving(project, target))
             step.say(f"{base} behind {proxy_in_words()}")
-        return ask(base, project.settings.name, rows)
-
-
-def _serve_until_interrupted(project: Project, target: Target) -> Result:
-    from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
-    from raypipe.pipeline.progress import Progress
-    from raypipe.serving.deploy import proxy_in_words, serving
-
-    progress = Progress()
-    with ClusterOnDemand(progress) as cluster:
-        cluster.connect()
-        with serving(project, target) as base:
-            served = f"version {target.version.version} of {target.version.model} at {base}"
-            progress.note(f"{served} behind {proxy_in_words()}; online values: {target.known}")
-            progress.note("Ctrl-C ends it")
-            _wait_for_signal()
-    return {"version": target.version.version, "url": base}, "ended"
+        return _ask(project, base, rows)
 
 
 @contextmanager
@@ -111,19 +83,6 @@ def _both_signals_as_interrupt() -> Iterator[None]:
     previous = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _wait_for_signal() -> None:
-    caught: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        while not caught:
-            signal.pause()
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -189,6 +189,6 @@ def how_to_serve(project: Project, folder: Path, rows: list[dict[str, Any]] | No
     lines = [f"keep serving {program} serve --project {at}"]
     if rows:
         body = shlex.quote(json.dumps({"rows": rows[:1]}))
-        url = f"http://{serving.host}:{serving.port}/models/{project.settings.name}/predict"
+        url = f"{serving.url}/models/{project.settings.name}/predict"
         lines.append(f"then ask     curl -s {url} -H 'content-type: application/json' -d {body}")
     return lines

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ RAY: dict[str, tuple[str, str]] = {
         "16",
         "idle workers stay warm: a repeated shuffle is about 100 times faster on 2 CPUs",
     ),
+    "RAY_worker_niceness": ("0", "15 by default: replicas and training would wait for everything else on the machine"),
     "RAY_DATA_USE_DATASOURCE_V2": ("0", "the second reader starts 32 actors a read"),
     "RAY_DATA_DISABLE_PROGRESS_BARS": ("1", "raypipe prints progress of its own"),
     "RAY_DATA_ENABLE_STATS_SUMMARY_COLLECTION": ("0", "not read by anything here"),
@@ -37,14 +39,21 @@ RAY: dict[str, tuple[str, str]] = {
 
 SERVE: dict[str, tuple[str, str]] = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": ("1", "about ten times the requests of the defaults"),
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": (
+        "raypipe.serving.ingress:middlewares",
+        "a replica answers in front of what Ray does with each request",
+    ),
     "RAY_SERVE_HAPROXY_NBTHREAD": ("1", "one thread carries far more than a few replicas answer"),
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": ("60", "who sends nothing for this long is let go: 1 h by default"),
     "RAY_SERVE_HAPROXY_RETRIES": ("3", "a request on a replica that dies is sent to another"),
     "RAY_SERVE_HAPROXY_RETRY_ON": (
         "conn-failure empty-response 502 504",
         "as above; an answer of our own is never retried",
     ),
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": ("0", "a line a request, which a Python process would read and count"),
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": ("2", "a stop waits for this: 30 s by default"),
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": ("2", "as above"),
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": ("1", "a proxy that was killed is replaced after three checks: 10 s each"),
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": (
         "0.25,0.5,1,2,5,10,20,50,100,200,500,1000,5000",
         "the first bucket is 1 ms by default",
@@ -82,7 +91,7 @@ def environment() -> dict[str, str]:
         values[HAPROXY] = "1"
         # Ray's HAProxy opens its metrics and statistics pages on all addresses; this starts it on loopback only.
         values["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(Path(__file__).with_name("haproxy_on_loopback.sh"))
-        values["RAYPIPE_HAPROXY"] = str(_haproxy())
+        values |= {"RAYPIPE_HAPROXY": str(_haproxy()), "RAYPIPE_PYTHON": sys.executable}
     return values
 
 

@@ -38,9 +38,9 @@ def file_columns(source: Source, file: SnapshotFile, rows: pl.LazyFrame) -> pl.L
 
     An Enum's column may come as strings: as cast, null outside of the set, beside the column as it came.
     """
-    given, columns = rows.collect_schema(), []
+    given, columns, where = rows.collect_schema(), [], f"source '{source.name}', file {file.name}"
     for name, expected in source.file_schema().items():
-        value = pl.col(name) if name in given else _constant(source, file, name, expected)
+        value = pl.col(name) if name in given else constant(name, file.constants[name], expected, where)
         if isinstance(expected, pl.Enum) and isinstance(given.get(name, pl.String()), _TEXT):
             as_set = value.cast(pl.String).cast(expected, strict=False)
             columns += [value.alias(f"{AS_IN_FILE}{name}"), as_set.alias(name)]
@@ -49,7 +49,7 @@ def file_columns(source: Source, file: SnapshotFile, rows: pl.LazyFrame) -> pl.L
         elif given[name] != expected:
             raise DataContractError(
                 f"column '{name}' has the wrong type",
-                where=f"source '{source.name}', file {file.name}",
+                where=where,
                 got=given[name].base_type() if isinstance(given[name], pl.Enum) else given[name],
                 expected=expected,
                 hint=f"write the file with that type, or change {source.contract.__name__}.{name} in features.py",
@@ -59,9 +59,11 @@ def file_columns(source: Source, file: SnapshotFile, rows: pl.LazyFrame) -> pl.L
     return rows.with_columns(columns).select(c.meta.output_name() for c in columns).with_row_index(FILE_ROW)
 
 
-def _constant(source: Source, file: SnapshotFile, name: str, dtype: pl.DataType) -> pl.Expr:
-    """A column that is the same in all rows of a file, from its text in a partition's name."""
-    value = file.constants[name]
+def constant(name: str, value: str | None, dtype: pl.DataType, where: str) -> pl.Expr:
+    """A column that is the same in all rows of a file, from its text in a partition's name.
+
+    Raises DataContractError for a text that is no such value.
+    """
     text = pl.Series([value], dtype=pl.String)
     try:
         if dtype == pl.Date:
@@ -75,6 +77,6 @@ def _constant(source: Source, file: SnapshotFile, name: str, dtype: pl.DataType)
     except pl.exceptions.PolarsError:
         raise DataContractError(
             f"partition column '{name}' has a value that is no {dtype}",
-            where=f"source '{source.name}', file {file.name}",
+            where=where,
         ) from None
     return pl.lit(typed.item(), typed.dtype)

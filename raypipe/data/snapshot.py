@@ -109,7 +109,7 @@ def take_snapshot(source: str, folder: Path, files: SourceFiles, memory: Path) -
             got=files.path,
             hint=f"the path is taken relative to the project folder {folder}",
         )
-    described = _describe_all(found, delta, memory)
+    described = describe_files(found, delta, memory)
     for file in described:
         if file.problem and files.contract.on_corrupt_file == "refuse":
             raise corrupt_file(file.input, file.problem)
@@ -134,7 +134,9 @@ def partition_values(uri: str) -> dict[str, str | None]:
 # ---- one file ----------------------------------------------------------------------------------
 
 
-def _describe_all(found: list[InputFile], delta: DeltaFiles | None, memory: Path) -> list[SnapshotFile]:
+def describe_files(found: list[InputFile], delta: DeltaFiles | None, memory: Path) -> list[SnapshotFile]:
+    """Digest, rows and schema of each file, as far as they are not remembered. Raises DataError for one that is gone or
+    cannot be reached."""
     known = _read_memory(memory / "files.json")
     memory.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(_READERS) as pool:

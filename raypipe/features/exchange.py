@@ -115,8 +115,7 @@ class Exchange:
             frames = job.events_of_file(views, item["file"], span)
             return [self._write(view, rows, "events", EVENT_TIME) for view, rows in zip(views, frames, strict=True)]
         keys = list(dict.fromkeys([ROW, PREDICTION_TIME, *(column for view in views for column in view.entity)]))
-        inside = job.spine(project, {item["file"]}).filter(pl.col(ROW).is_between(*span, closed="left"))
-        rows = inside.select(keys).collect()
+        rows = job.spine_between(project, span).select(keys).collect()
         return [
             self._write(view, rows.select(ROW, *view.entity, PREDICTION_TIME), "spine", PREDICTION_TIME)
             for view in views
@@ -177,9 +176,8 @@ def scan_tasks(project: Project, job: Job, exchange: Exchange) -> list[dict[str,
             if (source.name, part.row_base) in views:
                 wanted = views[source.name, part.row_base]
                 items += [{"kind": "events", "file": part.row_base, "views": wanted, "rows": s} for s in _slices(part)]
-    spine = job.sources[project.definitions.label.spine.name]
     asked = {file_of(chunk) for build in job.builds for chunk in build.chunks}
-    for part in spine.parts:
+    for part in job.spine_files(project):
         if part.row_base in asked and exchange.layouts:
             every = list(exchange.layouts)
             items += [{"kind": "spine", "file": part.row_base, "views": every, "rows": s} for s in _slices(part)]

@@ -11,11 +11,12 @@ from typing import Any
 
 import polars as pl
 
+from raypipe.data.parts import PreparedPart
 from raypipe.definitions import FeatureView, LatestView
 from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME
 from raypipe.definitions.source import EVENT_TIME, ROW
 from raypipe.errors import DataError
-from raypipe.features.partitions import Partition, Sources, moment, oldest_event, reaching, us
+from raypipe.features.partitions import Grid, Partition, Sources, moment, oldest_event, reaching, us
 from raypipe.features.point_in_time import event_columns
 from raypipe.features.spine import CHUNK, PARTITION, file_of, rows_of_chunk, spine
 from raypipe.project import Project, Settings
@@ -47,7 +48,11 @@ class Build:
 
 @dataclass(frozen=True)
 class Job:
-    """What the plans share: what to build, from what, and where. Crosses to Ray workers by pickle."""
+    """What the plans share: what to build, from what, and where. Crosses to Ray workers by pickle.
+
+    It asks about the rows of the label's source and writes partitions of the training set; a job that asks about other
+    rows has a spine of its own (raypipe.scoring.job).
+    """
 
     folder: str
     settings: Settings
@@ -93,6 +98,14 @@ class Job:
             rows = rows if oldest is None else rows.filter(event >= pl.lit(moment(oldest)))
         return rows.select(event_columns(view)).drop_nulls(view.entity)
 
+    def spine_files(self, project: Project) -> Sequence[PreparedPart]:
+        """The files that the spine's rows are in."""
+        return self.sources[project.definitions.label.spine.name].parts
+
+    def starts(self) -> pl.Expr:
+        """Where the partition of a spine row begins, from its prediction time."""
+        return Grid.of(self.settings).start(pl.col(PREDICTION_TIME))
+
     def spine(self, project: Project, files: Collection[int] | None = None) -> pl.LazyFrame:
         """The spine rows of the job's partitions; of some files only, by `row_base`."""
         label = project.definitions.label
@@ -101,6 +114,10 @@ class Job:
         parts = [p for p in source.parts if p.row_base in wanted and (files is None or p.row_base in files)]
         rows = spine(label, source.scan(as_of=self.as_of, parts=parts), project.settings)
         return rows.filter(pl.col(PARTITION).is_in([build.partition.start for build in self.builds]))
+
+    def spine_between(self, project: Project, rows: tuple[int, int]) -> pl.LazyFrame:
+        """The spine rows from one `__row` to before another of the same file."""
+        return self.spine(project, {file_of(rows[0])}).filter(pl.col(ROW).is_between(*rows, closed="left"))
 
     def chunks(self, project: Project, build: Build, chunks: Collection[int]) -> pl.DataFrame:
         """The spine rows of some chunks of a partition, in row order."""
@@ -114,10 +131,27 @@ class Job:
         )
         return rows.collect().filter(pl.col(CHUNK).is_in(list(chunks))).sort(ROW)
 
+    def write(
+        self, project: Project, build: Build, rows: pl.DataFrame, computed: Mapping[str, pl.DataFrame]
+    ) -> list[dict[str, Any]]:
+        """Write some chunks of a partition, whose spine rows and features of the views that look at a source are
+        given; says what each holds."""
+        whole = put_together(project, rows, computed)
+        return [write_chunk(whole.slice(at, n), chunk, build.attempt) for _, chunk, at, n in by_chunk(rows)]
+
 
 def put_together(project: Project, rows: pl.DataFrame, computed: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """Spine rows with all features in the definitions' order; `computed` holds the views that look at a source, each
-    in the order of `rows`. Adds the views that need the row alone, which may read the features before them."""
+    """Spine rows as the training set has them: all features in the definitions' order, and the label with what it
+    declares beside."""
+    names, label = list(project.definitions.features()), project.definitions.label
+    beside = [*label.row_columns(), *label.request_columns()]
+    frame = with_features(project, rows, computed)
+    return frame.select(ROW, *label.request, PREDICTION_TIME, LABEL_KNOWN_TIME, *names, LABEL, *beside)
+
+
+def with_features(project: Project, rows: pl.DataFrame, computed: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Spine rows with all features beside; `computed` holds the views that look at a source, each in the order of
+    `rows`. Adds the views that need the row alone, which may read the features before them."""
     frame = rows
     for view in project.definitions.views:
         if isinstance(view, FeatureView | LatestView):
@@ -125,9 +159,7 @@ def put_together(project: Project, rows: pl.DataFrame, computed: Mapping[str, pl
         else:
             with computing(f"view '{view.name}'"):
                 frame = frame.with_columns(view.columns())
-    names, label = list(project.definitions.features()), project.definitions.label
-    beside = [*label.row_columns(), *label.request_columns()]
-    return frame.select(ROW, *label.request, PREDICTION_TIME, LABEL_KNOWN_TIME, *names, LABEL, *beside)
+    return frame
 
 
 def write_chunk(frame: pl.DataFrame, chunk: int, attempt: Path) -> dict[str, Any]:

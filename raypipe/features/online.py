@@ -10,6 +10,7 @@ from typing import Any
 import lmdb
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import BundleError, RequestError
@@ -18,6 +19,7 @@ from raypipe.features.online_cells import cells_of, encode
 from raypipe.features.online_latest import newest_values
 from raypipe.features.online_layout import EVENT_WORD, LatestLevel, Level, levels
 from raypipe.features.online_merge import Merged, WindowFeatures
+from raypipe.features.online_queries import LevelQueries
 from raypipe.features.online_store import (
     REBUILD,
     cells_key,
@@ -39,8 +41,6 @@ from raypipe.features.serving_spec import (
     expression_columns,
     views_digest,
 )
-
-EntityKeys = dict[tuple[str, ...], list[bytes | None]]  # by entity: a key a row, None where a part of it is null
 
 
 class OnlineState:
@@ -64,13 +64,21 @@ class OnlineState:
             )
         plan = levels(spec.views)
         self.windows = WindowFeatures([level for level in plan if isinstance(level, Level)])
-        self.latest = [level for level in plan if isinstance(level, LatestLevel)]
+        latest = [level for level in plan if isinstance(level, LatestLevel)]
         self.entities = sorted({v.entity for v in spec.views if isinstance(v, WindowSpec | LatestSpec)})
-        self.schema = _schema(spec)
+        self.window_keys = [(queries, self._key(queries.level)) for queries in self.windows.plan.queries]
+        self.latest_keys = [(level, self._key(level)) for level in latest]
+        self.schema = _schema(spec, [*self.windows.names, *(name for level in latest for name in level.view.features)])
         self.prediction_time = spec.prediction_time_expression()
         self.expressions = _expressions(spec)
-        self.window_types = [(name, self.schema[name] == pl.Int64) for name in self.windows.names]
-        self.names = [name for view in spec.views for name in _feature_names(view)]
+        self.whole = [self.schema[name] == pl.Int64 for name in self.windows.names]
+        last = {e.meta.output_name(): e for e in self.expressions[-1]} if self.expressions else {}
+        names = [name for view in spec.views for name in _feature_names(view)]
+        self.last = [last.get(name, pl.col(name)) for name in names]
+
+    def _key(self, level: Level | LatestLevel) -> int:
+        """Which of the entities a level's keys are of."""
+        return self.entities.index(level.view.entity)
 
     def prediction_times(self, rows: pl.DataFrame) -> Ints | None:
         """Each row's prediction time in microseconds; None where there is no time at all. Raises RequestError for rows
@@ -114,31 +122,68 @@ class Snapshot:
 
         Raises BundleError if a value that is needed is damaged.
         """
-        state, moments = self._state, [self.as_of_us] * rows.height if times is None else times.tolist()
-        keys = {entity: entity_keys(rows, entity) for entity in state.entities}
-        found = self._windows(keys, moments)
-        for level in state.latest:
-            self._add_latest(found, level, keys[level.view.entity], moments)
-        looked_up = pl.from_dicts(found, schema=state.schema) if state.schema else pl.DataFrame()
-        return _with_expressions(state, rows, looked_up) if state.expressions else looked_up
+        return self.features_and_known(rows, times)[0]
 
-    def _windows(self, keys: EntityKeys, moments: Sequence[int]) -> list[dict[str, Any]]:
-        """The window features of each row, None where a window holds too few rows."""
-        windows = self._state.windows
-        merged = Merged(windows.plan, len(moments))
-        for queries in windows.plan.queries:
-            for row, (entity, time) in enumerate(zip(keys[queries.level.view.entity], moments, strict=True)):
-                words = None if entity is None else self._words(cells_key(queries.level.number, entity))
-                if entity is not None and words is not None:
-                    hop = merged.add(row, queries, words, time)
-                    if hop is not None:
-                        part = self._part(queries.level, rows_key(queries.level.number, hop, entity), time)
-                        if part is not None:
-                            merged.add(row, queries, part, time)
-        return [
-            {name: _plain(v, whole=whole) for v, (name, whole) in zip(values, self._state.window_types, strict=True)}
-            for values in windows.values(merged).tolist()
+    def features_and_known(self, rows: pl.DataFrame, times: Ints | None) -> tuple[pl.DataFrame, NDArray[np.bool_]]:
+        """As `features`; and of each row whether the state knows its entity in every view that looks one up: a window
+        has some of its rows, a latest view one that happened by the row's time, however old."""
+        state, moments = self._state, [self.as_of_us] * rows.height if times is None else times.tolist()
+        if not state.schema:
+            return with_expressions(state, rows, pl.DataFrame()), np.ones(rows.height, np.bool_)
+        by_entity = [entity_keys(rows, entity) for entity in state.entities]
+        keys = list(zip(*by_entity, strict=True)) if by_entity else [()] * rows.height
+        values, known = self._look_up(keys, moments)
+        looked_up = pl.DataFrame(values, schema=state.schema, orient="row")
+        return with_expressions(state, rows, looked_up), np.array(known, np.bool_)
+
+    def row(self, keys: Sequence[bytes | None], time: int) -> tuple[list[Any], bool]:
+        """What is looked up for one row, in the order of the state's schema, and whether the state knows its entities.
+        keys: of the state's entities, in their order. Raises BundleError as `features` does."""
+        (values,), (known,) = self._look_up([keys], [time])
+        return values, known
+
+    def _look_up(
+        self, keys: Sequence[Sequence[bytes | None]], moments: Sequence[int]
+    ) -> tuple[list[list[Any]], list[bool]]:
+        """Of each row its looked-up values, and whether every view that looks something up knows its entity."""
+        state = self._state
+        if not state.schema:
+            return [[] for _ in moments], [True] * len(moments)
+        merged, seen = Merged(state.windows.plan, len(moments)), [set[str]() for _ in moments]
+        for row, (entities, time) in enumerate(zip(keys, moments, strict=True)):
+            for queries, at in state.window_keys:
+                entity = entities[at]
+                if entity is not None and self._merge(merged, row, queries, entity, time):
+                    seen[row].add(queries.level.view.name)
+        found = [
+            [_plain(v, whole=whole) for v, whole in zip(values, state.whole, strict=True)]
+            for values in state.windows.values(merged).tolist()
         ]
+        for row, (entities, time) in enumerate(zip(keys, moments, strict=True)):
+            for level, at in state.latest_keys:
+                found[row] += self._latest(level, entities[at], time, seen[row])
+        views = len(
+            {level.view.name for level, _ in state.latest_keys} | {q.level.view.name for q, _ in state.window_keys}
+        )
+        return found, [len(names) == views for names in seen]
+
+    def _merge(self, merged: Merged, row: int, queries: LevelQueries, entity: bytes, time: int) -> bool:
+        """Merge a level's cells into the row's windows; False: the state has none of that entity."""
+        words = self._words(cells_key(queries.level.number, entity))
+        if words is None:
+            return False
+        hop = merged.add(row, queries, words, time)
+        if hop is not None:
+            part = self._part(queries.level, rows_key(queries.level.number, hop, entity), time)
+            if part is not None:
+                merged.add(row, queries, part, time)
+        return True
+
+    def _latest(self, level: LatestLevel, entity: bytes | None, time: int, seen: set[str]) -> list[Any]:
+        values, known = (None, False) if entity is None else newest_values(self._transaction, level, entity, time)
+        if known:
+            seen.add(level.view.name)
+        return [None] * len(level.view.features) if values is None else values
 
     def _words(self, key: bytes) -> Ints | None:
         return read_words(self._transaction, key)
@@ -153,14 +198,6 @@ class Snapshot:
         cells = encode(cells_of(level, past, np.zeros(1, np.int64))) if len(past) else None
         return None if cells is None else np.frombuffer(cells, np.int64)
 
-    def _add_latest(
-        self, found: list[dict[str, Any]], level: LatestLevel, keys: Sequence[bytes | None], moments: Sequence[int]
-    ) -> None:
-        nothing = [None] * len(level.view.features)
-        for row, entity, time in zip(found, keys, moments, strict=True):
-            values = None if entity is None else newest_values(self._transaction, level, entity, time)
-            row.update(zip(level.view.features, values or nothing, strict=True))
-
 
 def _plain(value: float, *, whole: bool) -> float | None:
     if value != value:  # noqa: PLR0124 (NaN)
@@ -168,10 +205,11 @@ def _plain(value: float, *, whole: bool) -> float | None:
     return int(value) if whole else value
 
 
-def _schema(spec: ServingSpec) -> dict[str, Any]:
-    """Types of the features that are looked up."""
+def _schema(spec: ServingSpec, names: Sequence[str]) -> dict[str, Any]:
+    """Types of the features that are looked up, in the order of `names`."""
     looked_up = [view for view in spec.views if isinstance(view, WindowSpec | LatestSpec)]
-    return {name: TYPES[dtype].base_type() for view in looked_up for name, dtype in view.features.items()}
+    types = {name: TYPES[dtype].base_type() for view in looked_up for name, dtype in view.features.items()}
+    return {name: types[name] for name in names}
 
 
 def _expressions(spec: ServingSpec) -> list[list[pl.Expr]]:
@@ -181,12 +219,13 @@ def _expressions(spec: ServingSpec) -> list[list[pl.Expr]]:
     return [request, *derived] if request else derived
 
 
-def _with_expressions(state: OnlineState, rows: pl.DataFrame, looked_up: pl.DataFrame) -> pl.DataFrame:
+def with_expressions(state: OnlineState, rows: pl.DataFrame, looked_up: pl.DataFrame) -> pl.DataFrame:
+    """All features, in the definitions' order, of request rows and of what is looked up for them."""
     time = [] if state.prediction_time is None else [state.prediction_time.alias(PREDICTION_TIME)]
     frame = rows.with_columns(time).hstack(looked_up)
-    for expressions in state.expressions:
+    for expressions in state.expressions[:-1]:
         frame = frame.with_columns(expressions)
-    return frame.select(state.names)
+    return frame.select(state.last)
 
 
 def _feature_names(view: WindowSpec | LatestSpec | RequestSpec | DerivedSpec) -> list[str]:

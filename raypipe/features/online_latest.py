@@ -48,13 +48,17 @@ class LatestRow(NamedTuple):
     values: list[Any]
 
 
-def newest_values(transaction: lmdb.Transaction, level: LatestLevel, entity: bytes, time: int) -> list[Any] | None:
-    """The values of the newest row by `time`, None if there is none or it is too old."""
+def newest_values(
+    transaction: lmdb.Transaction, level: LatestLevel, entity: bytes, time: int
+) -> tuple[list[Any] | None, bool]:
+    """The values of the newest row by `time`, None if there is none or it is too old; and whether there is one."""
     prefix = cells_key(level.number, entity)
     key = _last_before(transaction, prefix, time + 1)
-    if key is None or (level.view.max_age_us is not None and _event(key) < time - level.view.max_age_us):
-        return None
-    return list(_read(transaction, key)[-1])
+    if key is None:
+        return None, False
+    if level.view.max_age_us is not None and _event(key) < time - level.view.max_age_us:
+        return None, True
+    return list(_read(transaction, key)[-1]), True
 
 
 def newest_rows(rows: pl.DataFrame, entity: Sequence[str], watermark: int) -> pl.DataFrame:

@@ -26,7 +26,6 @@ from raypipe.features.online_cells import (
     LAST,
     LOW,
     MINUS,
-    NEWEST,
     PLUS,
     RAGGED,
     SQUARE,
@@ -67,28 +66,20 @@ class Merged:
         """
         wide, count = words[:2].tolist()
         body = 2 + wide
-        cells = words[body : body + wide * count].reshape(wide, count)
-        starts = cells[0]
-        end = int(starts.searchsorted(time, side="right"))
-        split = end > 0 and cells.item(NEWEST, end - 1) > time
-        end -= split
-        past = starts[:end]
-        first = [int(past.searchsorted((time - length) // hop * hop)) for length, hop in queries.tails]
-        reading, span = self._plan.reading(queries, words[2:body]), _Span(row, cells, first, end)
-        for chosen in reading.chosen:
-            self._choose(chosen, span)
-        self._sum(reading, span)
-        if reading.ragged:
-            self._collect(reading, span, words[body + wide * count :])
-        return int(starts[end]) if split else None
-
-    def _sum(self, reading: Reading, span: _Span) -> None:
+        reading = self._plan.reading(queries, words[2:body])
         if len(self._plan.tables) > len(self._tables):
             more = np.zeros((len(self._plan.tables) - len(self._tables), *self._shape), np.int64)
             self._tables = np.concatenate([self._tables, more])
-        block = span.cells[reading.sums, : span.end]
-        sums = [np.add.reduce(block[:, start:], axis=1) for start in span.first]
-        self._tables[reading.table, span.row, reading.queries] += sums
+        bounds = np.empty(2 + queries.width, np.int64)
+        self._plan.find_bounds(words, time, queries.tails, bounds)
+        if reading.chosen or reading.ragged:
+            end, _, *first = bounds.tolist()
+            span = _Span(row, words[body : body + wide * count].reshape(wide, count), first, end)
+            for chosen in reading.chosen:
+                self._choose(chosen, span)
+            self._collect(reading, span, words[body + wide * count :])
+        self._plan.add_sums(words, bounds, reading.first, reading.table, reading.queries, self._tables, row)
+        return words.item(body + bounds.item(0)) if bounds.item(1) else None
 
     def _choose(self, chosen: Chosen, span: _Span) -> None:
         code = chosen.code

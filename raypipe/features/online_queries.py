@@ -41,10 +41,10 @@ class Ragged(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """How to merge cells with certain columns. sums: those that add up; table, queries: where the sums go, shape
-    (windows, columns)."""
+    """How to merge cells with certain columns. first: the first of those that add up; table, queries: where their sums
+    go, shape (windows, columns)."""
 
-    sums: slice
+    first: int
     table: Ints
     queries: Ints
     chosen: list[Chosen]
@@ -56,7 +56,7 @@ class LevelQueries:
 
     def __init__(self, level: Level, base: int) -> None:
         self.level, self.base, self.width = level, base, len(level.windows)
-        self.tails = [(window.length_us, window.hop_us) for window in level.windows]
+        self.tails = np.array([(window.length_us, window.hop_us) for window in level.windows], np.int64)
         self.readings: dict[bytes, Reading] = {}
 
     @property
@@ -76,6 +76,9 @@ class QueryPlan:
         self.queries: list[LevelQueries] = []
         self.tables = {_COUNTS: 0}  # which table holds the sums of the columns with a key
         self._lock = Lock()
+        from raypipe.features.online_sums import add_sums, find_bounds  # compiles them, once a process
+
+        self.add_sums, self.find_bounds = add_sums, find_bounds
         for level in levels:
             self.queries.append(LevelQueries(level, self.width))
 
@@ -103,7 +106,7 @@ class QueryPlan:
             whole = queries.of(None if code == ROWS else number)
             places.append(np.arange(whole.start, whole.stop))
         return Reading(
-            slice(added[0], added[-1] + 1),
+            added[0],
             np.tile(tables, (queries.width, 1)),
             np.stack(places, axis=1),
             [

@@ -149,7 +149,7 @@ def delete_prefix(transaction: lmdb.Transaction, prefix: bytes) -> None:
 def entity_keys(rows: pl.DataFrame, entity: Sequence[str]) -> list[bytes | None]:
     """The entity of each row as bytes, equal for equal entities only; None where a part of it is null."""
     values = zip(*(_parts(rows[name]) for name in entity), strict=True)
-    return [None if None in parts else _entity_key(parts) for parts in values]
+    return [None if None in parts else entity_key(parts) for parts in values]
 
 
 def _parts(values: pl.Series) -> list[Any]:
@@ -158,7 +158,7 @@ def _parts(values: pl.Series) -> list[Any]:
     return [0.0 if value == 0 else value for value in found] if values.dtype.is_float() else found
 
 
-def _entity_key(entity: tuple[Any, ...]) -> bytes:
+def entity_key(entity: tuple[Any, ...]) -> bytes:
     key = orjson.dumps(entity)
     return key if len(key) <= _LONGEST_ENTITY else b"#" + hashlib.sha256(key).digest()
 

@@ -10,7 +10,7 @@ those it reaches, and of no other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -179,9 +179,15 @@ def cut_off(partition: Partition, definitions: Definitions, sources: Sources, as
     for view in definitions.views:
         if isinstance(view, FeatureView | LatestView) and not view.source.static:
             parts += reaching(view, sources[view.source.name], partition.start, partition.end, as_of)
-    known = [part.known_us[1] for part in parts if part.known_us]
-    touched = [part.touched_us for part in parts if part.touched_us is not None]
-    hides = any(last > us(as_of) for last in (*known, *touched))
+    return hiding(parts, as_of)
+
+
+def hiding(parts: Iterable[PreparedPart], as_of: datetime | None) -> str | None:
+    """`as_of` where it hides rows of these files, or what a later row did to one; else None."""
+    if as_of is None:
+        return None
+    lasts = [last for part in parts for last in (part.known_us and part.known_us[1], part.touched_us)]
+    hides = any(last is not None and last > us(as_of) for last in lasts)
     return as_of.isoformat() if hides else None
 
 

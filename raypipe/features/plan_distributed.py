@@ -22,11 +22,9 @@ import polars as pl
 
 from raypipe.cluster.connect import node_cpus, prepare_ray_data, ray_errors
 from raypipe.definitions import LatestView
-from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import ROW
 from raypipe.features.exchange import Exchange, Run, Scratch, compute_tasks, joined, scan_tasks
-from raypipe.features.job import Build, Job, Say, by_chunk, computing, put_together, write_chunk
-from raypipe.features.partitions import Grid
+from raypipe.features.job import Build, Job, Say, by_chunk, computing
 from raypipe.features.point_in_time import view_features
 from raypipe.features.ray_items import load, mapped
 from raypipe.features.spine import CHUNK, PARTITION, chunk_of
@@ -120,12 +118,8 @@ def _features(item: dict[str, Any], job: Job, exchange: Exchange) -> list[dict[s
     view = exchange.view(project, item["view"])
     events = pl.concat([job.no_events(view), *exchange.get(item["events"])])
     asked = pl.concat(exchange.get(item["spine"]))
-    grid, settings = Grid.of(project.settings), project.settings.features
-    keys = asked.select(
-        ROW,
-        grid.start(pl.col(PREDICTION_TIME)).alias(PARTITION),
-        chunk_of(pl.col(ROW), settings.chunk_rows).alias(CHUNK),
-    )
+    chunk = chunk_of(pl.col(ROW), project.settings.features.chunk_rows)
+    keys = asked.select(ROW, job.starts().alias(PARTITION), chunk.alias(CHUNK))
     computed = keys.hstack(view_features(view, events, asked).drop(ROW)).sort(PARTITION, CHUNK, ROW)
     file = exchange.put(computed.drop(PARTITION, CHUNK))
     chunks = [(start.isoformat(), chunk, at, rows) for start, chunk, at, rows in by_chunk(computed)]
@@ -146,7 +140,5 @@ def _assemble(item: dict[str, Any], job: Job, exchange: Exchange) -> list[dict[s
         for name, frame in computed.items():
             assert frame[ROW].equals(rows[ROW]), f"the exchange lost or repeated rows of {name}"
         computed |= {view.name: view_features(view, events[view.name], rows) for view in static}
-        whole = put_together(project, rows, computed)
-        written = [write_chunk(whole.slice(at, n), chunk, build.attempt) for _, chunk, at, n in by_chunk(rows)]
-        answers.append({"build": part["build"], "chunks": written})
+        answers.append({"build": part["build"], "chunks": job.write(project, build, rows, computed)})
     return answers

@@ -21,6 +21,21 @@ def run(project: Project, job: Job, say: Say) -> Iterator[tuple[Build, list[dict
     """Write all files of each partition; yields it with what its chunks hold, and seconds by view."""
     with computing("the spine"):
         rows = job.spine(project).sort(PARTITION, CHUNK, ROW).collect()
+    computed, seconds = looked_up(project, job, rows, say)
+    builds = {build.partition.start: build for build in job.builds}
+    written: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    frame = put_together(project, rows, computed)
+    for start, chunk, at, length in by_chunk(rows):
+        written[start].append(write_chunk(frame.slice(at, length), chunk, builds[start].attempt))
+    for start, build in builds.items():
+        share = build.partition.rows / max(rows.height, 1)
+        yield build, written[start], {name: took * share for name, took in seconds.items()}
+
+
+def looked_up(
+    project: Project, job: Job, rows: pl.DataFrame, say: Say
+) -> tuple[dict[str, pl.DataFrame], dict[str, float]]:
+    """The features of each view that looks at a source, in the order of the spine's `rows`; and seconds by view."""
     computed, seconds = {}, {}
     for view in project.definitions.views:
         if isinstance(view, FeatureView | LatestView):
@@ -30,11 +45,4 @@ def run(project: Project, job: Job, say: Say) -> Iterator[tuple[Build, list[dict
                 events = job.events(view).collect()
             computed[view.name] = view_features(view, events, rows, threads=pl.thread_pool_size())
             seconds[view.name] = time.monotonic() - began
-    builds = {build.partition.start: build for build in job.builds}
-    written: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    frame = put_together(project, rows, computed)
-    for start, chunk, at, length in by_chunk(rows):
-        written[start].append(write_chunk(frame.slice(at, length), chunk, builds[start].attempt))
-    for start, build in builds.items():
-        share = build.partition.rows / max(rows.height, 1)
-        yield build, written[start], {name: took * share for name, took in seconds.items()}
+    return computed, seconds

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 def score(booster: xgb.Booster, transforms: Transforms, features: pl.DataFrame) -> NDArray[np.float32]:
     """Probabilities, values or ranking scores, shape (rows,); of a multiclass model probabilities of its classes, shape
     (rows, classes). Each starts from the row's `base_margin`, if `features` has that column."""
-    margin: Any = None
+    margin: NDArray[np.float32] | None = None
     if BASE_MARGIN in features.columns:
         margin = features[BASE_MARGIN].cast(pl.Float32).to_numpy()
-    return np.asarray(booster.inplace_predict(transforms.matrix(features), base_margin=margin), dtype=np.float32)
+    return score_matrix(booster, transforms.matrix(features), margin)
+
+
+def score_matrix(
+    booster: xgb.Booster, matrix: NDArray[np.float32], margin: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """As `score`, for the matrix of transformed features, shape (rows, features), and each row's margin or None."""
+    start: Any = margin
+    return np.asarray(booster.inplace_predict(matrix, base_margin=start), dtype=np.float32)

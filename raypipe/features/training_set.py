@@ -101,12 +101,21 @@ def plan_training_set(project: Project, sources: Sources, as_of: datetime | None
 
 def choose_plan(wanted: str, settings: Features, sources: Sources) -> tuple[str, str]:
     """`local` or `distributed`, and why. Decided by the size of the sources' files unless `wanted` forces one."""
-    size = sum(file["bytes"] for source in sources.values() for file in source.snapshot["files"])
+    return plan_for(bytes_of(sources), wanted, settings)
+
+
+def bytes_of(sources: Sources) -> int:
+    """The size of the sources' files."""
+    return sum(file["bytes"] for source in sources.values() for file in source.snapshot["files"])
+
+
+def plan_for(size: int, wanted: str, settings: Features) -> tuple[str, str]:
+    """As `choose_plan`, for so many bytes."""
     if wanted != "auto":
         return wanted, "asked for"
     megabytes, limit = size / 1024**2, settings.local_max_bytes / 1024**2
     plan = "local" if size <= settings.local_max_bytes else "distributed"
-    return plan, f"{megabytes:.0f} MiB of sources, limit of the local plan {limit:.0f} MiB"
+    return plan, f"{megabytes:.0f} MiB of files, limit of the local plan {limit:.0f} MiB"
 
 
 def find_training_set(project: Project, sources: Sources, as_of: datetime | None = None) -> TrainingSet | None:

@@ -32,6 +32,17 @@ class Number:
     high: float | None = None
     missing: float | None = None
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """As float32 numbers; infinite where there is none."""
+        low, high = (-np.inf if self.low is None else self.low), (np.inf if self.high is None else self.high)
+        return float(np.float32(low)), float(np.float32(high))
+
+    @property
+    def of_missing(self) -> float:
+        """What stands for a missing one, a float32 number; NaN where nothing does."""
+        return float(np.float32(np.nan if self.missing is None else self.missing))
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -76,6 +87,17 @@ class Category:
     def _blocks(self) -> Floats:
         """Values by block of the training split and code."""
         return np.array([_by_code(block) for block in self.encoding.blocks]) if self.encoding else self._final[None]
+
+    @property
+    def by_category(self) -> dict[str | None, float]:
+        """What the model gets for each category and for null (None), outside of the training split."""
+        values = self._final[self._code_at].tolist()
+        return {**dict(zip(self.codes, values, strict=False)), None: values[-1]}
+
+    @property
+    def of_unseen(self) -> float:
+        """What the model gets for a category that training never saw, outside of the training split."""
+        return float(self._final[self.unseen])
 
     def positions(self, name: str) -> pl.Expr:
         """Where in `codes` the values of column `name` stand; null for unseen ones and for null."""
@@ -171,11 +193,10 @@ class Transforms:
     def _numbers(self) -> tuple[NDArray[np.intp], Floats, Floats, Floats]:
         """Columns that are clipped or imputed, with their bounds and what stands for missing ones."""
         changed = [(at, t) for at, t in enumerate(self.features.values()) if isinstance(t, Number) and t != Number()]
-        low = [-np.inf if number.low is None else number.low for _, number in changed]
-        high = [np.inf if number.high is None else number.high for _, number in changed]
-        missing = [number.missing for _, number in changed]
+        low, high = np.array([number.bounds for _, number in changed], np.float32).reshape(-1, 2).T
+        missing = np.array([number.of_missing for _, number in changed], np.float32)
         columns = np.array([at for at, _ in changed], dtype=np.intp)
-        return columns, np.array(low, np.float32), np.array(high, np.float32), np.array(missing, np.float32)
+        return columns, low, high, missing
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data: only finite numbers, strings and null."""

@@ -27,7 +27,7 @@ from raypipe.registry.openlineage import Job, JobRun, Transition, event, run_id
 if TYPE_CHECKING:
     from raypipe.pipeline.steps import Pipeline
 
-Step = Literal["features", "training", "evaluation", "registration"]
+Step = Literal["features", "training", "evaluation", "registration", "scoring"]
 Say = Callable[[str], None]
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -65,8 +65,15 @@ class Pipeline:
         definitions = self.project.definitions
         self._rules()  # before time is spent on data
         check_training(self.project.settings.training, definitions.label.task, definitions.features())
+        return self.prepared([source.name for source in definitions.sources])
+
+    def prepared(self, names: Collection[str]) -> Sources:
+        """The sources of these names, checked. Raises DataError or DataContractError."""
+        if not names:
+            return {}
         with self.progress.step("contracts") as step:
-            sources = {s.name: prepare_source(self.project, s.name) for s in self.project.definitions.sources}
+            wanted = [source.name for source in self.project.definitions.sources if source.name in names]
+            sources = {name: prepare_source(self.project, name) for name in wanted}
             rows = sum(source.rows for source in sources.values())
             step.say(f"{len(sources)} sources, {rows:,} rows", reused=all(s.reused for s in sources.values()))
         for source in sources.values():

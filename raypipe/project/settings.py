@@ -7,10 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_serializer, model_validator
 
 from raypipe.project.about_settings import About
+from raypipe.project.endpoint_settings import AccessKeys, Autoscaling, Tls
 from raypipe.project.evaluation_settings import Evaluation
 from raypipe.project.lineage_settings import Lineage
+from raypipe.project.log_settings import PredictionLogging
 from raypipe.project.passwords import masked
 from raypipe.project.section import Section
+from raypipe.project.telemetry_settings import Telemetry
+from raypipe.project.traffic_settings import Traffic
 from raypipe.project.training_settings import Training
 from raypipe.project.units import Duration, Moment, Share
 
@@ -225,17 +229,54 @@ class Serving(Section):
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback opens the endpoint to the network."""
     port: int = Field(8000, ge=1, le=65535)
+    grpc_port: int | None = Field(None, ge=1, le=65535)
+    """Port of the Open Inference Protocol over gRPC, on the same host; default: no gRPC."""
     replicas: int = Field(1, ge=1)
+    """How many processes answer; with `autoscaling` it decides instead."""
+    autoscaling: Autoscaling | None = None
+    """Replicas come and go with the load; default: their number is fixed."""
+    replica_cpus: float = Field(1, gt=0)
+    """CPUs of the cluster that a replica counts for."""
     max_ongoing_requests: int = Field(100, ge=1)
-    """Requests that one replica works on at a time."""
+    """Requests that one replica has at a time; one more is answered 503 with Retry-After."""
+    max_queued_requests: int = Field(16, ge=1)
+    """Of these, requests of more than 16 KiB, which wait for a thread of their own; one more is answered 503."""
+    request_timeout: Duration | None = None
+    """A request that is not answered in this time is answered 408; header x-request-timeout-seconds may shorten it."""
+    access: AccessKeys = AccessKeys()
+    """Who may ask."""
+    tls: Tls | None = None
+    """HTTPS; default: plain HTTP, for loopback or for a TLS proxy in front."""
     max_rows: int = Field(1000, ge=1)
     """Rows in one request; more is answered 413."""
     max_body_bytes: int = Field(1024**2, ge=1)
     """Size of one request; more is answered 413."""
+    max_bulk_rows: int = Field(100_000, ge=1)
+    """Rows in one request that is an Arrow stream; more is answered 413."""
+    max_bulk_bytes: int = Field(64 * 1024**2, ge=1)
+    """Size of one request that is an Arrow stream; more is answered 413."""
+    max_explained_rows: int = Field(100, ge=1)
+    """Rows in one request with `explain: true`, which costs about a hundred predictions a row; more is answered 413."""
     as_of: Moment | None = None
     """Knowledge time of the online state; default: now. An example with old data sets it back."""
     max_past: Duration = "24h"
     """A request whose prediction time lies further than this before the online state's as-of time is refused."""
+    traffic: Traffic = Traffic()
+    """Canaries and shadows beside the champion; default: the champion answers everything."""
+    log: PredictionLogging = PredictionLogging()
+    telemetry: Telemetry = Telemetry()
+
+    @property
+    def url(self) -> str:
+        """Where the endpoint answers."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+
+class Scoring(Section):
+    """Batch scoring."""
+
+    chunk_rows: int = Field(500_000, ge=1, le=2**27)
+    """Rows in one file of the scores, which is what memory holds at a time, and what a kill costs."""
 
 
 class Settings(Section):
@@ -261,5 +302,6 @@ class Settings(Section):
     evaluation: Evaluation
     registry: Registry = Registry()
     serving: Serving = Serving()
+    scoring: Scoring = Scoring()
     lineage: Lineage | None = None
     """default: no events."""

@@ -25,6 +25,7 @@ from raypipe.errors import BundleError
 from raypipe.features.serving_spec import ServingSpec
 from raypipe.features.transforms import Transforms
 
+FOLDER = "bundles"
 INDEX = "bundle.json"
 STAGING = ".staging-"  # begins the name of a folder that is no bundle yet, or no longer
 MODEL, TRANSFORMS, SERVING, METRICS, LINEAGE = (

@@ -1,7 +1,7 @@
 """Remove what nothing needs: what no version is made of that an alias, a rollback or the ledger's last entries name.
 
 What was written within a day stays, with all that it was made from: a killed run continues with it. Sources, tuning
-studies, the online state, MLflow's store and the ledger itself are not touched.
+studies, scores, the online state, MLflow's store and the ledger itself are not touched.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from raypipe.registry.lifecycle import Releases
 from raypipe.registry.tracking import Version
 
 OUTPUTS = ("evaluations", "runs", "training_sets", "features")  # each names what it was made from further on
-KINDS = ("bundles", *OUTPUTS, "checkpoints", "leftovers")
-_PUBLISHED = (*OUTPUTS, "tuning", "sources/*/parts", "sources/*/snapshots")  # have attempts
+REMAINS = ("checkpoints", "score_chunks")  # of work that is done, or was given up
+KINDS = ("bundles", *OUTPUTS, *REMAINS, "leftovers")
+_PUBLISHED = (*OUTPUTS, "tuning", "scores", "score_chunks", "sources/*/parts", "sources/*/snapshots")  # have attempts
 Needed = Mapping[str, set[str]]
 
 
@@ -50,7 +51,7 @@ def garbage(storage: Path, versions: Sequence[Version], now: float) -> list[Garb
         for path in _folders(storage, kind)
         if path.name not in needed[kind] and _is_old(path, now)
     ]
-    found += [Garbage("checkpoints", p, _size(p)) for p in _folders(storage, "checkpoints") if _is_old(p, now)]
+    found += [Garbage(k, p, _size(p)) for k in REMAINS for p in _folders(storage, k) if _is_old(p, now)]
     gone = {each.path for each in found}
     leftovers = (p for p in _leftovers(storage) if _is_old(p, now) and p.parent not in gone)
     return found + [Garbage("leftovers", path, _size(path)) for path in leftovers]

@@ -160,6 +160,27 @@ class Ledger:
             )
         return [Entry.from_json(orjson.loads(content)) for content in files.values()]
 
+    def goes_on_after(self, number: int) -> bool:
+        """Whether there is an entry after entry `number`, by asking for two files. Raises LedgerError if entry `number`
+        is gone."""
+        with _reaching(self.where):
+            if self._has(number + 1):
+                return True
+            if number == 0 or self._has(number):
+                return False
+        raise LedgerError(
+            "an entry of the ledger is gone",
+            where=f"{self.where}/{name_of(number)}",
+            hint="restore the ledger's files from a copy; raypipe audit lists all that is wrong",
+        )
+
+    def _has(self, number: int) -> bool:
+        try:
+            obstore.head(self._store, name_of(number))
+        except FileNotFoundError:
+            return False
+        return True
+
     def append(self, change: Change, *, after: Entry | None, at: datetime, who: str) -> Entry | None:
         """The new entry, durable when this returns; None if another writer has appended one since `after` was read."""
         entry = Entry.after(after, change, at=at, who=who)

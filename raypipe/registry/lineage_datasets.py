@@ -21,7 +21,8 @@ from raypipe.training.train import Run
 
 
 def datasets_of(project: Project, thing: Any) -> list[Dataset]:
-    """Of sources by name, a training set, evidence about its data, a run, an evaluation or a version; none of None."""
+    """Of sources by name, a training set, evidence about its data, a run, an evaluation, a version, or what is one
+    already; none of None."""
     if isinstance(thing, Mapping):
         return [_source(project, source) for source in thing.values()]
     return [] if thing is None else [_dataset(project, thing)]
@@ -29,6 +30,8 @@ def datasets_of(project: Project, thing: Any) -> list[Dataset]:
 
 def _dataset(project: Project, thing: Any) -> Dataset:
     match thing:
+        case Dataset():
+            return thing
         case TrainingSet():
             return _training_set(project, thing)
         case DataEvidence():

@@ -19,7 +19,7 @@ from raypipe.evaluation.evaluate import Evaluation
 from raypipe.features.serving_spec import serving_spec
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
-from raypipe.registry.bundle import LINEAGE, METRICS, MODEL, SERVING, TRANSFORMS, write_bundle
+from raypipe.registry.bundle import FOLDER, LINEAGE, METRICS, MODEL, SERVING, TRANSFORMS, write_bundle
 from raypipe.training.train import Run
 
 LIBRARIES = ("ray", "polars", "pyarrow", "numpy", "xgboost", "dataframely", "scikit-learn")
@@ -42,7 +42,7 @@ def package(
     }
     # Keys keep their order: the columns of the model's matrix are in the order of the transforms.
     files = {name: orjson.dumps(document, option=orjson.OPT_INDENT_2) for name, document in documents.items()}
-    digest, uri = write_bundle(project.storage / "bundles", files | {MODEL: run.model_path.read_bytes()})
+    digest, uri = write_bundle(project.storage / FOLDER, files | {MODEL: run.model_path.read_bytes()})
     return digest, uri, origin
 
 

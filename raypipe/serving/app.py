@@ -14,7 +14,7 @@ IMPORT_PATH = "raypipe.serving.app:build"
 
 # max_surge_percent: a code change starts its replicas before the old ones stop; by default a single replica leaves a
 # gap of seconds.
-deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100, ray_actor_options={"num_cpus": 1})(Replica)
+deployment = serve.deployment(name=DEPLOYMENT, max_surge_percent=100)(Replica)
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -26,12 +26,9 @@ def build(args: dict[str, Any]) -> Application:
     if args.get("resolved"):
         return deployment.bind()
     from raypipe.project import load_project
+    from raypipe.serving.options import deployment_options
     from raypipe.serving.resolve import resolve
 
     project = load_project(args["project"])
-    serving = project.settings.serving
-    return deployment.options(
-        user_config=resolve(project).user_config,
-        num_replicas=serving.replicas,
-        max_ongoing_requests=serving.max_ongoing_requests,
-    ).bind()
+    options = deployment_options(project.settings.serving)
+    return deployment.options(user_config=resolve(project).user_config, **options).bind()

@@ -1,4 +1,4 @@
-"""Deploy a target on Ray Serve, wait until it answers, and take it down again."""
+"""Deploy a target on Ray Serve, wait until it answers, change what it serves, and take it down again."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from raypipe.cluster.connect import ray_errors
 from raypipe.cluster.settings import haproxy_available
 from raypipe.errors import ClusterError
 from raypipe.project import Project
 from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
 from raypipe.serving.client import answering_version
+from raypipe.serving.cluster_apps import apply, controller, forget, require_place
 from raypipe.serving.model import LoadedModel
+from raypipe.serving.options import deployment_options, grpc_options
 from raypipe.serving.ports import require_free
+from raypipe.serving.prediction_log.config import log_config
+from raypipe.serving.prediction_log.flush import flush_waiting
 from raypipe.serving.resolve import Target
+from raypipe.serving.tls import controller_options, trust
 
 START_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 60.0
+FLUSH_TIMEOUT_S = 10.0
 
 
 def deploy_document(project: Project, target: Target) -> dict[str, Any]:
@@ -26,6 +32,8 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": serving.host, "port": serving.port},
+        "grpc_options": grpc_options(serving),
+        "controller_options": controller_options(project),
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
@@ -36,9 +44,8 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
                 "deployments": [
                     {
                         "name": DEPLOYMENT,
-                        "num_replicas": serving.replicas,
-                        "max_ongoing_requests": serving.max_ongoing_requests,
                         "user_config": target.user_config,
+                        **deployment_options(serving),
                     }
                 ],
             }
@@ -50,74 +57,62 @@ def deploy_document(project: Project, target: Target) -> dict[str, Any]:
 def serving(project: Project, target: Target) -> Iterator[str]:
     """The endpoint while the block runs; yields its base URL. Needs a connection to a Ray cluster."""
     settings = project.settings.serving
-    require_free(settings.host, settings.port)
-    started = deploy(project, target)
+    if controller() is None:
+        for port in filter(None, (settings.port, settings.grpc_port)):
+            require_free(settings.host, port)
+    base = deploy(project, target)
     try:
-        yield started
+        yield base
     finally:
-        stop()
-
-
-def stop() -> None:
-    """Take Serve down, its proxy and replicas drained, and wait until it is gone.
-
-    `serve.shutdown` waits inside the controller, which dies meanwhile, and Ray reports that as an error.
-    """
-    import ray
-    from ray import serve
-    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
-
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
-    accepted: Any = controller.graceful_shutdown.remote(wait=False)
-    ray.get(accepted)
-    while time.monotonic() < deadline:
-        try:
-            ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
-        except ValueError:
-            break
-        time.sleep(0.1)
-    serve.shutdown()  # type: ignore[no-untyped-call]  # forgets the client of what is gone
+        forget(project.settings.name)
+        if settings.log.enabled:
+            flush_waiting(log_config(project), FLUSH_TIMEOUT_S)
 
 
 def deploy(project: Project, target: Target) -> str:
-    """Deploy `target` beside what runs; returns the base URL once the new version answers."""
+    """Deploy `target` beside what runs; returns the base URL once its default version answers.
+
+    Raises BundleError if a version cannot be loaded, ClusterError if another project has the cluster's endpoint or no
+    replica starts; what served before goes on.
+    """
     from ray import serve
     from ray.exceptions import RayError
-    from ray.serve.context import _get_global_client
-    from ray.serve.schema import ServeDeploySchema
 
     document, settings = deploy_document(project, target), project.settings.serving
     check_loads(target)
     try:
-        serve.start(http_options=document["http_options"], proxy_location=document["proxy_location"])
+        serve.start(
+            http_options=document["http_options"],
+            grpc_options=document["grpc_options"],
+            proxy_location=document["proxy_location"],
+            controller_options=document["controller_options"],
+        )
     except RayError as error:
         raise ClusterError("Ray Serve does not start", got=str(error).strip().splitlines()[-1]) from error
-    client = _get_global_client()
-    assert client is not None
-    _require_our_port(client.http_config, settings.host, settings.port)
-    client.deploy_apps(ServeDeploySchema.model_validate(document))
-    base = f"http://{settings.host}:{settings.port}"
+    require_place(project.settings.name, settings.host, settings.port)
+    apply(document)
+    base = settings.url
     _wait(project, base, str(target.version.version))
     return base
 
 
-def _require_our_port(listening: Any, host: str, port: int) -> None:
-    """Raise ClusterError where the cluster's Serve runs already and listens elsewhere: it would not move."""
-    if (listening.host, listening.port) != (host, port):
-        raise ClusterError(
-            "the cluster has an endpoint already, at another address",
-            where="project.yaml: serving.host, serving.port",
-            got=f"{host}:{port}",
-            expected=f"{listening.host}:{listening.port}",
-            hint="serve there, or on another cluster (unset RAY_ADDRESS for a local one)",
-        )
+def update(project: Project, target: Target, before: Target) -> None:
+    """Make the endpoint that serves `before` serve `target`; returns before it does. No replica restarts.
+
+    Raises BundleError if a new version cannot be loaded, ClusterError if the cluster does not answer.
+    """
+    check_loads(target, before)
+    with ray_errors("changing what is served"):
+        apply(deploy_document(project, target))
 
 
-def check_loads(target: Target) -> None:
-    """Raise BundleError if a version of `target` could not be loaded, before any replica is asked to."""
+def check_loads(target: Target, before: Target | None = None) -> None:
+    """Raise BundleError if a version of `target` that was not in `before` could not be loaded, before any replica is
+    asked to."""
+    known = before.user_config["versions"] if before else {}
     for name, pointer in target.user_config["versions"].items():
-        LoadedModel(name, pointer, int(target.user_config["max_past_us"]))
+        if known.get(name) != pointer:
+            LoadedModel(name, pointer, int(target.user_config["max_past_us"]))
 
 
 def proxy_in_words() -> str:
@@ -126,25 +121,27 @@ def proxy_in_words() -> str:
 
 
 def _wait(project: Project, base: str, version: str) -> None:
-    """Until the version answers, or Serve says that it cannot start."""
+    """Until the version answers as the default one, or Serve says that it cannot start."""
     from ray import serve
 
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline, trusted = time.monotonic() + START_TIMEOUT_S, trust(project)
     while time.monotonic() < deadline:
-        if answering_version(base, project.settings.name, version) == version:
+        if answering_version(base, trusted) == version:
             return
         application = serve.status().applications.get(project.settings.name)
-        if application and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        reason = _reason(application) if application else None
+        if application and (reason or application.status in ("DEPLOY_FAILED", "UNHEALTHY")):
             raise ClusterError(
                 "the endpoint does not start",
-                got=_reason(application),
+                got=reason or application.message,
                 hint="see the replica's log under /tmp/ray/session_latest/logs/serve",
             )
         time.sleep(0.1)
     raise ClusterError(f"the endpoint did not answer within {START_TIMEOUT_S:.0f} s", where=base)
 
 
-def _reason(application: Any) -> str:
+def _reason(application: Any) -> str | None:
+    """What a replica raised, as soon as the first one did: Serve itself would start it many times."""
     messages = [application.message, *(d.message for d in application.deployments.values())]
     lines = [line.strip() for message in messages for line in message.splitlines() if "Error" in line]
-    return lines[-1] if lines else "; ".join(m for m in messages if m)
+    return lines[-1] if lines else None

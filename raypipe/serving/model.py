@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 import polars as pl
+import xgboost as xgb
 from numpy.typing import NDArray
 
 from raypipe.definitions.label import BASE_MARGIN, PREDICTION_TIME
 from raypipe.errors import RequestError
 from raypipe.features.online import OnlineState
-from raypipe.features.score import score
 from raypipe.registry.bundle import Bundle, read_bundle
+from raypipe.serving.predictors import Predictor, Predictors
+from raypipe.serving.quick_rows import FEW_ROWS, quick_rows
+from raypipe.serving.row_reader import REFUSED, RowReader
+from raypipe.serving.rows import read_rows
+from raypipe.serving.trees import Floats
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says of each row (raypipe.features.score), and the time at which its features were taken
-    (microseconds; None: no time)."""
+    """What the model says of each row (raypipe.features.score), the time at which its features were taken
+    (microseconds; None: no time), and what it was given: the matrix, shape (rows, features), and margins to start from.
+
+    predictor: which form of the trees answered. known: whether every look-up view's entity is known to the online
+    state, shape (rows,); where it is not, the prediction rests on empty windows or missing values. features_us: how
+    long it took from the rows to the matrix; predict_us: from there to the scores.
+    """
 
     scores: NDArray[np.float32]
     feature_time_us: NDArray[np.int64] | None
+    matrix: NDArray[np.float32]
+    base_margin: NDArray[np.float32] | None
+    predictor: Predictor
+    known: NDArray[np.bool_]
+    features_us: int = 0
+    predict_us: int = 0
 
 
 class LoadedModel:
@@ -41,31 +58,88 @@ class LoadedModel:
         self.version = version
         self.bundle: Bundle = read_bundle(pointer["bundle"], pointer["digest"])
         self.bundle.model.set_param({"nthread": 1})
+        self._predictors = Predictors(self.bundle.model)
         self._max_past_us, self._base_margin = max_past_us, self.bundle.serving.base_margin_expression()
         self.online = OnlineState(Path(pointer["online"]), self.bundle.serving, pointer["online_identity"])
+        self._reader = RowReader(self.bundle.serving)
+        self._quick, self._quick_facts = quick_rows(self.online, self.bundle.transforms, self._reader, max_past_us)
+
+    def predict_rows(self, rows: Sequence[Any]) -> Predictions:
+        """Predictions for JSON rows. Raises RequestError as `predict` does, or one that names every wrong field.
+
+        A few rows go by the compiled plan, which takes microseconds and no other thread; where it cannot answer, and
+        for what is wrong, they go the way of many.
+        """
+        began_ns = perf_counter_ns()
+        found = self._quick.predict(rows) if self._quick and len(rows) <= FEW_ROWS else None
+        return self._score(began_ns, *found) if found else self.predict(self._frame(rows))
+
+    def _frame(self, rows: Sequence[Any]) -> pl.DataFrame:
+        try:
+            return self._reader.frame(rows)
+        except REFUSED:
+            return read_rows(self.bundle.serving, rows)  # which says what is wrong
 
     def predict(self, rows: pl.DataFrame) -> Predictions:
         """Predictions for rows of the request contract. Raises RequestError for rows too far in the past, or whose base
         margin cannot be."""
+        began_ns = perf_counter_ns()
         try:
             wanted = self.online.prediction_times(rows)
             with self.online.snapshot() as known:
                 times = None if wanted is None else known.feature_times(wanted)
                 if wanted is not None and times is not None:
                     self._refuse_the_past(wanted, times, known.as_of_us)
-                features = known.features(rows, times)
-            if self._base_margin is not None:
-                features = features.with_columns(self._margins(rows, self._base_margin))
-            scores = score(self.bundle.model, self.bundle.transforms, features)
+                features, entities_known = known.features_and_known(rows, times)
+            margins = None if self._base_margin is None else self._margins(rows, self._base_margin)
+            matrix = self.bundle.transforms.matrix(features)
         except pl.exceptions.PolarsError as error:
             raise RequestError("no features can be computed of these values", got=str(error).splitlines()[0]) from None
-        return Predictions(scores, times)
+        return self._score(began_ns, matrix, margins, times, entities_known)
 
-    def _margins(self, rows: pl.DataFrame, margin: pl.Expr) -> pl.Series:
+    def score_again(self, matrix: Floats, margins: Floats | None, predictor: Predictor) -> Floats:
+        """The scores that `predictor` gave for this matrix and these margins, bit for bit."""
+        return self._predictors.score(matrix, margins, predictor)
+
+    def explain(self, matrix: Floats, margins: Floats | None) -> Floats:
+        """What each feature adds to a row's margin (exact TreeSHAP), and last the margin of an average row, or its base
+        margin: shape (rows, features + 1), of a multiclass model (rows, features + 1, classes). They sum to the margin.
+        """
+        finite = np.finfo(np.float32)
+        rows = xgb.DMatrix(
+            np.clip(matrix, finite.min, finite.max),  # a DMatrix refuses infinity, which goes the way of the largest
+            base_margin=margins,
+            feature_names=self.bundle.transforms.names,
+            feature_types=self.bundle.transforms.feature_types,
+            enable_categorical=True,
+            nthread=1,
+        )
+        found = self.bundle.model.predict(rows, pred_contribs=True)
+        return np.asarray(found if found.ndim == 2 else found.transpose(0, 2, 1), dtype=np.float32)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How this version answers, for its metadata: see Predictors.facts and quick_rows."""
+        return {"predictor": self._predictors.facts, "rows": self._quick_facts}
+
+    def _score(
+        self,
+        began_ns: int,
+        matrix: Floats,
+        margins: Floats | None,
+        times: NDArray[np.int64] | None,
+        known: NDArray[np.bool_],
+    ) -> Predictions:
+        made_ns, predictor = perf_counter_ns(), self._predictors.choose(len(matrix))
+        scores = self._predictors.score(matrix, margins, predictor)
+        features_us, predict_us = (made_ns - began_ns) // 1000, (perf_counter_ns() - made_ns) // 1000
+        return Predictions(scores, times, matrix, margins, predictor, known, features_us, predict_us)
+
+    def _margins(self, rows: pl.DataFrame, margin: pl.Expr) -> NDArray[np.float32]:
         time = self.online.prediction_time
         timed = rows if time is None else rows.with_columns(time.alias(PREDICTION_TIME))
-        margins = timed.select(margin.alias(BASE_MARGIN))[BASE_MARGIN]
-        wrong = np.flatnonzero(~np.isfinite(margins.cast(pl.Float32).to_numpy()))
+        margins = timed.select(margin.alias(BASE_MARGIN))[BASE_MARGIN].cast(pl.Float32).to_numpy()
+        wrong = np.flatnonzero(~np.isfinite(margins))
         if len(wrong):
             reason = "the base margin that follows from these fields is missing or not finite"
             raise RequestError(

@@ -1,38 +1,60 @@
-"""What a model says, by its label's task: JSON rows for people, and tensors of the Open Inference Protocol. Pure."""
+"""What a model says, by its label's task: columns for people, and tensors of the Open Inference Protocol. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from raypipe.definitions.label import Task
 from raypipe.registry.bundle import Bundle
+from raypipe.serving.model import Predictions
 
 CLASS, PROBABILITIES = "class", "probabilities"
-_NUMBER: dict[Task, str] = {"binary": "probability", "regression": "value", "ranking": "score"}
+FEATURE_TIME, KNOWN = "feature_time", "known_entity"
+NUMBER: Mapping[Task, str] = {"binary": "probability", "regression": "value", "ranking": "score"}
 
 
-def as_rows(bundle: Bundle, scores: NDArray[np.float32]) -> list[dict[str, Any]]:
+def as_rows(bundle: Bundle, predictions: Predictions) -> list[dict[str, Any]]:
     """A document a row: `probability`, `value` or `score`; of a multiclass model `class`, the most probable one, and
-    `probabilities` by class."""
-    classes = bundle.transforms.classes
+    `probabilities` by class. Then, where there is a prediction time, the time at which the features were taken (UTC,
+    without zone); and whether every entity that features were looked up for was known."""
+    scores, classes = predictions.scores, bundle.transforms.classes
     if classes is None:
-        name = _NUMBER[bundle.serving.task]
-        return [{name: value} for value in scores.tolist()]
-    names = [str(c) for c in classes]
-    return [
-        {CLASS: classes[best], PROBABILITIES: dict(zip(names, row, strict=True))}
-        for best, row in zip(scores.argmax(axis=1).tolist(), scores.tolist(), strict=True)
-    ]
+        columns: dict[str, list[Any]] = {NUMBER[bundle.serving.task]: scores.tolist()}
+    else:
+        names = [str(c) for c in classes]
+        columns = {
+            CLASS: [classes[best] for best in scores.argmax(axis=1).tolist()],
+            PROBABILITIES: [dict(zip(names, row, strict=True)) for row in scores.tolist()],
+        }
+    if predictions.feature_time_us is not None:
+        columns[FEATURE_TIME] = predictions.feature_time_us.astype("datetime64[us]").tolist()
+    columns[KNOWN] = predictions.known.tolist()
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def as_frame(bundle: Bundle, predictions: Predictions) -> pl.DataFrame:
+    """The same columns as `as_rows`; times in UTC."""
+    scores, classes = predictions.scores, bundle.transforms.classes
+    if classes is None:
+        columns = [pl.Series(NUMBER[bundle.serving.task], scores)]
+    else:
+        by_class = pl.DataFrame(scores, schema=[str(c) for c in classes])
+        columns = [pl.Series(CLASS, classes).gather(scores.argmax(axis=1)), by_class.to_struct(PROBABILITIES)]
+    if predictions.feature_time_us is not None:
+        columns.append(pl.Series(FEATURE_TIME, predictions.feature_time_us).cast(pl.Datetime("us", "UTC")))
+    return pl.DataFrame([*columns, pl.Series(KNOWN, predictions.known)])
 
 
 def metadata(bundle: Bundle) -> list[dict[str, Any]]:
     """The output tensors. Probabilities have a column a class, in the order of their parameter `classes`."""
     classes = bundle.transforms.classes
     if classes is None:
-        return [{"name": _NUMBER[bundle.serving.task], "datatype": "FP32", "shape": [-1]}]
+        return [{"name": NUMBER[bundle.serving.task], "datatype": "FP32", "shape": [-1]}]
     return [
         {"name": CLASS, "datatype": _datatype(classes), "shape": [-1]},
         {
@@ -44,15 +66,13 @@ def metadata(bundle: Bundle) -> list[dict[str, Any]]:
     ]
 
 
-def as_tensors(bundle: Bundle, scores: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """The output tensors of `metadata` with their data, row after row."""
-    classes, data = bundle.transforms.classes, [scores.ravel().tolist()]
-    if classes is not None:
-        data = [[classes[best] for best in scores.argmax(axis=1).tolist()], *data]
-    return [
-        tensor | {"shape": [len(scores), *tensor["shape"][1:]], "data": values}
-        for tensor, values in zip(metadata(bundle), data, strict=True)
-    ]
+def tensor_values(bundle: Bundle, scores: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """The values of the tensors of `metadata`, in its order."""
+    classes = bundle.transforms.classes
+    if classes is None:
+        return [scores]
+    kind = object if isinstance(classes[0], str) else np.int64
+    return [np.array(classes, kind)[scores.argmax(axis=1)], scores]
 
 
 def _datatype(classes: tuple[str | int, ...]) -> str:

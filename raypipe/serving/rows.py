@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
 
 from raypipe.errors import RequestError, nearest
+from raypipe.features.row_values import bounds
 from raypipe.features.serving_spec import TYPES, Field, ServingSpec
 
-_REPORTED = 20  # wrong fields listed in one answer
-_INTEGERS = {
-    "Int8": (-(2**7), 2**7 - 1),
-    "Int16": (-(2**15), 2**15 - 1),
-    "Int32": (-(2**31), 2**31 - 1),
-    "Int64": (-(2**63), 2**63 - 1),
-    "UInt8": (0, 2**8 - 1),
-    "UInt16": (0, 2**16 - 1),
-    "UInt32": (0, 2**32 - 1),
-    "UInt64": (0, 2**64 - 1),
-}
+REPORTED = 20  # wrong fields listed in one answer
+INTEGERS = {name: limits for name, dtype in TYPES.items() if dtype.is_integer() and (limits := bounds(dtype))}
 
 
 def read_rows(spec: ServingSpec, rows: Sequence[Any]) -> pl.DataFrame:
@@ -41,7 +33,7 @@ def read_rows(spec: ServingSpec, rows: Sequence[Any]) -> pl.DataFrame:
             except ValueError as error:
                 wrong.append({"row": index, "field": field.name, "reason": str(error)})
     if wrong:
-        raise RequestError(f"{len(wrong)} fields of the request are wrong", fields=wrong[:_REPORTED])
+        raise RequestError(f"{len(wrong)} fields of the request are wrong", fields=wrong[:REPORTED])
     return pl.DataFrame({field.name: pl.Series(columns[field.name], dtype=TYPES[field.type]) for field in spec.fields})
 
 
@@ -53,14 +45,16 @@ def _value(field: Field, row: dict[str, Any]) -> Any:
         if field.nullable:
             return None
         raise ValueError("must not be null")
-    parsed = _parse(field.type, value)
-    _check_rules(field, parsed)
+    parsed = parse(field.type, value)
+    check_rules(field.rules, parsed)
     return parsed
 
 
-def _parse(kind: str, value: Any) -> Any:
-    if kind in _INTEGERS:
-        low, high = _INTEGERS[kind]
+def parse(kind: str, value: Any) -> Any:
+    """A JSON value as the type of that name. Raises ValueError that says what it must be."""
+    limits = INTEGERS.get(kind)
+    if limits is not None:
+        low, high = limits
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"must be an integer, not {_kind(value)}")
         if not low <= value <= high:
@@ -69,7 +63,10 @@ def _parse(kind: str, value: Any) -> Any:
     if kind.startswith("Float"):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"must be a number, not {_kind(value)}")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("must be a finite number") from None
     if kind == "Boolean":
         return _instance(value, bool, "true or false")
     text = _instance(value, str, "a string")
@@ -107,8 +104,8 @@ def _time(text: str) -> datetime:
     return moment
 
 
-def _check_rules(field: Field, value: Any) -> None:
-    rules = field.rules
+def check_rules(rules: Mapping[str, Any], value: Any) -> None:
+    """Raise ValueError that names the first bound of the contract that `value` breaks."""
     if "min" in rules and value < rules["min"]:
         raise ValueError(f"must be at least {rules['min']}")
     if "max" in rules and value > rules["max"]:

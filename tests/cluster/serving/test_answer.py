@@ -55,7 +55,7 @@ def test_the_request_matters(call, flight):
     [
         ("/v2/health/live", {"live": True}),
         ("/v2/health/ready", {"ready": True}),
-        ("/v2", {"name": "raypipe", "extensions": []}),
+        ("/v2", {"name": "raypipe", "extensions": ["binary_tensor_data"]}),
         (f"{MODEL}/ready", {"name": "flights-late", "version": "1", "ready": True}),
         (f"{MODEL}/versions/1/ready", {"name": "flights-late", "version": "1", "ready": True}),
         (MODEL, {"name": "flights-late", "versions": ["1"]}),

@@ -58,7 +58,7 @@ def named(target, number: int, **changes):
     """`target` under another version number; `changes` to its pointer."""
     config = copy.deepcopy(target.user_config)
     [pointer] = config["versions"].values()
-    config |= {"versions": {str(number): pointer | changes}, "default": str(number)}
+    config |= {"versions": {str(number): pointer | changes}, "traffic": {"default": str(number), "weights": {}}}
     return replace(target, version=replace(target.version, version=number), user_config=config)
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,50 @@ LISTEN = "0A"
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def listeners() -> dict[int, set[str]]:
-    """Addresses by port, of all sockets of this machine that listen."""
-    found: dict[int, set[str]] = {}
+def sockets() -> Iterator[tuple[int, str, str]]:
+    """Port, address and inode of each socket of this machine that listens."""
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
-            _, local, _, state, *_ = line.split()
-            if state == LISTEN:
-                address, port = local.split(":")
+            fields = line.split()
+            if fields[3] == LISTEN:
+                address, port = fields[1].split(":")
                 words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
-                found.setdefault(int(port, 16), set()).add(socket.inet_ntop(family, b"".join(words)))
+                yield int(port, 16), socket.inet_ntop(family, b"".join(words)), fields[9]
+
+
+def listeners() -> dict[int, set[str]]:
+    """Addresses by port."""
+    found: dict[int, set[str]] = {}
+    for port, address, _ in sockets():
+        found.setdefault(port, set()).add(address)
     return found
+
+
+def listening(pid: int) -> dict[int, set[str]]:
+    """Addresses by port, of one process."""
+    links = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    found: dict[int, set[str]] = {}
+    for port, address, inode in sockets():
+        if f"socket:[{inode}]" in links:
+            found.setdefault(port, set()).add(address)
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    found, level = set(), {pid}
+    parents = {int(p.name): int(p.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1]) for p in processes()}
+    while level:
+        level = {child for child, parent in parents.items() if parent in level}
+        found |= level
+    return found
+
+
+def processes() -> list[Path]:
+    return [path for path in Path("/proc").glob("[0-9]*") if path.joinpath("stat").exists()]
+
+
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
 
 
 @pytest.mark.skipif(not haproxy_available(), reason="HAProxy's binary exists for x86-64 Linux only")
@@ -41,10 +75,22 @@ def test_the_endpoint(endpoint):
     assert listeners()[int(endpoint.rpartition(":")[2])] == {"127.0.0.1"}
 
 
+def test_grpc(endpoint, flights):
+    assert listeners()[flights.project.settings.serving.grpc_port] <= LOOPBACK
+    if haproxy_available():
+        assert listeners()[int(os.environ["RAY_SERVE_FALLBACK_PROXY_GRPC_PORT"])] <= LOOPBACK
+
+
 def test_the_replicas(endpoint):
-    ports = {port: addresses for port, addresses in listeners().items() if 30_000 <= port <= 31_000}
-    assert ports
-    assert all(addresses <= LOOPBACK for addresses in ports.values()), ports
+    """HTTP, gRPC, and Serve's own for other deployments. Ray's core has one more in every worker, on all addresses,
+    which its token guards."""
+    replicas = [pid for pid in descendants(os.getpid()) if "ServeReplica" in name_of(pid)]
+    assert replicas
+    for pid in replicas:
+        found = listening(pid)
+        assert any(30_000 <= port <= 31_000 for port in found)
+        assert any(40_000 <= port <= 41_000 for port in found)
+        assert len([port for port, addresses in found.items() if not addresses <= LOOPBACK]) <= 1, found
 
 
 def test_haproxy_stands_in_front(endpoint):

@@ -23,8 +23,11 @@ from raypipe.features.serving_spec import serving_spec
 from raypipe.features.training_set import build_training_set
 from raypipe.project import load_project
 from raypipe.registry.bundle import write_bundle
+from raypipe.serving.call import Call, Reply, json_reply
+from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.model import LoadedModel
-from raypipe.serving.protocol import Answer, Endpoint, answer
+from raypipe.serving.routes import answer
+from raypipe.serving.traffic import Traffic
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
@@ -82,7 +85,7 @@ def trips() -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def predict(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
+def predict(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Reply]:
     """The protocol's answer about a trip with changed fields."""
     folder: Path = tmp_path_factory.mktemp("trips")
     trips().write_parquet(folder / "trips.parquet")
@@ -106,14 +109,16 @@ def predict(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
     digest, uri = write_bundle(folder / "bundles", files | {"model.ubj": bytes(booster.save_raw("ubj"))})
     state = build_online_state(project, sources, project.settings.serving.as_of)
     pointer = {"bundle": uri, "digest": digest, "online": str(state.folder), "online_identity": state.identity}
-    endpoint = Endpoint("trips", {"1": LoadedModel("1", pointer, max_past_us=86_400_000_000)}, "1", 100)
+    endpoint = Endpoint(
+        "trips", {"1": LoadedModel("1", pointer, max_past_us=86_400_000_000)}, Traffic("1", {}), Limits(100, 10**6)
+    )
 
-    def ask(**fields: Any) -> Answer:
+    def ask(**fields: Any) -> Reply:
         body = orjson.dumps({"rows": [TRIP | fields]})
         try:
-            return answer(endpoint, "POST", "/models/trips/predict", body)
+            return answer(endpoint, Call("POST", "/models/trips/predict", "", {}, body, "r", 0))
         except RaypipeError as error:
-            return Answer(error.http_status, error.to_json())
+            return json_reply(error.http_status, error.to_json())
 
     return ask
 
@@ -137,8 +142,8 @@ def predict(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
 )
 def test_it_is_answered(predict, fields):
     given = predict(**fields)
-    assert given.status == 200, given.document
-    assert 0 < given.document["predictions"][0]["probability"] < 1
+    assert given.status == 200, given.body
+    assert 0 < orjson.loads(given.body)["predictions"][0]["probability"] < 1
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,7 @@ def test_it_is_answered(predict, fields):
 def test_a_wrong_value_is_named(predict, fields, field):
     given = predict(**fields)
     assert given.status == 422
-    assert [said["field"] for said in given.document["fields"]] == [field]
+    assert [said["field"] for said in orjson.loads(given.body)["fields"]] == [field]
 
 
 def test_no_prediction_time(predict):

@@ -17,7 +17,7 @@ PACKAGE = Path(raypipe.__file__).parent
 BASE = {"errors", "definitions", "project", "data"}
 LEARNING = BASE | {"features", "training", "evaluation"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": {"definitions"},
+    "__init__": {"definitions", "serving"},
     "errors": set(),
     "cluster": {"errors"},
     "definitions": {"errors"},
@@ -30,8 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     "registry": LEARNING,
     "serving": LEARNING | {"registry", "cluster"},
     "monitoring": LEARNING | {"registry", "cluster"},
-    "pipeline": LEARNING | {"tuning", "registry", "serving", "monitoring", "cluster"},
-    "cli": LEARNING | {"tuning", "registry", "serving", "monitoring", "pipeline", "cluster"},
+    "scoring": LEARNING | {"registry", "serving"},
+    "pipeline": LEARNING | {"tuning", "registry", "serving", "scoring", "monitoring", "cluster"},
+    "cli": LEARNING | {"tuning", "registry", "serving", "scoring", "monitoring", "pipeline", "cluster"},
 }
 
 # What a replica loads: this module and all that it reaches.

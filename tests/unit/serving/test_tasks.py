@@ -3,6 +3,9 @@ gives. The boosters are trained here, without Ray; no replica is needed to answe
 
 from __future__ import annotations
 
+import copy
+import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -23,8 +26,12 @@ from raypipe.features.serving_spec import serving_spec
 from raypipe.features.training_set import build_training_set
 from raypipe.registry.bundle import LINEAGE, MODEL, SERVING, TRANSFORMS, write_bundle
 from raypipe.registry.bundle import METRICS as METRICS_FILE
+from raypipe.serving.call import Call
+from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.model import LoadedModel
-from raypipe.serving.protocol import Endpoint, answer
+from raypipe.serving.routes import answer
+from raypipe.serving.rows import read_rows
+from raypipe.serving.traffic import Traffic
 
 OBJECTIVE = {
     "binary": "binary:logistic",
@@ -87,7 +94,7 @@ def made(request, shop_of, prepared, tmp_path_factory) -> SimpleNamespace:
     model = LoadedModel("1", pointer, max_past_us=10**12)
     return SimpleNamespace(
         task=task, training_set=training_set, booster=booster, evaluation=evaluation, model=model,
-        endpoint=Endpoint("shop", {"1": model}, "1", 100), transforms=training_set.transforms(),
+        endpoint=Endpoint("shop", {"1": model}, Traffic("1", {}), Limits(100, 10**6)), transforms=training_set.transforms(),
     )  # fmt: skip
 
 
@@ -183,9 +190,9 @@ def test_a_version_of_another_task_has_blanks(made):
 
 
 def post(made, path: str, document) -> dict:
-    given = answer(made.endpoint, "POST", path, orjson.dumps(document))
+    given = answer(made.endpoint, Call("POST", path, "", {}, orjson.dumps(document), "r", 0))
     assert given.status == 200
-    return orjson.loads(orjson.dumps(given.document))
+    return orjson.loads(given.body)
 
 
 def expected_scores(made) -> np.ndarray:
@@ -208,7 +215,7 @@ def test_people_get_rows(made):
     expected = expected_scores(made)
     name = {"binary": "probability", "regression": "value", "ranking": "score"}.get(made.task)
     for row, score in zip(got, expected, strict=True):
-        del row["feature_time"]
+        del row["feature_time"], row["known_entity"]
         if name:
             assert row == {name: pytest.approx(float(score), rel=1e-5)}
         else:
@@ -232,7 +239,7 @@ def test_tensors_are_what_the_metadata_says(made):
         {"name": n, "datatype": "BYTES", "shape": [3], "data": [row[n] for row in ROWS]} for n in ("at", "user", "shop")
     ]
     outputs = post(made, "/v2/models/shop/infer", {"inputs": inputs})["outputs"]
-    told = answer(made.endpoint, "GET", "/v2/models/shop", b"").document["outputs"]
+    told = orjson.loads(answer(made.endpoint, Call("GET", "/v2/models/shop", "", {}, b"", "r", 0)).body)["outputs"]
     assert [(o["name"], o["datatype"]) for o in outputs] == [(t["name"], t["datatype"]) for t in told]
     for output, metadata in zip(outputs, told, strict=True):
         assert output["shape"] == [3, *metadata["shape"][1:]]
@@ -242,6 +249,101 @@ def test_tensors_are_what_the_metadata_says(made):
     if made.task == "multiclass":
         assert told[1]["parameters"] == {"classes": ["large", "medium", "small"]}
         assert outputs[0]["data"] == [["large", "medium", "small"][best] for best in expected.argmax(axis=1)]
+
+
+# ---- one row at a time and many ----------------------------------------------------------------
+
+
+def random_rows(count: int) -> list[dict]:
+    dice = random.Random(8)
+    times = [
+        "2024-02-08T03:10:00Z",
+        "2024-02-08T17:40:00.5+01:00",
+        "2024-02-07T23:59:59Z",
+        "2024-02-29T12:00:00Z",
+        "2050-07-01T00:00:00Z",
+    ]
+    users, shops = [*(f"u{n}" for n in range(12)), None, "nobody"], ["a", "b", "c", "d"]
+    return [{"at": dice.choice(times), "user": dice.choice(users), "shop": dice.choice(shops)} for _ in range(count)]
+
+
+def test_a_row_alone_is_answered_as_among_many(made):
+    rows = random_rows(60)
+    assert made.model.facts["rows"]["compiled"]
+    many = made.model.predict(read_rows(made.model.bundle.serving, rows))
+    few = [made.model._quick.predict([row]) for row in rows]
+    assert None not in few
+    bits = np.concatenate([one.matrix for one in few]).view(np.int32)
+    np.testing.assert_array_equal(bits, many.matrix.view(np.int32))
+    assert np.concatenate([one.feature_time_us for one in few]).tolist() == many.feature_time_us.tolist()
+    assert np.concatenate([one.known for one in few]).tolist() == many.known.tolist()
+    if many.base_margin is not None:
+        assert np.concatenate([one.margins for one in few]).tolist() == many.base_margin.tolist()
+    scores = np.concatenate([made.model.predict_rows([row]).scores for row in rows])
+    np.testing.assert_array_equal(scores.view(np.int32), many.scores.view(np.int32))
+
+
+def test_known_says_whether_every_entity_is_known(made):
+    at = "2024-02-08T03:10:00Z"
+    asked = {("u3", "a"): True, ("nobody", "a"): False, (None, "a"): False}
+    rows = [{"at": at, "user": user, "shop": shop} for user, shop in asked]
+    expected = list(asked.values())
+    assert made.model.predict(read_rows(made.model.bundle.serving, rows)).known.tolist() == expected
+    assert [made.model.predict_rows([row]).known.item() for row in rows] == expected
+
+
+def test_threads_share_a_model(made):
+    rows = random_rows(40)
+    expected = made.model.predict(read_rows(made.model.bundle.serving, rows)).scores
+    with ThreadPoolExecutor(8) as pool:
+        alone = list(pool.map(lambda row: made.model.predict_rows([row]).scores, rows * 5))
+        together = list(pool.map(lambda _: made.model.predict_rows(rows).scores, range(20)))
+    np.testing.assert_array_equal(np.concatenate(alone), np.concatenate([expected] * 5))
+    assert all(np.array_equal(scores, expected) for scores in together)
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 60])
+def test_what_is_wrong_is_named_whatever_the_number_of_rows(made, count):
+    rows = random_rows(count)
+    rows[-1] = rows[-1] | {"shop": 7, "size": 1}
+    with pytest.raises(RequestError) as caught:
+        made.model.predict_rows(rows)
+    assert [(f["row"], f["field"]) for f in caught.value.fields] == [(count - 1, "size"), (count - 1, "shop")]
+
+
+def test_a_row_of_the_past_is_refused_alone_too(made):
+    model = copy.copy(made.model)
+    model._max_past_us = 10**6
+    model._quick = copy.copy(made.model._quick)
+    model._quick._max_past_us = 10**6
+    with pytest.raises(RequestError, match="1 rows lie too far in the past"):
+        model.predict_rows([ROWS[0] | {"at": "2024-02-07T23:00:00Z"}])
+
+
+# ---- what is kept of a prediction, and why it is so --------------------------------------------
+
+
+def test_a_score_is_recomputed_to_the_bit(made):
+    given = made.model.predict_rows(ROWS)
+    for predictor in ("compiled", "xgboost"):
+        again = made.model.score_again(given.matrix, given.base_margin, predictor)
+        assert np.array_equal(again.view(np.int32), given.scores.view(np.int32))
+    assert given.predictor == "compiled"
+    assert made.model.facts["predictor"]["compiled"]
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1]])
+def test_contributions_sum_to_the_margin(made, rows):
+    given = made.model.predict_rows(rows)
+    matrix = given.matrix.copy()
+    matrix[0, 0] = np.inf
+    found = made.model.explain(matrix, given.base_margin)
+    classes = (3,) if made.task == "multiclass" else ()
+    assert found.shape == (len(rows), len(made.transforms.names) + 1, *classes)
+    assert found.dtype == np.float32
+    margin = made.booster.inplace_predict(matrix, base_margin=given.base_margin, predict_type="margin")
+    np.testing.assert_allclose(found.sum(axis=1), margin, rtol=1e-4, atol=1e-5)
+    assert np.abs(found[:, :-1]).max() > 0
 
 
 # ---- margins that cannot be --------------------------------------------------------------------

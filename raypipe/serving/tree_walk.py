@@ -1,0 +1,77 @@
+"""The walk over a table of nodes as machine code. Importing this compiles it, which takes a second or two.
+
+It keeps the interpreter's lock: it is over before another thread could make use of it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import float32, from_dtype, int32, njit, uint32, void
+
+from raypipe.serving.tree_nodes import EXP, NODE, SIGMOID, SOFTMAX
+
+_NODES = from_dtype(NODE)
+_FIRST_INVALID = np.float32(2**24)  # xgboost/src/common/categorical.h: no category from here on, nor below zero
+_LARGEST, _LEAST = np.float32(88.7), np.float32(1e-16)  # xgboost/src/common/math.h, Sigmoid
+
+
+@njit(int32(float32[::1], int32, _NODES[::1], uint32[::1]))
+def _leaf(row: Any, at: Any, nodes: Any, sets: Any) -> Any:
+    """The leaf that a row comes to from the root `at`."""
+    node = nodes[at]
+    while node.feature >= 0:
+        value = row[node.feature]
+        if math.isnan(value):
+            at = node.missing
+        elif node.words < 0:
+            at = node.left if value < node.value else node.right
+        elif value < 0 or value >= _FIRST_INVALID or np.int32(value) >> 5 >= node.words:
+            at = node.left
+        else:
+            category = np.int32(value)
+            chosen = sets[node.first + (category >> 5)] >> np.uint32(category & 31) & np.uint32(1)
+            at = node.right if chosen else node.left
+        node = nodes[at]
+    return at
+
+
+@njit(void(float32[::1], int32))
+def _finish(scores: Any, link: Any) -> None:
+    """From margins to what the objective answers, in place: the steps of xgboost/src/common/math.h, in float32."""
+    if link == SIGMOID:
+        scores[0] = np.float32(1) / (math.exp(min(-scores[0], _LARGEST)) + np.float32(1) + _LEAST)
+    elif link == EXP:
+        scores[0] = math.exp(scores[0])
+    elif link == SOFTMAX:
+        largest = scores.max()
+        total = 0.0
+        for group in range(len(scores)):
+            scores[group] = math.exp(scores[group] - largest)
+            total += scores[group]
+        for group in range(len(scores)):
+            scores[group] = scores[group] / np.float32(total)
+
+
+@njit(
+    void(
+        float32[:, ::1], float32[:, ::1], _NODES[::1], int32[::1], int32[::1], uint32[::1], int32, float32[:, ::1]
+    )
+)  # fmt: skip
+def score_rows(  # noqa: PLR0917 (compiled code is called by position)
+    matrix: Any, start: Any, nodes: Any, roots: Any, groups: Any, sets: Any, link: Any, scores: Any
+) -> None:
+    """Fill `scores`, shape (rows, groups).
+
+    matrix: (rows, features). start: margins before any tree, (1, groups) or (rows, 1). roots, groups: by tree where it
+    begins and which group it is of. link: from margin to score.
+    """
+    for row in range(len(matrix)):
+        mine = scores[row]
+        for group in range(len(mine)):
+            mine[group] = start[row if len(start) > 1 else 0, group]
+        for tree in range(len(roots)):
+            mine[groups[tree]] += nodes[_leaf(matrix[row], roots[tree], nodes, sets)].value
+        _finish(mine, link)

@@ -1,0 +1,100 @@
+"""`raypipe score`: exit codes, the output folder, and a job that is killed and submitted again."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from raypipe.data.publish import MANIFEST, find
+
+
+@pytest.fixture(scope="module")
+def table(flights, tmp_path_factory):
+    rows = flights.sources["flights"].scan().select(flights.project.definitions.label.request)
+    path = tmp_path_factory.mktemp("asked") / "rows.parquet"
+    rows.collect().sample(6000, seed=5).write_parquet(path)
+    return path
+
+
+def test_scores_in_a_folder(flights, raypipe, table, tmp_path):
+    out = tmp_path / "out"
+    command = ("score", table, "--project", flights.folder, "--plan", "local", "--output", out, "--json")
+    first, again = raypipe(*command), raypipe(*command)
+    assert (first.code, again.code) == (0, 0), first.err
+    assert (first.json["scored"], first.json["version"]) == (6000, 1)
+    assert again.json["scores"] == first.json["scores"]
+    assert again.json["reused"]
+    assert pl.read_parquet(first.json["files"]).height == 6000
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "scores-000000.parquet"}
+
+
+def test_rows_that_break_the_contract(flights, raypipe, table, tmp_path):
+    rows = pl.read_parquet(table).with_columns(pl.lit(None, pl.String).alias("origin"))
+    rows.head(10).write_parquet(tmp_path / "bad.parquet")
+    refused = raypipe("score", tmp_path / "bad.parquet", "--project", flights.folder, "--plan", "local")
+    assert refused.code == 4
+    assert "origin: must not be null: 10" in refused.err
+    aside = raypipe(
+        "score", tmp_path / "bad.parquet", "--project", flights.folder, "--on-bad-rows", "quarantine", "--plan", "local"
+    )
+    assert aside.code == 0
+    assert "set aside 10 rows" in aside.out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["nothing.parquet"], 1, "no Parquet file to score"),
+        (["rows.parquet", "--version", "99"], 1, "has no version 99"),
+        (["rows.parquet", "--on-bad-rows", "ignore"], 2, "refuse or quarantine"),
+        (["rows.parquet", "--plan", "fast"], 2, "unknown plan"),
+        (["rows.parquet", "--keep", "orgin"], 2, "did you mean 'origin'"),
+    ],
+)
+def test_mistakes(flights, raypipe, table, options, code, words):
+    done = raypipe("score", *options, "--project", flights.folder, cwd=table.parent)
+    assert done.code == code
+    assert words in done.err
+
+
+def chunks(flights) -> dict[str, str]:
+    found = [find(path.parent) for path in flights.project.storage.glob(f"score_chunks/*/{MANIFEST}")]
+    return {output.folder.name: output.manifest["attempt"] for output in found}
+
+
+def test_killed_and_run_again(flights, cluster, started, raypipe, edited, wait, table):
+    """kill -9 of the driver, twice, while Ray's tasks score; then the rest, to the bytes of a run left alone."""
+    text = (flights.folder / "project.yaml").read_text()
+    edited(flights.folder, scoring__chunk_rows=100)
+    command = ("score", table, "--project", flights.folder, "--keep", "tailnum")
+    try:
+        kept, dice = chunks(flights), random.Random(1)
+        for _ in range(2):
+            process, known = started(*command, "--plan", "distributed", ray=cluster.address), len(kept)
+            wait(lambda p=process, n=known: p.poll() or len(chunks(flights)) > n, what="a chunk", seconds=240)
+            time.sleep(dice.uniform(0, 0.2))
+            os.killpg(process.pid, signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+            now = chunks(flights)
+            assert kept.items() < now.items()
+            kept = now
+        again = raypipe(*command, "--plan", "distributed", "--json", ray=cluster.address)
+        assert again.code == 0, again.err
+        assert kept.items() <= chunks(flights).items()
+        content = [Path(name).read_bytes() for name in again.json["files"]]
+        for kind in ("scores", "score_chunks"):
+            shutil.rmtree(flights.project.storage / kind)
+        alone = raypipe(*command, "--plan", "local", "--json")
+        assert alone.code == 0, alone.err
+        assert [Path(name).read_bytes() for name in alone.json["files"]] == content
+        assert len(content) == 60
+        assert pl.read_parquet(alone.json["files"])["row"].to_list() == list(range(6000))
+    finally:
+        (flights.folder / "project.yaml").write_text(text)

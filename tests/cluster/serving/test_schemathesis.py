@@ -1,0 +1,27 @@
+"""schemathesis makes requests from the OpenAPI document, right ones and wrong ones: no answer is a 5xx, none is one that
+the document has not. RAYPIPE_MORE_CASES multiplies their count."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
+COMMAND = "from schemathesis.cli import schemathesis; schemathesis()"
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+
+
+def test_no_answer_is_undocumented(endpoint):
+    done = subprocess.run(
+        [
+            sys.executable, "-c", COMMAND, "--config-file", CONFIGURATION,
+            "run", f"{endpoint}/openapi.json", "--max-examples", str(15 * MORE), "--seed", "1",
+            "--generation-database", "none", "--continue-on-failure", "--no-color",
+        ],
+        capture_output=True, text=True, timeout=300 * MORE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert int(re.search(r"(\d[\d,]*) generated", done.stdout)[1].replace(",", "")) > 500
