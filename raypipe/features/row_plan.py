@@ -77,7 +77,8 @@ def _expressions(spec: ServingSpec) -> list[tuple[str, Any]]:
 
 
 def _call(document: Any, schema: dict[str, pl.DataType]) -> Call:
-    return _compiled(document, schema, "the label").call
+    call: Call = _compiled(document, schema, "the label").call
+    return call
 
 
 def _compiled(document: Any, schema: dict[str, pl.DataType], name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -94,7 +95,7 @@ def _most_rows(booster: xgb.Booster, trees: Trees, rows: Floats) -> int:
     most = 0
     for size in _BATCHES:
         batch = rows[:size]
-        if _seconds(lambda b=batch: trees.score(b, None)) > _seconds(lambda b=batch: score_matrix(booster, b, None)):
+        if _seconds(partial(trees.score, batch, None)) > _seconds(partial(score_matrix, booster, batch, None)):
             break
         most = size
     return most

@@ -65,7 +65,7 @@ class one_write:  # noqa: N801 (used as a function)
 
     def __init__(self, send: Any) -> None:
         self._cycle = getattr(send, "__self__", None)
-        self._transport = getattr(self._cycle, "transport", None)
+        self._transport: Any = getattr(self._cycle, "transport", None)
         self._parts: list[bytes] = []
 
     def __enter__(self) -> None:
@@ -121,7 +121,7 @@ def _add_grpc_address(server: Any, address: str) -> None:
 def _add_internal_address(server: Any, address: str) -> int:
     from ray._common.tls_utils import add_port_to_grpc_server
 
-    port: int = add_port_to_grpc_server(server, _on_host(address))
+    port: int = add_port_to_grpc_server(server, _on_host(address))  # type: ignore[no-untyped-call]
     return port
 
 

@@ -26,8 +26,8 @@ class Sink(Protocol):
 
 
 class Telemetry:
-    """`answered` costs microseconds; once a second the thread hands on what was noted. A sink that fails (a full disk) is told
-    of once in the replica's log, and tried again the next time."""
+    """`answered` costs microseconds; once a second the thread hands on what was noted. A sink that fails (a full disk)
+    is told of once in the replica's log, and tried again the next time."""
 
     def __init__(
         self,
