@@ -31,6 +31,7 @@ NOWHERE = "127.0.0.1:1"  # a Ray address that nobody answers at: a command that 
 # Warnings of Ray's own, raised from its own code, whatever its caller does.
 NOT_OURS = [
     "ignore:.* is deprecated:DeprecationWarning:ray.data.context",  # a DataContext sets its own deprecated defaults
+    "ignore:The `metrics_interval_s` field:DeprecationWarning",  # what shall replace it is not read yet
     "ignore:Using extra keyword arguments on `Field`:DeprecationWarning:ray.serve._private.config",  # to pydantic
     "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",  # MLflow's store, to SQLAlchemy
 ]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts Ray's HAProxy with a configuration of its own making (it has no template of the user's), changed in five points:
+# Starts Ray's HAProxy with a configuration of its own making (it has no template of the user's), changed in these points:
 # - Its statistics and metrics pages (`bind *:PORT`, `bind :PORT`) listen on loopback instead of on all addresses. The
 #   frontends' address is Serve's http_options.host and stays as it is.
 # - Its command socket is for its user alone, not for all of the machine.

@@ -43,7 +43,6 @@ SERVE: dict[str, tuple[str, str]] = {
         "raypipe.serving.ingress:middlewares",
         "a replica answers in front of what Ray does with each request",
     ),
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": ("60", "on a busy machine a proxy is not there in 5 s, and is ended"),
     "RAY_SERVE_HAPROXY_NBTHREAD": ("1", "one thread carries far more than a few replicas answer"),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": ("60", "who sends nothing for this long is let go: 1 h by default"),
     "RAY_SERVE_HAPROXY_RETRIES": ("3", "a request on a replica that dies is sent to another"),
@@ -55,11 +54,6 @@ SERVE: dict[str, tuple[str, str]] = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": ("2", "a stop waits for this: 30 s by default"),
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": ("2", "as above"),
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": ("1", "a proxy that was killed is replaced after three checks: 10 s each"),
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": (
-        "0.5",
-        "autoscaling hears of a load within a second: 10 s",
-    ),
-    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": ("0.5", "as above"),
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": (
         "0.25,0.5,1,2,5,10,20,50,100,200,500,1000,5000",
         "the first bucket is 1 ms by default",

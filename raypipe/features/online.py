@@ -128,10 +128,12 @@ class Snapshot:
         """As `features`; and of each row whether the state knows its entity in every view that looks one up: a window
         has some of its rows, a latest view one that happened by the row's time, however old."""
         state, moments = self._state, [self.as_of_us] * rows.height if times is None else times.tolist()
+        if not state.schema:
+            return with_expressions(state, rows, pl.DataFrame()), np.ones(rows.height, np.bool_)
         by_entity = [entity_keys(rows, entity) for entity in state.entities]
         keys = list(zip(*by_entity, strict=True)) if by_entity else [()] * rows.height
         values, known = self._look_up(keys, moments)
-        looked_up = pl.DataFrame(values, schema=state.schema, orient="row") if state.schema else pl.DataFrame()
+        looked_up = pl.DataFrame(values, schema=state.schema, orient="row")
         return with_expressions(state, rows, looked_up), np.array(known, np.bool_)
 
     def row(self, keys: Sequence[bytes | None], time: int) -> tuple[list[Any], bool]:

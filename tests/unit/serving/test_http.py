@@ -397,9 +397,10 @@ def haproxy(replica: Any, folder: Path, **variables: str) -> Iterator[Any]:
         retry_on="conn-failure empty-response 502 504", retries=3, metrics_enabled=False,
     )  # fmt: skip
     server = rays.ServerConfig(name="replica", host=replica.address[0], port=replica.address[1])
-    backend = rays.BackendConfig(name="shop", path_prefix="/", app_name="shop", servers=[server])
-    rays.HAProxyApi(config, {"shop": backend}, str(folder / "haproxy.cfg"))._generate_config_file_internal()
+    backend = rays.BackendConfig(name="http-shop", path_prefix="/", app_name="shop", servers=[server])
+    rays.HAProxyApi(config, {backend.name: backend}, str(folder / "haproxy.cfg"))._generate_config_file_internal()
     environment = {"RAYPIPE_HAPROXY": cluster.environment()["RAYPIPE_HAPROXY"], "PATH": os.environ["PATH"], **variables}
+    environment["RAYPIPE_PYTHON"] = "true"  # no guard: it is for a HAProxy that Ray started
     script = cluster.environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
     process = subprocess.Popen(
         [script, "-db", "-f", folder / "haproxy.cfg"], env=environment, stderr=subprocess.DEVNULL
