@@ -30,13 +30,14 @@ SOME = {
 
 
 def benchmarks(scale: float, asked: Options) -> dict[str, Callable[[Machine, Path], Table]]:
-    """Each benchmark by its name, over that share of the rows of features and training."""
+    """Each benchmark by its name, over that share of the rows of features, training and batch scoring."""
     windows = {f"features:{w}": partial(features.compare, name=w, scale=scale) for w in ("A", "B", "C")}
     online = partial(features.compare_online, name="O", scale=scale)
     trees = {f"training:{w}": partial(training.compare, name=w, scale=scale) for w in ("S", "M", "X")}
     servers = {f"serving:{name}": partial(serving.compare, name=name, options=asked) for name in serving.ROWS}
-    servers |= {f"serving:{of.NAME}": partial(of.compare, options=asked) for of in (flights, bulk, overload, batch)}
-    return {**windows, "features:O": online, **trees, **servers}
+    servers |= {f"serving:{of.NAME}": partial(of.compare, options=asked) for of in (flights, bulk, overload)}
+    table = partial(batch.compare, options=asked, scale=scale)
+    return {**windows, "features:O": online, **trees, **servers, f"serving:{batch.NAME}": table}
 
 
 def measured(run: Callable[[Machine, Path], Table], patience_s: float) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{names}; default: features, training, serving")
     parser.add_argument("--out", type=Path, help="write every round's figures to this JSON file")
     parser.add_argument("--patience", type=float, default=600, help="seconds to wait, in all, for others to be quiet")
-    parser.add_argument("--scale", type=float, default=1.0, help="the share of rows to try features and training with")
+    parser.add_argument("--scale", type=float, default=1.0, help="the share of rows to try what reads tables with")
     add_options(parser)
     given = parser.parse_args()
     if not 0 < given.scale <= 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from measure import Machine, Table, fresh, middle, spread
+from measure import Machine, Table, fresh, spread
 
 from serving.lines import Line
 from serving.load import generator, measured, write_bodies
@@ -13,7 +13,7 @@ from serving.options import Options
 from serving.protocols import RAYPIPE, RAYPIPE_ARROW
 from serving.server import served, wrong_answers
 from serving.sides import IN_PROCESS, OURS, Side, raypipe_serve
-from serving.turns import Turns
+from serving.turns import Turns, ratio
 from serving.workload import Requests
 
 NAME, ROWS = "bulk", 10_000
@@ -34,7 +34,7 @@ def compare(machine: Machine, folder: Path, options: Options) -> Table:
     requests = Requests.read(turns.folder, ROWS)
 
     def measure(side: Side, key: Line) -> None:
-        turns.lines.add(key | (_alone(turns, side) if side in THREADS else _asked(turns, side, requests)))
+        turns.add(key, _alone(turns, side) if side in THREADS else _asked(turns, side, requests))
 
     turns.take(SIDES, [{}], measure)
     return _table(turns)
@@ -61,14 +61,11 @@ def _table(turns: Turns) -> Table:
 
 def _row(turns: Turns, side: Side, found: list[Line]) -> tuple[str, ...]:
     cpu = [line["cpu_ms"] for line in found if line["cpu_ms"] is not None]
-    ratios = [
-        mine["rps"] / line["rps"] for mine, line in zip(turns.of(ARROW), found, strict=False) if side is not ARROW
-    ]
     return (
         side.title,
         spread([line["rps"] * ROWS for line in found], 0),
         *(spread([line[key] for line in found], 2) for key in ("p50_ms", "p99_ms")),
         spread(cpu, 1) if cpu else "",
         f"{sum(line['wrong'] for line in found):,}",
-        middle(ratios),
+        ratio(turns.of(ARROW), found, "rps") if side is not ARROW else "",
     )

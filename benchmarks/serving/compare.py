@@ -31,7 +31,7 @@ def compare(machine: Machine, folder: Path, name: str, options: Options) -> Tabl
             for count in options.connections:
                 found = measured(server, side.protocol.path, bodies, count, options.seconds)
                 wrong = wrong_answers(server.port, side.protocol, requests)
-                turns.lines.add(key | {"connections": count, **found, "wrong": wrong, "started_s": server.started_s})
+                turns.add(key, {"connections": count, **found, "wrong": wrong, "started_s": server.started_s})
 
     turns.take(chosen(options), [{"connections": count} for count in options.connections], measure)
-    return table(turns, f"{ROWS[name]} rows a request")
+    return table(turns, f"{name.replace('-', ' ')} a request")

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from measure import Machine, Table, fresh, middle, raypipe, spread
+from measure import Machine, Table, fresh, raypipe, spread
 
 from serving.lines import Line
 from serving.load import generator, measured, write_bodies
@@ -20,7 +20,7 @@ from serving.protocols import FLIGHTS
 from serving.report import COUNTS, FIGURES
 from serving.server import served, wrong_answers
 from serving.sides import FRAMEWORK, OURS, Side, script
-from serving.turns import Turns
+from serving.turns import Turns, ratio
 from serving.workload import Requests, project_folder
 
 NAME = "flights"
@@ -48,7 +48,7 @@ def compare(machine: Machine, folder: Path, options: Options) -> Table:
             for count in CONNECTIONS:
                 found = measured(server, side.protocol.path, bodies, count, options.seconds)
                 wrong = wrong_answers(server.port, side.protocol, requests)
-                turns.lines.add(key | {"connections": count, **found, "wrong": wrong})
+                turns.add(key, {"connections": count, **found, "wrong": wrong})
 
     turns.take(SIDES, [{"connections": count} for count in CONNECTIONS], measure)
     rows = [_row(turns, side, count) for count in CONNECTIONS for side in SIDES if turns.of(side, connections=count)]
@@ -61,5 +61,4 @@ def _row(turns: Turns, side: Side, count: int) -> tuple[str, ...]:
     found, ours = turns.of(side, connections=count), turns.of(RAYPIPE, connections=count)
     figures = [spread([line[key] for line in found], digits) for key, digits in FIGURES.values()]
     counts = [f"{sum(line[key] for line in found):,}" for key in COUNTS.values()]
-    ratios = [mine["rps"] / line["rps"] for mine, line in zip(ours, found, strict=False) if side is not RAYPIPE]
-    return side.title, str(count), *figures, *counts, middle(ratios)
+    return side.title, str(count), *figures, *counts, ratio(ours, found, "rps") if side is not RAYPIPE else ""

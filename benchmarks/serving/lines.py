@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from typing import Any
 from measure import BENCHMARKS
 
 Line = dict[str, Any]
+TURN = ("benchmark", "side", "round")
 PACKAGES = ("raypipe", "ray", "xgboost", "numpy", "polars", "fastapi", "uvicorn", "uvloop", "orjson")
 
 
@@ -41,18 +41,13 @@ class Lines:
 
     def errors(self, **key: Any) -> list[Line]:
         """What failed, and was not measured later."""
-        failed = [line for line in self.known if "error" in line and key.items() <= line.items()]
-        return [line for line in failed if not self.of(**{name: line[name] for name in ("benchmark", "side", "round")})]
+        last = {tuple(line[name] for name in TURN): line for line in self.known if key.items() <= line.items()}
+        return [line for line in last.values() if "error" in line]
 
     def add(self, line: Line) -> None:
         self.known.append(line)
         with self.file.open("a") as file:
             file.write(json.dumps(line) + "\n")
-
-    def once(self, measure: Callable[[], Line], **key: Any) -> None:
-        """Measure what the file does not have yet."""
-        if not self.of(**key):
-            self.add(key | measure())
 
 
 def machine() -> Line:

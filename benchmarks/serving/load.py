@@ -10,7 +10,7 @@ from typing import Any
 from measure import BENCHMARKS, command, environment, last_document
 
 from serving.protocols import Protocol
-from serving.server import Server
+from serving.server import Server, ServerError
 from serving.workload import Requests
 
 WARM_UP_S = 2
@@ -43,15 +43,20 @@ def _load(port: int, path: str, bodies: Path, connections: int, seconds: int) ->
         script = str(BENCHMARKS / "serving" / "post.lua")
         asked = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script]
         asked += [f"http://127.0.0.1:{port}{path}", "--", str(bodies)]
-    done = subprocess.run(
-        asked,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=seconds + GRACE_S,
-        check=True,
-        env=environment(),
-        cwd=BENCHMARKS,
-    )
+    try:
+        done = subprocess.run(
+            asked,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds + GRACE_S,
+            env=environment(),
+            cwd=BENCHMARKS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ServerError("the load generator does not come to an end") from error
+    if done.returncode:
+        raise ServerError(f"the load generator failed: {done.stdout[-300:]}")
     figures: dict[str, Any] = last_document(done.stdout)
     return figures
 

@@ -37,7 +37,7 @@ def compare(machine: Machine, folder: Path, options: Options) -> Table:
                 rate = round(times * capacity, 1)
                 found = fresh("serving.open_loop", server.port, path, bodies, rate, options.seconds).document
                 found |= {"capacity_rps": capacity, "wrong": wrong_answers(server.port, side.protocol, requests)}
-                turns.lines.add(key | {"times": times, "offered_rps": rate, **found})
+                turns.add(key, {"times": times, "offered_rps": rate, **found})
 
     sides = [side for side in SIDES if not options.sides or side.name in options.sides]
     turns.take(sides, [{"times": times} for times in OF_CAPACITY], measure)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from measure import Table, markdown, middle, spread
+from measure import Table, markdown, spread
 
 from serving.lines import Line
 from serving.load import generator
 from serving.sides import FASTAPI_1, FASTAPI_2, MODEL_SERVER, RAYPIPE_1, RAYPIPE_2, SIDES, Side
-from serving.turns import Turns
+from serving.turns import Turns, ratio
 
 FIGURES = {
     "requests/s": ("rps", 0),
@@ -50,14 +50,9 @@ def _ratios(turns: Turns) -> list[tuple[str, ...]]:
     for mine, theirs in SAME_PROCESSES:
         for figure in ("requests/s", "p50, ms", "p99, ms"):
             key = FIGURES[figure][0]
-            found = (_between(turns.of(mine, connections=n), turns.of(theirs, connections=n), key) for n in counts)
+            found = (ratio(turns.of(mine, connections=n), turns.of(theirs, connections=n), key) for n in counts)
             rows.append((f"{figure}: {mine.title} / {theirs.title}", *found))
     return rows
-
-
-def _between(mine: Sequence[Line], theirs: Sequence[Line], key: str) -> str:
-    """The median of the rounds' ratios of one figure."""
-    return middle([a[key] / b[key] for a, b in zip(mine, theirs, strict=False)])
 
 
 def _to_best(turns: Turns, count: int) -> str:
@@ -67,5 +62,5 @@ def _to_best(turns: Turns, count: int) -> str:
     if not medians:
         return ""
     best = max(medians, key=medians.__getitem__)
-    ratio = _between(turns.of(RAYPIPE_1, connections=count), found[best], "rps")
-    return f"{ratio} ({best.title})" if ratio else ""
+    times = ratio(turns.of(RAYPIPE_1, connections=count), found[best], "rps")
+    return f"{times} ({best.title})" if times else ""

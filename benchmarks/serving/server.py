@@ -76,7 +76,7 @@ def _wait_until_ready(
             if wrong_answers(port, protocol, requests, first=1) == 0:
                 return
             last = "it answers, with other probabilities"
-        except (OSError, http.client.HTTPException, ServerError) as error:
+        except ServerError as error:
             last = str(error)
         time.sleep(0.2)
     ended = "" if root.returncode is None else f"it ended with {root.returncode}; "
@@ -84,7 +84,10 @@ def _wait_until_ready(
 
 
 def wrong_answers(port: int, protocol: Protocol, requests: Requests, first: int | None = None) -> int:
-    """Every request (or the `first` ones) once: how many probabilities are not those computed in process."""
+    """Every request (or the `first` ones) once: how many probabilities are not those computed in process.
+
+    Raises ServerError for no answer, and for another status than 200.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_WITHIN_S)
     try:
         wrong = 0
@@ -98,5 +101,7 @@ def wrong_answers(port: int, protocol: Protocol, requests: Requests, first: int 
             found = np.asarray(protocol.probabilities(document), float).ravel()
             wrong += int((~np.isclose(found, expected, rtol=0, atol=TOLERANCE)).sum())
         return wrong
+    except (OSError, http.client.HTTPException) as error:
+        raise ServerError(f"no answer: {error!r}") from error
     finally:
         connection.close()

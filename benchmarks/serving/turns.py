@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import Machine
+from measure import Machine, middle
 
 from serving.lines import Line, Lines
 from serving.options import Options
@@ -33,7 +33,7 @@ class Turns:
         return cls(name, machine, where, options, Lines.open(where / "lines.jsonl"))
 
     def take(self, sides: Sequence[Side], parts: Sequence[Line], measure: Callable[[Side, Line], None]) -> None:
-        """Call `measure(side, key)` for every side, `rounds` times. It adds a line for the key with each of `parts`."""
+        """Call `measure(side, key)` for every side, `rounds` times. It calls `add` for the key with each of `parts`."""
         for turn in range(self.options.rounds):
             for side in sides:
                 key = {"benchmark": self.name, "side": side.name, "round": turn}
@@ -45,6 +45,10 @@ class Turns:
                 except ServerError as error:
                     print(f"{side.title} failed: {error}", file=sys.stderr)
                     self.lines.add(key | {"error": str(error)})
+
+    def add(self, key: Line, figures: Line) -> None:
+        """Keep a measure, with the cores that others kept busy before the side was started."""
+        self.lines.add(key | figures | {"others_cores": self.machine.busy[-1]})
 
     def of(self, side: Side, **part: object) -> list[Line]:
         """A side's measures, one a round."""
@@ -58,3 +62,8 @@ class Turns:
         ]
         absent = [side.title for side in sides if not self.of(side)]
         return [*failed, *([f"Not run: {', '.join(absent)}."] if absent else [])]
+
+
+def ratio(mine: Sequence[Line], theirs: Sequence[Line], key: str) -> str:
+    """The median of the rounds' ratios of one figure; nothing where there is none."""
+    return middle([a[key] / b[key] for a, b in zip(mine, theirs, strict=False) if b[key]])

@@ -14,7 +14,7 @@ from raypipe.cli.output import Result
 from raypipe.errors import ConfigurationError, RegistryError, nearest
 from raypipe.project import load_project
 
-_NEXT = "an endpoint takes it when it is deployed next"
+_NEXT = "raypipe serve takes it at once"
 
 
 def promote(folder: Path, number: int, override: str | None) -> Result:

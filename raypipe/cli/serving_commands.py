@@ -14,7 +14,7 @@ from raypipe.cli import words
 from raypipe.cli.arguments import moment, read_request
 from raypipe.cli.output import Result
 from raypipe.errors import ConfigurationError, DataError, RegistryError
-from raypipe.project import load_project
+from raypipe.project import Project, load_project
 from raypipe.project.passwords import masked
 
 if TYPE_CHECKING:
@@ -46,14 +46,16 @@ def predict(folder: Path, request: Path, url: str | None) -> Result:
     project = load_project(folder)
     serving = project.settings.serving
     rows = read_request(request)
-    answer = _ask(url or serving.url, project.settings.name, rows)
+    answer = _ask(project, url or serving.url, rows)
     return answer, words.prediction(rows, answer)
 
 
-def _ask(url: str, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _ask(project: Project, url: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     from raypipe.serving.client import Client
+    from raypipe.serving.tls import trust
 
-    with Client(url, model) as client:
+    context = trust(project) if url == project.settings.serving.url else None
+    with Client(url, project.settings.name, ssl_context=context) as client:
         return client.predict(rows).to_json()
 
 
@@ -72,7 +74,7 @@ def deploy_and_ask(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, 
         with progress.step("serving") as step:
             base = stack.enter_context(serving(project, target))
             step.say(f"{base} behind {proxy_in_words()}")
-        return _ask(base, project.settings.name, rows)
+        return _ask(project, base, rows)
 
 
 @contextmanager

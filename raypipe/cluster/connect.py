@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,22 +129,28 @@ def local_cpus() -> int:
     return max(usable_cpus(), 2)
 
 
+def _connected() -> bool:
+    """Whether this process is connected to Ray. Without it, nothing here imports Ray, which takes half a second."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
 def node_cpus() -> list[int]:
     """CPUs of each machine of the cluster in use, or of the local one that would be started."""
+    if not _connected():
+        return [local_cpus()]
     import ray
 
-    if not ray.is_initialized():
-        return [local_cpus()]
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
 
 
 def free_cpus() -> int:
     """CPUs that nobody has reserved of the cluster in use, or all of the local one that would be started."""
+    if not _connected():
+        return local_cpus()
     import ray
 
-    if not ray.is_initialized():
-        return local_cpus()
     return int(ray.available_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]
 
 

@@ -15,12 +15,11 @@ from scipy import stats
 
 from raypipe.definitions.label import Task
 from raypipe.evaluation.figure import Figure
-from raypipe.evaluation.gate import Outcome
 from raypipe.evaluation.influence import Ints, Linear, counting, linear
 from raypipe.evaluation.intervals import plain
 from raypipe.evaluation.metrics import Floats, Scored
 from raypipe.evaluation.miscalibration import Miscalibration, true_errors
-from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
+from raypipe.evaluation.names import METRICS
 from raypipe.evaluation.tested import MODEL, Tested
 
 
@@ -112,21 +111,3 @@ def comparisons(tested: Tested) -> dict[str, dict[str, Any]]:
             found = differences(tested.task, model, other, tested.blocks.of, **chosen)
             made[name] = {metric: difference.to_json() for metric, difference in found.items()}
     return made
-
-
-# ---- decisions ---------------------------------------------------------------------------------
-
-
-def non_inferiority(metric: str, difference: Difference, margin: float = 0.0) -> Outcome:
-    """Whether the model is worse than the other by `margin` at most, by the one-sided bounds: pass where even the worse
-    bound says so, fail where even the better one denies it. Of two equal models at margin 0, so few fail (and so few
-    pass) as 1 - the confidence."""
-    if difference.least is None or difference.most is None:
-        return "inconclusive"
-    if metric not in LOWER_IS_BETTER:
-        worse, better = difference.least, difference.most
-    else:
-        worse, better = -difference.most, -difference.least
-    if worse >= -margin:
-        return "pass"
-    return "fail" if better < -margin else "inconclusive"

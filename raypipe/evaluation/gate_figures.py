@@ -34,7 +34,7 @@ def _metrics(result: Document) -> Named:
     rows = result["model"]["rows"]
     for metric, interval in result["intervals"]["model"].items():
         against = {
-            model: _difference(found[metric], rows) for model, found in result["comparisons"].items() if metric in found
+            model: one_sided(found[metric], rows) for model, found in result["comparisons"].items() if metric in found
         }
         yield metric, [Case(_figure(interval, rows), against=against)]
 
@@ -100,8 +100,9 @@ def _data(data: Document) -> Named:
         yield f"age_of_data.{name}", [Case(Figure.exact(age))]
 
 
-def _difference(found: Document, rows: int) -> Figure:
-    """With the ends of which each is sure with the settings' confidence: a rule asks for one side."""
+def one_sided(found: Document, rows: int) -> Figure:
+    """A difference to another model, with the ends of which each is sure with the settings' confidence: a rule asks for
+    one side."""
     least, most = found["one_sided"]
     return Figure(found["difference"][0], least, most, rows)
 

@@ -17,7 +17,7 @@ from raypipe.features.row_functions import function
 from raypipe.features.row_operators import binary
 from raypipe.features.row_values import Compiled, Row, UnsupportedError, converted, within
 
-_FUNCTION_GROUPS = ("Boolean", "TemporalExpr", "StringExpr", "Pow")
+_FUNCTION_GROUPS = ("Boolean", "TemporalExpr", "StringExpr", "Pow", "Trigonometry")
 
 
 class Scope:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +58,37 @@ def _root(value: float) -> float:
     return math.sqrt(value) if value >= 0 else math.nan
 
 
+def _log(value: float) -> float:
+    if value > 0:
+        return math.log(value)
+    return -math.inf if value == 0 else math.nan
+
+
+def _log1p(value: float) -> float:
+    if value > -1:
+        return math.log1p(value)
+    return -math.inf if value == -1 else math.nan
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
+
+
+def _sine(value: float) -> float:
+    return math.sin(value) if math.isfinite(value) else math.nan
+
+
+def _cosine(value: float) -> float:
+    return math.cos(value) if math.isfinite(value) else math.nan
+
+
+def _ceiling(value: float) -> float:
+    return -floored(-value)
+
+
 def _ascii(value: str) -> str:
     """Other text is left to Polars: languages differ in its upper and lower case."""
     if not value.isascii():
@@ -95,7 +127,12 @@ _OF_ONE: dict[str, tuple[Callable[[pl.DataType], bool], Callable[[Any], Any]]] =
     "Abs": (_has_magnitude, _magnitude),
     "Negate": (_is_float, _negated),
     "Floor": (_is_float64, floored),
+    "Ceil": (_is_float64, _ceiling),
     "Sqrt": (_is_float64, _root),
+    "Log1p": (_is_float64, _log1p),
+    "Exp": (_is_float64, _exp),
+    "Sin": (_is_float64, _sine),
+    "Cos": (_is_float64, _cosine),
     "LenBytes": (_is_text, lambda value: len(value.encode())),
     "LenChars": (_is_text, len),
     "Lowercase": (_is_text, lambda value: _ascii(value).lower()),
@@ -158,6 +195,34 @@ def _clip(asked: Asked) -> Call:
     return call
 
 
+def _logarithm(asked: Asked) -> Call:
+    given, base = asked.inputs
+    if given.dtype != pl.Float64 or not isinstance(base.literal, int | float):
+        raise UnsupportedError(f"a logarithm of {given.dtype}")
+    divisor = _log(base.literal)
+    return _mapped(lambda value: _log(value) / divisor, given.call)
+
+
+def _power(asked: Asked) -> Call:
+    given, exponent = asked.inputs
+    if given.dtype != pl.Float64 or exponent.literal != 2:
+        raise UnsupportedError(f"a power of {given.dtype} other than the square")
+    return _mapped(lambda value: value * value, given.call)
+
+
+def _about_text(test: Callable[[str, str], bool]) -> Callable[[Asked], Call]:
+    """A test of a text with a literal one."""
+
+    def call(asked: Asked) -> Call:
+        given, part = asked.inputs[0], asked.inputs[1].literal
+        regex = isinstance(asked.options, dict) and not asked.options["literal"]
+        if not isinstance(part, str) or regex:
+            raise UnsupportedError("a regex, or a part that is no literal")
+        return _mapped(lambda value: test(value, part), given.call)
+
+    return call
+
+
 def _convert_time_zone(asked: Asked) -> Call:
     return asked.inputs[0].call  # the same moment
 
@@ -197,6 +262,11 @@ _OF_SEVERAL: dict[str, Callable[[Asked], Call]] = {
     "IsBetween": _is_between,
     "IsIn": _is_in,
     "Clip": _clip,
+    "Log": _logarithm,
+    "Generic": _power,
+    "StartsWith": _about_text(str.startswith),
+    "EndsWith": _about_text(str.endswith),
+    "Contains": _about_text(operator.contains),
     "ConvertTimeZone": _convert_time_zone,
     "OffsetBy": _offset_by,
     "TimeStamp": _timestamp,

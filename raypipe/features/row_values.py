@@ -88,7 +88,7 @@ def converted(given: Compiled, to: pl.DataType) -> Call:
     if dtype.is_integer() and low_high:
         if to.is_integer() and wide and wide[0] <= low_high[0] and low_high[1] <= wide[1]:
             return call
-        if to == pl.Float64:
+        if to == pl.Float64 or (to == pl.Float32 and low_high[0] >= -(2**24) and low_high[1] <= 2**24):
             return lambda row: None if (value := call(row)) is None else float(value)
     if dtype == pl.Float32 and to == pl.Float64:
         return call

@@ -153,7 +153,9 @@ class Transforms:
         positions = columns.select_seq(self._positions)  # one thread: a request's row is no work for more
         for (at, _), found in zip(self._categories, positions.get_columns(), strict=True):
             columns.replace_column(at, found)
-        wide = columns.to_numpy().astype(np.float64, copy=False)  # whatever the types: one row is rounded as many are
+        wide = columns.to_numpy()
+        if wide.dtype != np.float32:  # whatever the types: one row is rounded as many are
+            wide = wide.astype(np.float64, copy=False)
         with np.errstate(over="ignore"):  # past float32's range lies infinity
             matrix = wide.astype(np.float32, order="C")
         times_us = frame.get_column(PREDICTION_TIME).dt.epoch("us").to_numpy() if training and self._encodes else None

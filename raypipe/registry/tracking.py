@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from raypipe.errors import RegistryError
@@ -114,6 +114,12 @@ class Registry:
     def releases(self) -> Releases:
         """What the ledger says."""
         return Releases(self.model, self._ledger.entries())
+
+    def releases_of_mlflow(self) -> Releases:
+        """What MLflow alone says, as if a ledger began with it: where there is none yet, or it is damaged."""
+        change = self._adoption(Releases(self.model, []))
+        entry = Entry.after(None, change, at=datetime.now(UTC), who=who(self._project)) if change else None
+        return Releases(self.model, [entry] if entry else [])
 
     # ---- what changes it -----------------------------------------------------------------------
 
@@ -221,13 +227,16 @@ class Registry:
 
     def _adopt(self, releases: Releases, at: datetime) -> bool:
         """Whether something is older than the ledger: then it is an entry now."""
-        versions = self.versions()
-        found = {v.version: evidence.as_far_as_known(self._project, v) for v in versions}
-        champion = next((v.version for v in versions if CHAMPION in v.aliases), None)
-        change = lifecycle.adoption(releases, found, champion)
+        change = self._adoption(releases)
         if change:
             self._ledger.append(change, after=releases.last, at=at, who=who(self._project))
         return change is not None
+
+    def _adoption(self, releases: Releases) -> Change | None:
+        versions = self.versions()
+        found = {v.version: evidence.as_far_as_known(self._project, v) for v in versions}
+        champion = next((v.version for v in versions if CHAMPION in v.aliases), None)
+        return lifecycle.adoption(releases, found, champion)
 
     # ---- MLflow --------------------------------------------------------------------------------
 

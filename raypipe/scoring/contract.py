@@ -94,24 +94,26 @@ def judged(label: Label, spec: ServingSpec, rows: pl.DataFrame) -> tuple[pl.Data
 
 
 def _parted(rows: pl.DataFrame, checks: Mapping[str, pl.Expr]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows that break no check, and the others; a check is true where it is broken."""
+    """Rows that break no check, and the others; a check is true where it is broken, and null counts as not."""
+    flags = {reason: broken.fill_null(value=False) for reason, broken in checks.items()}
     reasons = pl.concat_list(
-        *(pl.when(broken).then(pl.lit(reason)) for reason, broken in checks.items()), pl.lit(None, pl.String)
+        *(pl.when(broken).then(pl.lit(reason)) for reason, broken in flags.items()), pl.lit(None, pl.String)
     ).list.drop_nulls()
-    if not checks or not rows.select(pl.any_horizontal(*checks.values()).any()).item():
+    found = rows.select(broken.any().alias(reason) for reason, broken in checks.items())
+    if not any(found.row(0) if found.width else ()):
         return rows, rows.clear().with_columns(reasons.alias(RULES))
-    any_broken = pl.any_horizontal(*checks.values())
-    return rows.filter(~any_broken), rows.filter(any_broken).with_columns(reasons.alias(RULES))
+    wrong = pl.any_horizontal(*flags.values())
+    return rows.filter(~wrong), rows.filter(wrong).with_columns(reasons.alias(RULES))
 
 
 def field_checks(label: Label, spec: ServingSpec) -> dict[str, pl.Expr]:
-    """Of the fields alone: a boolean by reason, true where a row is wrong, never null."""
+    """Of the fields alone: a boolean by reason, true where a row is wrong."""
     contract, checks = label.spine.contract.columns(), dict[str, pl.Expr]()
     for field in spec.fields:
         column = pl.col(field.name)
         found = {"not be null": column.is_null()} if not field.nullable else {}
         found |= _bounds(field, column) | _type_checks(field, column, contract.get(field.name))
-        checks |= {f"{field.name}: must {words}": broken.fill_null(value=False) for words, broken in found.items()}
+        checks |= {f"{field.name}: must {words}": broken for words, broken in found.items()}
     return checks
 
 

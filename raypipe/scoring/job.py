@@ -14,7 +14,8 @@ from raypipe.data.columns import FILE_ROW
 from raypipe.data.parts import PreparedPart
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import ROW, TIME
-from raypipe.features.job import Build, Job, with_features
+from raypipe.errors import CorruptFileError
+from raypipe.features.job import Build, Job, computing, with_features
 from raypipe.features.spine import CHUNK, PARTITION, file_of
 from raypipe.project import Project
 from raypipe.registry.bundle import Bundle, read_bundle
@@ -90,20 +91,29 @@ class ScoreJob(Job):
         [number] = build.chunks
         chunk, snapshot = self.asked[number]
         wrong = self.judged(project, chunk)[1] if rows.height < chunk.rows else None
-        stamp, bundle = Stamp(self.version, snapshot, self.keep), self.bundle
-        frame = scored(bundle, rows, with_features(project, rows, computed), stamp) if rows.height else None
+        frame = self._scored(project, rows, computed, snapshot) if rows.height else None
         written = write_chunk(build.attempt, frame, None if wrong is None else set_aside(wrong, self.keep))
         chunk.file.require_unchanged()
         return [written]
 
+    def _scored(
+        self, project: Project, rows: pl.DataFrame, computed: Mapping[str, pl.DataFrame], snapshot: str
+    ) -> pl.DataFrame:
+        bundle = self.bundle
+        beside = set(self.keep) - set(
+            bundle.serving.schema().names()
+        )  # no expression reads these; a feature may be called so
+        features = with_features(project, rows.drop(beside), computed)
+        return scored(bundle, rows, features, Stamp(self.version, snapshot, self.keep))
+
 
 def read(bundle: Bundle, chunk: Chunk, keep: Sequence[str]) -> pl.DataFrame:
-    """A chunk's rows in order: the request's columns, those to keep, the file, the row's number in it, and `__row`."""
-    rows = pl.scan_parquet(chunk.file.path, glob=False).slice(chunk.first, chunk.rows)
-    given, request = rows.collect_schema(), bundle.serving.schema().names()
-    columns = columns_of(bundle.serving, given, chunk.file.constants, chunk.file.name)
-    columns += [pl.col(name) for name in keep if name not in request]
-    frame = rows.select(columns).collect()
+    """A chunk's rows in order: the request's columns, those to keep, the file, the row's number in it, and `__row`.
+
+    Raises DataContractError for a column that is missing or of another type, CorruptFileError if a page is damaged.
+    """
+    request = bundle.serving.schema().names()
+    frame = _columns(bundle, chunk, [*request, *(name for name in keep if name not in request)])
     number = pl.int_range(chunk.first, chunk.first + chunk.rows, dtype=pl.Int64)
     return frame.with_columns(
         pl.lit(chunk.file.name).alias(FILE), number.alias(FILE_ROW), (number + chunk.row_base).alias(ROW)
@@ -115,14 +125,23 @@ def times(bundle: Bundle, chunk: Chunk) -> tuple[int, int] | None:
     time = bundle.serving.prediction_time_expression()
     if time is None:
         return None
-    rows = pl.scan_parquet(chunk.file.path, glob=False).slice(chunk.first, chunk.rows)
-    columns = columns_of(bundle.serving, rows.collect_schema(), chunk.file.constants, chunk.file.name)
-    at = pl.col(PREDICTION_TIME).dt.epoch("us")
-    found = (
-        rows.select(columns).select(time.alias(PREDICTION_TIME)).select(at.min().alias("from"), at.max().alias("to"))
-    )
-    first, last = found.collect().row(0)
+    rows, at = _columns(bundle, chunk, time.meta.root_names()), pl.col(PREDICTION_TIME).dt.epoch("us")
+    with computing("the prediction time"):
+        found = rows.select(time.alias(PREDICTION_TIME)).select(at.min().alias("from"), at.max().alias("to"))
+    first, last = found.row(0)
     return None if first is None else (first, last)
+
+
+def _columns(bundle: Bundle, chunk: Chunk, names: Sequence[str]) -> pl.DataFrame:
+    """Some columns of a chunk, those of the request checked and typed."""
+    rows = pl.scan_parquet(chunk.file.path, glob=False).slice(chunk.first, chunk.rows)
+    typed = columns_of(bundle.serving, rows.collect_schema(), chunk.file.constants, chunk.file.name)
+    by_name = {column.meta.output_name(): column for column in typed}
+    try:
+        return rows.select(by_name.get(name, pl.col(name)) for name in names).collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        where, got = chunk.file.input.uri, type(error).__name__  # what Polars says may hold a value
+        raise CorruptFileError("rows of a file cannot be read", where=where, got=got, hint="restore it") from None
 
 
 @cache

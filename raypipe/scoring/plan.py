@@ -13,8 +13,8 @@ import raypipe
 from raypipe.data.digest import digest_of
 from raypipe.data.parts import PreparedPart
 from raypipe.definitions import FeatureView, LatestView
+from raypipe.definitions.label import BASE_MARGIN
 from raypipe.errors import ConfigurationError, nearest
-from raypipe.features.job import computing
 from raypipe.features.partitions import Partition, Sources, hiding, moment, reaching
 from raypipe.project import Project
 from raypipe.registry.bundle import Bundle
@@ -81,10 +81,12 @@ def columns_to_keep(project: Project, table: Table, bundle: Bundle, asked: Seque
     """
     personal, request = project.definitions.label.spine.personal(), bundle.serving.schema().names()
     keys = [column for view in looked_up(project) for column in view.entity if column not in personal]
-    output = {*OWN, *(tensor["name"] for tensor in metadata(bundle))}
+    output = {*OWN, BASE_MARGIN, *(tensor["name"] for tensor in metadata(bundle))}
     for name in asked:
-        if name in output:
-            raise ConfigurationError("the scores have a column of that name", where="--keep", got=name)
+        if name in output or name.startswith("__"):
+            raise ConfigurationError(
+                "the scores have a column of that name", where="--keep", got=name, hint="write it under another one"
+            )
         for file in table.files:
             if name not in (*file.columns, *request):
                 raise ConfigurationError(
@@ -140,8 +142,7 @@ def _clocked(project: Project, reached: dict[str, list[PreparedPart]]) -> Iterab
 def _span(project: Project, bundle: Bundle, chunk: Chunk) -> tuple[datetime, datetime, bool]:
     """When the rows of a chunk are predicted for, as far as a view asks; and whether they have a time."""
     timed = any(not view.source.static for view in looked_up(project))
-    with computing("the prediction time"):
-        span = times(bundle, chunk) if timed else None
+    span = times(bundle, chunk) if timed else None
     first, last = span or (0, 0)
     return moment(max(first, _EARLIEST)), moment(min(max(last, _EARLIEST), _LATEST) + 1), timed
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -43,11 +42,8 @@ def read_stream(body: bytes, max_rows: int) -> pa.Table:
     return table
 
 
-def write_stream(columns: Mapping[str, list[Any]], metadata: Mapping[str, str]) -> bytes:
-    """Columns as an Arrow IPC stream, with metadata of its schema. Times without zone are UTC."""
-    frame = pl.DataFrame(dict(columns))
-    times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
-    frame = frame.with_columns(pl.col(name).dt.replace_time_zone("UTC") for name in times)
+def write_stream(frame: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
+    """A frame as an Arrow IPC stream, with metadata of its schema."""
     table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(dict(metadata))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:

@@ -69,7 +69,7 @@ class Client:
         of `predict_frame`.
     concurrency: requests of one call at a time.
     retries: further tries of a request that found no connection, or was answered 429, 502 or 503.
-    ca_file: certificates to trust of an https endpoint, PEM; default: the system's.
+    ssl_context: what to trust of an https endpoint; default: the system's certificates.
 
     Every method raises RequestError in the endpoint's words for the caller's mistakes (`fields` names each wrong field;
     `row` counts within the whole call), and ClusterError if there is no answer in time.
@@ -86,7 +86,7 @@ class Client:
         bulk_rows: int = 50_000,
         concurrency: int = 4,
         retries: int = 6,
-        ca_file: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         for name, number in {"batch_rows": batch_rows, "bulk_rows": bulk_rows, "concurrency": concurrency}.items():
             if number < 1:
@@ -96,7 +96,7 @@ class Client:
         key = api_key or os.environ.get(API_KEY_VARIABLE)
         headers = {"user-agent": "raypipe"} | ({"authorization": f"Bearer {key}"} if key else {})
         backoff = Backoff(retries)
-        self._transport = Transport(url, headers, connections=concurrency, backoff=backoff, ca_file=ca_file)
+        self._transport = Transport(url, headers, connections=concurrency, backoff=backoff, ssl_context=ssl_context)
         self._model, self._timeout_s = model, timeout_s
         self._batch_rows, self._bulk_rows, self._concurrency = batch_rows, bulk_rows, concurrency
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from ssl import SSLContext
 from typing import Any
 
 import orjson
@@ -52,10 +53,16 @@ class Transport:
     """The connections to one endpoint. Threads may share it."""
 
     def __init__(
-        self, base: str, headers: Mapping[str, str], *, connections: int, backoff: Backoff, ca_file: str | None
+        self,
+        base: str,
+        headers: Mapping[str, str],
+        *,
+        connections: int,
+        backoff: Backoff,
+        ssl_context: SSLContext | None,
     ) -> None:
         self._base, self._headers, self._backoff = base.rstrip("/"), headers, backoff
-        self._pool = urllib3.PoolManager(1, maxsize=connections, block=True, retries=False, ca_certs=ca_file)
+        self._pool = urllib3.PoolManager(1, maxsize=connections, block=True, retries=False, ssl_context=ssl_context)
 
     def close(self) -> None:
         self._pool.clear()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from raypipe.serving.call import Call, Reply
 
 TRACEPARENT, PROXIED = "traceparent", "x-raypipe-proxied-us"
@@ -51,7 +53,9 @@ def done(call: Call, reply: Reply, ended_us: int) -> Done:
         call.id, call.method, call.path, reply.status, reply.version or "", call.received_us,
         ended_us - call.received_us, int(size) if size.isdecimal() else 0, len(reply.body), reply.error,
         rows=len(predictions.scores) if predictions else 0,
-        unknown=int((~predictions.known).sum()) if predictions else 0,
+        unknown=len(predictions.known) - int(np.count_nonzero(predictions.known)) if predictions else 0,
+        features_us=predictions.features_us if predictions else 0,
+        predict_us=predictions.predict_us if predictions else 0,
         traceparent=headers.get(TRACEPARENT),
         proxied_us=int(proxied) if proxied.isdecimal() else None,
     )  # fmt: skip

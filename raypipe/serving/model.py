@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ class Predictions:
     (microseconds; None: no time), and what it was given: the matrix, shape (rows, features), and margins to start from.
 
     predictor: which form of the trees answered. known: whether every look-up view's entity is known to the online
-    state, shape (rows,); where it is not, the prediction rests on empty windows or missing values.
+    state, shape (rows,); where it is not, the prediction rests on empty windows or missing values. features_us: how
+    long it took from the rows to the matrix; predict_us: from there to the scores.
     """
 
     scores: NDArray[np.float32]
@@ -41,6 +43,8 @@ class Predictions:
     base_margin: NDArray[np.float32] | None
     predictor: Predictor
     known: NDArray[np.bool_]
+    features_us: int = 0
+    predict_us: int = 0
 
 
 class LoadedModel:
@@ -66,8 +70,9 @@ class LoadedModel:
         A few rows go by the compiled plan, which takes microseconds and no other thread; where it cannot answer, and
         for what is wrong, they go the way of many.
         """
+        began_ns = perf_counter_ns()
         found = self._quick.predict(rows) if self._quick and len(rows) <= FEW_ROWS else None
-        return self._score(*found) if found else self.predict(self._frame(rows))
+        return self._score(began_ns, *found) if found else self.predict(self._frame(rows))
 
     def _frame(self, rows: Sequence[Any]) -> pl.DataFrame:
         try:
@@ -78,6 +83,7 @@ class LoadedModel:
     def predict(self, rows: pl.DataFrame) -> Predictions:
         """Predictions for rows of the request contract. Raises RequestError for rows too far in the past, or whose base
         margin cannot be."""
+        began_ns = perf_counter_ns()
         try:
             wanted = self.online.prediction_times(rows)
             with self.online.snapshot() as known:
@@ -89,7 +95,7 @@ class LoadedModel:
             matrix = self.bundle.transforms.matrix(features)
         except pl.exceptions.PolarsError as error:
             raise RequestError("no features can be computed of these values", got=str(error).splitlines()[0]) from None
-        return self._score(matrix, margins, times, entities_known)
+        return self._score(began_ns, matrix, margins, times, entities_known)
 
     def score_again(self, matrix: Floats, margins: Floats | None, predictor: Predictor) -> Floats:
         """The scores that `predictor` gave for this matrix and these margins, bit for bit."""
@@ -117,11 +123,17 @@ class LoadedModel:
         return {"predictor": self._predictors.facts, "rows": self._quick_facts}
 
     def _score(
-        self, matrix: Floats, margins: Floats | None, times: NDArray[np.int64] | None, known: NDArray[np.bool_]
+        self,
+        began_ns: int,
+        matrix: Floats,
+        margins: Floats | None,
+        times: NDArray[np.int64] | None,
+        known: NDArray[np.bool_],
     ) -> Predictions:
-        predictor = self._predictors.choose(len(matrix))
+        made_ns, predictor = perf_counter_ns(), self._predictors.choose(len(matrix))
         scores = self._predictors.score(matrix, margins, predictor)
-        return Predictions(scores, times, matrix, margins, predictor, known)
+        features_us, predict_us = (made_ns - began_ns) // 1000, (perf_counter_ns() - made_ns) // 1000
+        return Predictions(scores, times, matrix, margins, predictor, known, features_us, predict_us)
 
     def _margins(self, rows: pl.DataFrame, margin: pl.Expr) -> NDArray[np.float32]:
         time = self.online.prediction_time

@@ -27,7 +27,7 @@ _ERRORS = {
     "422": "Fields are wrong; each is named with its row and the reason.",
     "503": "Too many requests at a time, or no version is loaded yet; try again after Retry-After.",
 }
-_READ = ("400", "401", "404", "405", "408", "413", "503")  # a body that is not asked for has its limits too
+_READ = ("400", "401", "403", "404", "405", "408", "413", "503")  # a body that is not asked for has its limits too
 _SAID = {"x-model-version": {"schema": {"type": "string"}}, "x-request-id": {"schema": {"type": "string"}}}
 _VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 _KEY = {
@@ -76,6 +76,7 @@ def _paths(endpoint: Endpoint) -> dict[str, Any]:
         "/v2/health/live": {"get": _get("Whether the process answers.", {"type": "object"})},
         "/v2/health/ready": {"get": _get("Whether a version is loaded.", {"type": "object"})},
         PATH: {"get": _get("This document.", {"type": "object"})},
+        "/admin/status": {"get": _get("What the replicas hold and do; for an admin's key.", {"type": "object"})},
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from raypipe.definitions.label import Task
@@ -17,10 +18,10 @@ FEATURE_TIME, KNOWN = "feature_time", "known_entity"
 NUMBER: Mapping[Task, str] = {"binary": "probability", "regression": "value", "ranking": "score"}
 
 
-def as_columns(bundle: Bundle, predictions: Predictions) -> dict[str, list[Any]]:
-    """`probability`, `value` or `score`; of a multiclass model `class`, the most probable one, and `probabilities` by
-    class. Then, where there is a prediction time, the time at which the features were taken (UTC, without zone); and
-    whether every entity that features were looked up for was known."""
+def as_rows(bundle: Bundle, predictions: Predictions) -> list[dict[str, Any]]:
+    """A document a row: `probability`, `value` or `score`; of a multiclass model `class`, the most probable one, and
+    `probabilities` by class. Then, where there is a prediction time, the time at which the features were taken (UTC,
+    without zone); and whether every entity that features were looked up for was known."""
     scores, classes = predictions.scores, bundle.transforms.classes
     if classes is None:
         columns: dict[str, list[Any]] = {NUMBER[bundle.serving.task]: scores.tolist()}
@@ -33,13 +34,20 @@ def as_columns(bundle: Bundle, predictions: Predictions) -> dict[str, list[Any]]
     if predictions.feature_time_us is not None:
         columns[FEATURE_TIME] = predictions.feature_time_us.astype("datetime64[us]").tolist()
     columns[KNOWN] = predictions.known.tolist()
-    return columns
-
-
-def as_rows(bundle: Bundle, predictions: Predictions) -> list[dict[str, Any]]:
-    """`as_columns`, a document a row."""
-    columns = as_columns(bundle, predictions)
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def as_frame(bundle: Bundle, predictions: Predictions) -> pl.DataFrame:
+    """The same columns as `as_rows`; times in UTC."""
+    scores, classes = predictions.scores, bundle.transforms.classes
+    if classes is None:
+        columns = [pl.Series(NUMBER[bundle.serving.task], scores)]
+    else:
+        by_class = pl.DataFrame(scores, schema=[str(c) for c in classes])
+        columns = [pl.Series(CLASS, classes).gather(scores.argmax(axis=1)), by_class.to_struct(PROBABILITIES)]
+    if predictions.feature_time_us is not None:
+        columns.append(pl.Series(FEATURE_TIME, predictions.feature_time_us).cast(pl.Datetime("us", "UTC")))
+    return pl.DataFrame([*columns, pl.Series(KNOWN, predictions.known)])
 
 
 def metadata(bundle: Bundle) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from raypipe.serving.arrow import write_stream
 from raypipe.serving.call import ARROW, Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.model import LoadedModel, Predictions
-from raypipe.serving.outputs import as_columns, as_rows
+from raypipe.serving.outputs import as_frame, as_rows
 from raypipe.serving.record import Rows, Served
 
 
@@ -29,7 +29,7 @@ def prediction_reply(
     served = Served(request_id, call.received_us, endpoint.model, model.version, key, rows, predictions)
     if explanations is None and wants_arrow(call):
         metadata = {"model": endpoint.model, "model_version": model.version, "id": request_id}
-        stream = write_stream(as_columns(model.bundle, predictions), metadata)
+        stream = write_stream(as_frame(model.bundle, predictions), metadata)
         return Reply(200, stream, ARROW, model.version, served=served)
     found = as_rows(model.bundle, predictions)
     if explanations is not None:

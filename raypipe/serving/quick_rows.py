@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raypipe.features.online import OnlineState
+from raypipe.features.online import OnlineState, Snapshot
 from raypipe.features.row_plan import RowPlan
 from raypipe.features.row_proof import unproven
 from raypipe.features.row_transforms import as_matrix
@@ -38,9 +38,12 @@ class QuickRows:
         """None: a row is wrong, or its values are not computed here."""
         try:
             fields = [self._reader.read(row) for row in rows]
+        except REFUSED:
+            return None
+        try:
             with self._state.snapshot() as known:
                 found = [self._row(known, row) for row in fields]
-        except REFUSED:
+        except ArithmeticError:  # FallBackError, or a number beyond a double
             return None
         numbers, margins, times, entities_known = zip(*found, strict=True)
         return Matrix(
@@ -50,7 +53,7 @@ class QuickRows:
             np.array(entities_known, np.bool_),
         )
 
-    def _row(self, known: Any, fields: list[Any]) -> tuple[list[Any], float | None, int | None, bool]:
+    def _row(self, known: Snapshot, fields: list[Any]) -> tuple[list[Any], float | None, int | None, bool]:
         plan, time = self._plan, None
         wanted = None if plan.prediction_time is None else plan.prediction_time(fields)
         if plan.prediction_time is not None:

@@ -1,6 +1,6 @@
 """What to deploy: bundles and a fresh online state, as a replica's `user_config`. Control plane only.
 
-The ledger alone says which version is which, and by which digest: MLflow is not asked, and may be down.
+The ledger says which version is which, and by which digest: MLflow is not asked, and may be down.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import orjson
 
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.definitions.durations import microseconds
-from raypipe.errors import BundleError, RegistryError
+from raypipe.errors import BundleError, LedgerError, RegistryError
 from raypipe.features.online_build import StateFile, build_online_state
 from raypipe.project import Project
 from raypipe.registry.bundle import FOLDER, LINEAGE, read_files
@@ -57,18 +57,15 @@ def resolve(project: Project, number: int | None = None, sources: Mapping[str, P
     Raises RegistryError if there is no champion, or if features.py has changed since a version was trained: online
     values are computed by today's definitions, which then would not be the model's.
     """
-    releases = releases_of(project)
-    plan, live = _versions(project, releases, number)
+    choice = _choose(project, number)
     prepared = sources or {s.name: prepare_source(project, s.name) for s in project.definitions.sources}
     state = build_online_state(project, prepared, project.settings.serving.as_of or datetime.now(UTC))
-    return _target(project, releases, plan, live, state)
+    return _target(project, choice, state)
 
 
 def resolve_again(project: Project, state: StateFile, number: int | None = None) -> Target:
     """As `resolve`, over an online state that is there. Takes milliseconds."""
-    releases = releases_of(project)
-    plan, live = _versions(project, releases, number)
-    return _target(project, releases, plan, live, state)
+    return _target(project, _choose(project, number), state)
 
 
 def releases_of(project: Project) -> Releases:
@@ -76,14 +73,11 @@ def releases_of(project: Project) -> Releases:
     return Releases(project.settings.name, Ledger.of(project).entries())
 
 
-def _target(
-    project: Project, releases: Releases, plan: Rollout, live: Mapping[int, LiveVersion], state: StateFile
-) -> Target:
+def _target(project: Project, choice: _Choice, state: StateFile) -> Target:
     timeless = project.definitions.label.spine.static
     known = "static tables only: there is no time" if timeless else f"as known at {state.as_of.isoformat()}"
-    entry = releases.last.number if releases.last else 0
-    config = user_config(project, plan, list(live.values()), state)
-    return Target(live[plan.default], plan, config, state, known, entry)
+    config = user_config(project, choice.plan, list(choice.live.values()), state)
+    return Target(choice.live[choice.plan.default], choice.plan, config, state, known, choice.entry)
 
 
 def user_config(project: Project, plan: Rollout, live: list[LiveVersion], state: StateFile) -> dict[str, Any]:
@@ -109,12 +103,21 @@ def user_config(project: Project, plan: Rollout, live: list[LiveVersion], state:
     }
 
 
-# ---- which versions fit today's definitions ----------------------------------------------------
+# ---- which versions ----------------------------------------------------------------------------
 
 
-def _versions(project: Project, releases: Releases, number: int | None) -> tuple[Rollout, dict[int, LiveVersion]]:
-    """The plan, and its live versions by number. The spare is left out, with the reason, where it cannot be held; for
-    any other version that is an error."""
+@dataclass(frozen=True)
+class _Choice:
+    """The versions to hold, by number, and what each is for; entry: the ledger's last."""
+
+    plan: Rollout
+    live: Mapping[int, LiveVersion]
+    entry: int
+
+
+def _choose(project: Project, number: int | None) -> _Choice:
+    """The spare is left out, with the reason, where it cannot be held; for any other version that is an error."""
+    releases, entry = _known(project, number)
     plan, live = rollout(releases, project.settings.serving.traffic, number), {}
     for version in plan.live:
         try:
@@ -123,7 +126,26 @@ def _versions(project: Project, releases: Releases, number: int | None) -> tuple
             if version != plan.spare:
                 raise
             plan = plan.without_spare(error.what)
-    return plan, live
+    return _Choice(plan, live, entry)
+
+
+def _known(project: Project, number: int | None) -> tuple[Releases, int]:
+    """What the ledger says, and its last entry. MLflow's word is taken where there is no ledger yet, and for a version
+    that is asked for by its number while the ledger is damaged."""
+    try:
+        releases = releases_of(project)
+    except LedgerError:
+        if number is None:
+            raise
+        releases = Releases(project.settings.name, [])
+    entry = releases.last.number if releases.last else 0
+    return (releases if releases.own else _releases_of_mlflow(project)), entry
+
+
+def _releases_of_mlflow(project: Project) -> Releases:
+    from raypipe.registry.tracking import Registry  # seconds, and MLflow has to be there
+
+    return Registry(project).releases_of_mlflow()
 
 
 def _live(project: Project, releases: Releases, version: int) -> LiveVersion:

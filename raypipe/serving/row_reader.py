@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from raypipe.features.row_values import FallBackError, as_float32, getter, physical
@@ -19,6 +20,7 @@ Read = Callable[[Any], Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIX_DAY = _EPOCH.toordinal()
 REFUSED = (FallBackError, KeyError, TypeError, ValueError)
+_NUMBERS = ("Float32", "Float64")
 _REMEMBERED = 10_000  # texts of a field whose verdict by Polars' regex is kept
 # Regexes that mean the same in Python and in Rust but for `$`: literals, classes, groups, repetitions; ^ and $ outside.
 _PLAIN_REGEX = re.compile(
@@ -35,7 +37,7 @@ class RowReader:
     def __init__(self, spec: ServingSpec) -> None:
         self._fields = [(field.name, _reader(field)) for field in spec.fields]
         self._values = getter([field.name for field in spec.fields])
-        self._plain = {field.name for field in spec.fields if field.type == "Float64" and not field.rules}
+        self._plain = {field.name for field in spec.fields if field.type in _NUMBERS and not field.rules}
         self._types = spec.schema()
 
     def read(self, row: Any) -> list[Any]:
@@ -51,24 +53,42 @@ class RowReader:
         columns = []
         for (name, read), given in zip(self._fields, zip(*map(self._values, rows), strict=True), strict=True):
             dtype, plain = self._types[name], physical(self._types[name])
-            column = given if name in self._plain and set(map(type, given)) == {float} else [*map(read, given)]
-            made = pl.Series(name, column, dtype=plain)
+            if name in self._plain and set(map(type, given)) == {float}:
+                made = _numbers(name, given, plain)
+            else:
+                made = pl.Series(name, [*map(read, given)], dtype=plain)
             columns.append(made if plain == dtype else made.cast(dtype))
         return pl.DataFrame(columns)
 
 
+def _numbers(name: str, given: Sequence[float], dtype: pl.DataType) -> pl.Series:
+    """A column of a float type. Raises FallBackError for what has no place in it."""
+    made = pl.Series(name, given, dtype=dtype)
+    if not np.isfinite(made.to_numpy()).all():
+        raise FallBackError
+    return made
+
+
 def _reader(field: Field) -> Read:
-    read = _value if field.type == "Float64" else _parsed(field.type)
-    if field.rules:
-        read = _ruled(field, read)
-    if field.type in _FINISH or field.type.startswith("Datetime"):
-        read = _then(read, _FINISH.get(field.type, _microseconds))
+    if field.type == "Float32" and not field.rules:
+        read: Read = _single
+    else:
+        read = _value if field.type == "Float64" else _parsed(field.type)
+        if field.rules:
+            read = _ruled(field, read)
+        if field.type in _FINISH or field.type.startswith("Datetime"):
+            read = _then(read, _FINISH.get(field.type, _microseconds))
     return (lambda value: None if value is None else read(value)) if field.nullable else read
 
 
 def _value(value: Any) -> float:
     """Most fields of most requests: a Float64."""
     return value if type(value) is float else parse("Float64", value)
+
+
+def _single(value: Any) -> float:
+    """As `_value`, of a Float32."""
+    return as_float32(value if type(value) is float else parse("Float32", value))
 
 
 def _parsed(kind: str) -> Read:

@@ -7,12 +7,15 @@ that no version needs any more are removed.
 from __future__ import annotations
 
 import logging
+import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from raypipe.serving.prediction_log.records import SCHEMA
+from raypipe.serving.prediction_log.spool import locked
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable, WriterProperties
@@ -73,30 +76,34 @@ class PredictionTable:
         return found.select(SCHEMA.names()).cast(SCHEMA).sort("time", "row")
 
     def keep_up(self, now: datetime) -> None:
-        """Every few hundred commits: drop days that are past their time, put small files together, remove old ones.
+        """Every few hundred commits: `tidy`. What fails in it is left for the next time."""
+        from deltalake.exceptions import DeltaError
 
-        Another process may do the same meanwhile: the loser of that race leaves it for the next time.
-        """
-        from deltalake.exceptions import CommitFailedError
-
-        table = self._opened()
-        turn = table.version() // _UPKEEP_EVERY
+        turn = self._opened().version() // _UPKEEP_EVERY
         if turn == self._kept_up:
             return
         self._kept_up = turn
         try:
             self.tidy(now)
-        except CommitFailedError as error:
-            logger.info("the upkeep of %s is left for the next time: %s", self.uri, error)
+        except (DeltaError, OSError) as error:
+            logger.warning("the upkeep of %s is left for the next time: %s", self.uri, error)
 
-    def tidy(self, now: datetime) -> None:
-        """Do it now. Raises CommitFailedError where another process was first."""
-        table = self._opened()
-        if self._retention is not None:
-            oldest = (now - self._retention).astimezone(UTC).date()
-            table.delete(f"{_PARTITION} < '{oldest.isoformat()}'")
-        table.optimize.compact(target_size=_WHOLE_BYTES, writer_properties=_properties(_WHOLE_BYTES // 256))
-        table.vacuum(retention_hours=1, dry_run=False)
+    def tidy(self, now: datetime) -> bool:
+        """Drop days that are past their time, put small files together, remove old ones; False: another process does.
+
+        Two compactions at once would both add what they put together (delta-rs does not see that they conflict), so
+        who does it holds a lock on a file beside the table, and reads the table again first.
+        """
+        with locked(Path(f"{self.uri}.lock"), os.O_CREAT | os.O_RDWR) as ours:
+            if ours:
+                table = self._opened()
+                table.update_incremental()
+                if self._retention is not None:
+                    oldest = (now - self._retention).astimezone(UTC).date()
+                    table.delete(f"{_PARTITION} < '{oldest.isoformat()}'")
+                table.optimize.compact(target_size=_WHOLE_BYTES, writer_properties=_properties(_WHOLE_BYTES // 256))
+                table.vacuum(retention_hours=1, dry_run=False)
+        return ours
 
     def _opened(self) -> DeltaTable:
         if self._table is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
+import shutil
 import signal
-import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -67,29 +67,36 @@ def chunks(flights) -> dict[str, str]:
     return {output.folder.name: output.manifest["attempt"] for output in found}
 
 
-def test_killed_and_run_again(flights, cluster, started, raypipe, edited, wait, table, tmp_path):
-    """kill -9 of the driver, twice, while Ray's tasks score; then the rest, and the bytes of a run left alone."""
+def attempts(flights) -> int:
+    return len(list(flights.project.storage.glob("score_chunks/*/attempt-*")))
+
+
+def test_killed_and_run_again(flights, cluster, started, raypipe, edited, wait, table):
+    """kill -9 of the driver, while nothing is done yet and when it has published a chunk; then the rest, to the bytes
+    of a run left alone."""
     text = (flights.folder / "project.yaml").read_text()
     edited(flights.folder, scoring__chunk_rows=100)
     command = ("score", table, "--project", flights.folder, "--keep", "tailnum")
     try:
-        kept, dice = chunks(flights), random.Random(1)
-        for _ in range(2):
-            process, known = started(*command, "--plan", "distributed", ray=cluster.address), len(kept)
-            wait(lambda p=process, n=known: p.poll() is not None or len(chunks(flights)) > n, what="a chunk")
-            time.sleep(dice.uniform(0, 0.2))
+        kept = chunks(flights)
+        for progress in (lambda: attempts(flights), lambda: len(chunks(flights))):
+            known, process = progress(), started(*command, "--plan", "distributed", ray=cluster.address)
+            wait(lambda a=progress, p=process, n=known: p.poll() is not None or a() > n, what="work", seconds=240)
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            assert process.wait() == -signal.SIGKILL
             now = chunks(flights)
             assert kept.items() <= now.items()
             kept = now
-        done = raypipe(*command, "--plan", "distributed", "--json", ray=cluster.address)
-        assert done.code == 0, done.err
+        again = raypipe(*command, "--plan", "distributed", "--json", ray=cluster.address)
+        assert again.code == 0, again.err
         assert kept.items() <= chunks(flights).items()
-        alone = raypipe(*command, "--plan", "local", "--json", RAYPIPE_STORAGE=str(tmp_path / "none"))
-        assert alone.code != 0  # no version is registered in an empty storage
-        frame = pl.read_parquet(done.json["files"])
-        assert frame["row"].to_list() == list(range(6000))
-        assert frame["tailnum"].equals(pl.read_parquet(table)["tailnum"])
+        content = [Path(name).read_bytes() for name in again.json["files"]]
+        for kind in ("scores", "score_chunks"):
+            shutil.rmtree(flights.project.storage / kind)
+        alone = raypipe(*command, "--plan", "local", "--json")
+        assert alone.code == 0, alone.err
+        assert [Path(name).read_bytes() for name in alone.json["files"]] == content
+        assert len(content) == 60
+        assert pl.read_parquet(alone.json["files"])["row"].to_list() == list(range(6000))
     finally:
         (flights.folder / "project.yaml").write_text(text)

@@ -48,7 +48,7 @@ def requests(flight: dict, dice: random.Random) -> Iterator[tuple[str, bytes, di
 
 @pytest.fixture
 def pid(call):
-    return lambda: call("GET", "/admin/status").json["pid"]
+    return lambda: [replica["pid"] for replica in call("GET", "/admin/status").json["replicas"]]
 
 
 def test_no_body_is_answered_with_a_5xx(endpoint, pid, flight):

@@ -103,7 +103,7 @@ def test_an_unknown_entity_is_answered(call, flight, change):
         pytest.param(b'{"rows": []}', id="empty rows"),
         pytest.param(b'{"rows": {}}', id="rows are an object"),
         pytest.param(b'{"rows": null}', id="rows are null"),
-        pytest.param(b'{"rows": [{}], "explain": true}', id="an unknown key"),
+        pytest.param(b'{"rows": [{}], "explian": true}', id="an unknown key"),
         pytest.param(b"\x1f\x8b\x08\x00", id="compressed"),
         pytest.param(b"\x00" * 100, id="zeros"),
     ],
@@ -191,7 +191,7 @@ def test_unknown_routes_and_wrong_methods(call, method, path, status):
 def test_wrong_tensors(call, inputs, status):
     answer = call("POST", INFER, {"inputs": inputs})
     assert answer.status == status
-    assert answer.json["error"] in ("MalformedRequestError", "RequestError")
+    assert answer.json["kind"] in ("MalformedRequestError", "RequestError")
 
 
 def test_tensors_of_different_lengths(call, flight):

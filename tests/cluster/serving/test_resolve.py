@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+
 import pytest
 
 from raypipe.cli import commands, release_commands
-from raypipe.errors import RegistryError
+from raypipe.errors import LedgerError, RegistryError
 from raypipe.project import load_project
 from raypipe.registry.tracking import Registry
 from raypipe.serving.resolve import resolve
@@ -64,3 +68,37 @@ def test_a_version_of_other_features_is_not_deployed(project, trained):
             resolve(load_project(project.folder))
     finally:
         path.write_text(right)
+
+
+@pytest.fixture
+def ledger(project):
+    """The ledger's folder, put back afterwards."""
+    folder = project.storage / "ledger"
+    copy = shutil.copytree(folder, project.storage / "ledger-as-it-was")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+    copy.rename(folder)
+
+
+def test_a_project_from_before_the_ledger_serves_what_mlflow_says(project, ledger):
+    shutil.rmtree(ledger)
+    target = resolve(project)
+    assert (target.version.version, target.entry) == (1, 0)
+
+
+def test_while_the_ledger_is_damaged_a_version_is_served_by_its_number(project, ledger):
+    (ledger / "00000001.json").unlink()
+    with pytest.raises(LedgerError):
+        resolve(project)
+    target = resolve(project, 2)
+    assert (target.version.version, list(target.user_config["versions"])) == (2, ["2"])
+
+
+def test_mlflow_is_not_asked(project):
+    """Nothing of it is imported, so it may be down."""
+    code = (
+        "import sys; from raypipe.project import load_project; from raypipe.serving.resolve import resolve;"
+        f"resolve(load_project({str(project.folder)!r})); print('mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "False"

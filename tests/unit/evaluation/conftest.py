@@ -12,9 +12,12 @@ import polars as pl
 import pytest
 import xgboost as xgb
 
-from raypipe.evaluation.gate import Finding, Verdict
-from raypipe.evaluation.names import BASELINES, METRICS
+from raypipe.evaluation.compare import Difference
+from raypipe.evaluation.gate import Case, Evidence, Finding, Verdict, judge
+from raypipe.evaluation.gate_figures import one_sided
+from raypipe.evaluation.names import BASELINES, CHAMPION, LOWER_IS_BETTER, METRICS
 from raypipe.evaluation.report_facts import Reported
+from raypipe.evaluation.rules import Rule
 from raypipe.evaluation.scoring import score_test_part
 from raypipe.evaluation.tested import Tested
 from raypipe.features.training_set import build_training_set
@@ -33,6 +36,20 @@ FEATURES = [
     *("weather_dewp", "flight_dest", "on_route_24h_delay", "plane_seats", "weather_wind_dir", "destination_lat"),
     "a_feature_view_with_a_rather_long_name_that_somebody_chose_30d_share_of_late_departures_among_all",
 ]
+
+
+@pytest.fixture(scope="session")
+def no_worse() -> Callable[..., str]:
+    """What the gate says of a rule that the model is no worse than the champion by more than `margin`."""
+
+    def outcome(metric: str, difference: Difference, margin: float = 0.0) -> str:
+        comparison, bound = ("<=", margin) if metric in LOWER_IS_BETTER else (">=", -margin)
+        figure, rows = difference.figure, difference.figure.rows
+        case = Case(figure, against={CHAMPION: one_sided(difference.to_json(), rows)})
+        rule = Rule(f"{metric} {comparison} champion", metric, comparison, bound, CHAMPION)
+        return judge([rule], Evidence({metric: [case]}, champion=True)).outcome
+
+    return outcome
 
 
 class Sample:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from raypipe.evaluation.compare import Difference, differences, non_inferiority
+from raypipe.evaluation.compare import Difference, differences
 from raypipe.evaluation.figure import Figure, more_rows
 from raypipe.evaluation.metrics import Scored, measure
 from raypipe.evaluation.names import LOWER_IS_BETTER, METRICS
@@ -36,12 +36,12 @@ def two(task: str, seed: int, rows: int = 120) -> tuple[Scored, Scored]:
 
 @pytest.mark.parametrize("task", METRICS)
 @given(seed=st.integers(0, 50))
-def test_equal_scores_differ_by_nothing_at_all(task, seed):
+def test_equal_scores_differ_by_nothing_at_all(no_worse, task, seed):
     model, _ = two(task, seed)
     copy = Scored(model.label.copy(), model.score.copy(), model.weight.copy(), model.group)
     for name, found in differences(task, model, copy, np.arange(120) // 8, **CHOSEN).items():
         assert found.to_json() == {"difference": [0, 0, 0], "one_sided": [0, 0], "p_value": 1}, name
-        assert non_inferiority(name, found) == "pass"
+        assert no_worse(name, found) == "pass"
 
 
 @pytest.mark.parametrize("task", METRICS)
@@ -60,14 +60,14 @@ def test_a_difference_is_that_of_the_metrics_and_turns_with_the_models(task):
 
 
 @pytest.mark.parametrize("task", METRICS)
-def test_a_much_better_model_is_seen_to_be(task):
+def test_a_much_better_model_is_seen_to_be(no_worse, task):
     model, other = two(task, 1)
     found = differences(task, model, other, np.arange(120), **CHOSEN)
     turned = differences(task, other, model, np.arange(120), **CHOSEN)
     for name in set(METRICS[task]) - {"calibration_error"}:
         assert found[name].p_value < 0.01
         assert (found[name].figure.value < 0) == (name in LOWER_IS_BETTER)
-        assert (non_inferiority(name, found[name]), non_inferiority(name, turned[name])) == ("pass", "fail")
+        assert (no_worse(name, found[name]), no_worse(name, turned[name])) == ("pass", "fail")
 
 
 def test_brier_has_the_paired_t_test():
@@ -88,13 +88,13 @@ def test_a_slice_is_compared_by_its_rows():
     assert found["brier"].figure.rows == 40
 
 
-def test_of_one_block_nobody_knows():
+def test_of_one_block_nobody_knows(no_worse):
     found = differences("binary", *two("binary", 1), np.zeros(120, np.int64), **CHOSEN)
     for name, difference in found.items():
         assert difference.to_json() | {"difference": None} == {
             "difference": None, "one_sided": [None, None], "p_value": None
         }  # fmt: skip
-        assert non_inferiority(name, difference) == "inconclusive"
+        assert no_worse(name, difference) == "inconclusive"
 
 
 # ---- decisions ---------------------------------------------------------------------------------
@@ -115,9 +115,10 @@ def test_of_one_block_nobody_knows():
         ("log_loss", None, None, 0.01, "inconclusive"),
     ],
 )
-def test_non_inferiority(metric, least, most, margin, outcome):
-    difference = Difference(Figure(0.0, rows=10), least, most, None)
-    assert non_inferiority(metric, difference, margin) == outcome
+def test_the_gate_on_one_sided_bounds(no_worse, metric, least, most, margin, outcome):
+    value = 0.0 if least is None else (least + most) / 2
+    difference = Difference(Figure(value, rows=10), least, most, None)
+    assert no_worse(metric, difference, margin) == outcome
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,19 @@ def test_a_damaged_ledger_is_not_read(tmp_path):
     assert refused.value.where == f"{tmp_path}/00000001.json"
 
 
+def test_whether_it_goes_on_is_asked_without_reading_it(tmp_path):
+    ledger = Ledger(LocalStore(tmp_path), str(tmp_path))
+    assert not ledger.goes_on_after(0)
+    first = ledger.append(CHANGES[0], after=None, at=AT, who="ada")
+    assert (ledger.goes_on_after(0), ledger.goes_on_after(1)) == (True, False)
+    ledger.append(CHANGES[1], after=first, at=AT, who="ada")
+    assert ledger.goes_on_after(1)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(LedgerError, match="is gone"):
+        ledger.goes_on_after(2)
+
+
 def test_other_files_are_no_entries(tmp_path):
     ledger = Ledger(LocalStore(tmp_path), str(tmp_path))
     (tmp_path / "notes.txt").write_text("not an entry")

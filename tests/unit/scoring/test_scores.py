@@ -256,13 +256,40 @@ def test_no_file(made):
         made.score("nothing")
 
 
+def test_a_kept_column_may_be_called_like_a_feature(made, rows):
+    named = rows.head(50).with_columns(ask_hour=pl.lit("mine"), place_size=pl.col("visit"))
+    named.write_parquet(made.project.folder / "ask.parquet")
+    plain, kept = made.score().rows, made.score(keep=("ask_hour", "place_size")).rows
+    assert kept["probability"].equals(plain["probability"])
+    assert kept["place_size"].to_list() == rows["visit"].head(50).to_list()
+    assert set(kept["ask_hour"]) == {"mine"}
+
+
+def test_personal_keys_are_not_copied(scorer, shop, tmp_path, rows):
+    personal = ("user = dy.String(nullable=True)", 'user = dy.String(nullable=True, metadata={"personal": True})')
+    made = scorer(shop(tmp_path, edits=[personal]))
+    rows.head(9).write_parquet(tmp_path / "ask.parquet")
+    assert "user" not in made.score().rows.columns
+    assert "user" in made.score(keep=("user",)).rows.columns
+
+
+def test_a_damaged_page(made, rows):
+    path = made.project.folder / "ask.parquet"
+    rows.write_parquet(path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[40:400] = bytes(360)
+    path.write_bytes(content)
+    with pytest.raises(CorruptFileError, match="cannot be read"):
+        made.score()
+
+
 def test_a_corrupt_file(made):
     (made.project.folder / "ask.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(CorruptFileError):
         made.score()
 
 
-@pytest.mark.parametrize("name", ["row", "probability", "bundle"])
+@pytest.mark.parametrize("name", ["row", "probability", "bundle", "base_margin", "__row"])
 def test_a_kept_column_cannot_be_named_like_one_of_the_scores(made, rows, name):
     rows.with_columns(pl.lit(1).alias(name)).write_parquet(made.project.folder / "ask.parquet")
     with pytest.raises(ConfigurationError, match="have a column of that name"):

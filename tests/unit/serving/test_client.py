@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -389,6 +390,29 @@ def test_an_answer_of_something_else(serve, body):
     server = serve(lambda call, _: (200, {}, body))
     with rp.Client(server.url, "shop") as client, pytest.raises(ClusterError, match="no endpoint of raypipe"):
         client.predict(rows(1))
+
+
+def test_https_with_a_certificate_of_ones_own(tmp_path):
+    names = {"-keyout": tmp_path / "key.pem", "-out": tmp_path / "own.pem"}
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", *(str(part) for pair in names.items() for part in pair)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    server = Server(answer)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(names["-out"], names["-keyout"])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    url, trusted = f"https://localhost:{server.server_address[1]}", ssl.create_default_context(cafile=names["-out"])
+    with rp.Client(url, "shop", ssl_context=trusted) as client:
+        assert client.predict(rows(2))[1].probability == 0.5
+    with rp.Client(url, "shop", retries=0) as client, pytest.raises(ClusterError, match="certificate verify failed"):
+        client.predict(rows(1))
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.mark.parametrize("wrong", [{"batch_rows": 0}, {"concurrency": -1}, {"bulk_rows": 0}])

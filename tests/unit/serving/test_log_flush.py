@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,3 +198,52 @@ def test_a_request_is_found_by_its_exact_id(place):
         assert place.table.find(name)["request_id"].to_list() == [name]
     assert place.table.find("it").is_empty()
     assert PredictionTable(str(place.folder / "none")).find("a").is_empty()
+
+
+def test_upkeep_comes_with_every_so_many_commits(place, monkeypatch):
+    monkeypatch.setattr("raypipe.serving.prediction_log.table._UPKEEP_EVERY", 4)
+    files = []
+    for name in "abcdefgh":
+        write(place.spool, name)
+        place.flusher.flush()
+        files.append(len(DeltaTable(place.folder / "table").file_uris()))
+    assert files[:3] == [1, 2, 3]
+    assert max(files) < 5
+    assert ids(place.folder) == dict.fromkeys("abcdefgh", 1)
+
+
+def test_of_many_that_keep_up_at_once_one_does(place):
+    for name in "abcde":
+        write(place.spool, name, rows=3)
+        place.flusher.flush()
+    tables = [PredictionTable(place.table.uri) for _ in range(4)]
+    for table in tables:
+        table.committed("nobody")  # each has read the table as it is now
+    together = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda table: (together.wait(), table.tidy(datetime.now(UTC)))[1], tables))
+    assert True in done
+    assert tables[0].tidy(datetime.now(UTC))  # whose turn it was not, and which now knows an old table
+    assert ids(place.folder) == dict.fromkeys("abcde", 3)
+
+
+def test_a_table_that_was_read_before_another_kept_it_up_is_read_again(place):
+    for name in "abc":
+        write(place.spool, name)
+        place.flusher.flush()
+    other = PredictionTable(place.table.uri)
+    other.committed("nobody")
+    assert place.table.tidy(datetime.now(UTC))
+    assert other.tidy(datetime.now(UTC))
+    assert ids(place.folder) == dict.fromkeys("abc", 1)
+
+
+def test_upkeep_that_fails_is_told_and_stops_nothing(place, monkeypatch, caplog):
+    monkeypatch.setattr("raypipe.serving.prediction_log.table._UPKEEP_EVERY", 1)
+    (place.folder / "table.lock").mkdir()
+    write(place.spool, "a")
+    assert place.flusher.flush().rows == 1
+    write(place.spool, "b")
+    assert place.flusher.flush().rows == 1
+    assert "is left for the next time" in caplog.text
+    assert ids(place.folder) == {"a": 1, "b": 1}

@@ -36,6 +36,7 @@ def test_its_example_is_answered(served, document, path):
 
 
 def test_every_route_is_there(served, document):
+    assert document["paths"].pop("/admin/status")  # answered by the replica itself
     for path, item in document["paths"].items():
         for method in ("GET", "POST"):
             status = served.call(method, path.replace("{version}", "1"), b"").status
