@@ -143,6 +143,8 @@ class Snapshot:
     def row(self, keys: Sequence[bytes | None], time: int) -> tuple[list[Any], bool]:
         """What is looked up for one row, in the order of the state's schema, and whether the state knows its entities.
         keys: of the state's entities, in their order. Raises BundleError as `features` does."""
+        if not self._state.schema:
+            return [], True
         (values,), (known,) = self._look_up([keys], [time])
         return values, known
 
@@ -151,8 +153,6 @@ class Snapshot:
     ) -> tuple[list[list[Any]], list[bool]]:
         """Of each row its looked-up values, and whether every view that looks something up knows its entity."""
         state = self._state
-        if not state.schema:
-            return [[] for _ in moments], [True] * len(moments)
         merged, seen = Merged(state.windows.plan, len(moments)), [set[str]() for _ in moments]
         for row, (entities, time) in enumerate(zip(keys, moments, strict=True)):
             for queries, at, prefix in state.window_keys:

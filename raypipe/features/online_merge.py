@@ -228,5 +228,5 @@ class WindowFeatures:
         found = np.empty((merged.rows, len(self.names)))
         for wanted in self._wanted:
             values = value(wanted.aggregation, _Asked(merged, wanted.queries))
-            found[:, wanted.features] = values.reshape(merged.rows, -1)
+            found[:, wanted.features] = values.reshape(merged.rows, len(wanted.queries))
         return found

@@ -71,7 +71,7 @@ class LoadedModel:
         for what is wrong, they go the way of many.
         """
         began_ns = perf_counter_ns()
-        found = self._quick.predict(rows) if self._quick and len(rows) <= FEW_ROWS else None
+        found = self._quick.compute(rows) if self._quick and 0 < len(rows) <= FEW_ROWS else None
         return self._score(began_ns, *found) if found else self.predict(self._frame(rows))
 
     def _frame(self, rows: Sequence[Any]) -> pl.DataFrame:

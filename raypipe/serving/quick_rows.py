@@ -34,8 +34,8 @@ class QuickRows:
     def __init__(self, state: OnlineState, plan: RowPlan, reader: RowReader, max_past_us: int) -> None:
         self._state, self._plan, self._reader, self._max_past_us = state, plan, reader, max_past_us
 
-    def predict(self, rows: Sequence[Any]) -> Matrix | None:
-        """None: a row is wrong, or its values are not computed here."""
+    def compute(self, rows: Sequence[Any]) -> Matrix | None:
+        """The rows as the model is given them; None: one is wrong, or its values are not computed here."""
         try:
             fields = [self._reader.read(row) for row in rows]
         except REFUSED:

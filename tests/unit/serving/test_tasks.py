@@ -272,7 +272,7 @@ def test_a_row_alone_is_answered_as_among_many(made):
     rows = random_rows(60)
     assert made.model.facts["rows"]["compiled"]
     many = made.model.predict(read_rows(made.model.bundle.serving, rows))
-    few = [made.model._quick.predict([row]) for row in rows]
+    few = [made.model._quick.compute([row]) for row in rows]
     assert None not in few
     bits = np.concatenate([one.matrix for one in few]).view(np.int32)
     np.testing.assert_array_equal(bits, many.matrix.view(np.int32))
@@ -291,6 +291,11 @@ def test_known_says_whether_every_entity_is_known(made):
     expected = list(asked.values())
     assert made.model.predict(read_rows(made.model.bundle.serving, rows)).known.tolist() == expected
     assert [made.model.predict_rows([row]).known.item() for row in rows] == expected
+
+
+def test_no_row_has_no_prediction(made):
+    given = made.model.predict_rows([])
+    assert len(given.scores) == len(given.known) == len(given.matrix) == 0
 
 
 def test_threads_share_a_model(made):
