@@ -256,7 +256,7 @@ class Serving(Section):
     max_bulk_bytes: int = Field(64 * 1024**2, ge=1)
     """Size of one request that is an Arrow stream; more is answered 413."""
     max_explained_rows: int = Field(100, ge=1)
-    """Rows in one request with `explain: true`, which costs about a hundred predictions a row; more is answered 413."""
+    """Rows in one request with `explain: true`, each as dear as hundreds of predictions; more is answered 413."""
     as_of: Moment | None = None
     """Knowledge time of the online state; default: now. An example with old data sets it back."""
     max_past: Duration = "24h"

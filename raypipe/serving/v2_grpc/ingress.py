@@ -19,6 +19,7 @@ from raypipe.serving.v2_errors import in_words
 from raypipe.serving.v2_grpc.messages import RPCS, SERVICE
 
 SERVICER_FUNCTION = "raypipe.serving.v2_grpc.ingress:add_to_server"
+# The path of the REST route that answers alike, by which keys are asked for and metrics are told apart.
 _ROUTES = {"ServerLive": "/v2/health/live", "ServerReady": "/v2/health/ready", "ModelInfer": "/v2/infer"}
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,

@@ -7,10 +7,12 @@ import orjson
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from grpc_tools import protoc
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc._utils import _get_inference_request
 
-from raypipe.serving.v2_grpc.messages import _CLASSES, RPCS
+from raypipe.serving.v2_grpc.messages import _CLASSES, COMPILED, RPCS
 
 INFER = "/v2/models/rides/infer"
 TYPES = {
@@ -184,6 +186,13 @@ def test_our_messages_are_the_clients():
     assert {method.name for method in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods} >= set(
         RPCS
     )
+
+
+def test_the_compiled_messages_are_those_of_the_proto_file(tmp_path):
+    made = tmp_path / "made.binpb"
+    folder = COMPILED.parent
+    assert protoc.main(["protoc", f"-I{folder}", f"--descriptor_set_out={made}", "inference.proto"]) == 0
+    assert FileDescriptorSet.FromString(made.read_bytes()) == FileDescriptorSet.FromString(COMPILED.read_bytes())
 
 
 def assert_same(ours, theirs, seen=()):
