@@ -40,7 +40,7 @@ def require_free(host: str, port: int) -> None:
 
 
 def close(port: int) -> None:
-    """Have an HAProxy of this machine that listens on `port` answer what it has and take no more, before Serve kills it.
+    """Have the HAProxy of this machine that listens on `port` answer what it has and take no more: Serve just kills it.
 
     Its guard (raypipe/cluster/haproxy_guard.py) passes that on. Waits for it, but not for long: callers may keep a
     connection open and ask nothing.
