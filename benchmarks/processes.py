@@ -45,9 +45,9 @@ def watched(command: list[str]) -> Cost:
             _, status, used = os.wait4(root.pid, 0)
         wall = time.perf_counter() - began
         root.returncode = os.waitstatus_to_exitcode(status)
-        if root.returncode:
-            sys.exit(f"{' '.join(command)} failed: exit code {root.returncode}")
         printed.seek(0)
+        if root.returncode:
+            sys.exit(f"{' '.join(command)} failed: exit code {root.returncode}\n{printed.read()[-2000:]}")
         # Samples miss what ended within one of them, the kernel's account what nobody waited for.
         cpu = max(sum(tree.cpu_s.values()), used.ru_utime + used.ru_stime)
         return Cost(wall, cpu, tree.peak_bytes / 1024**2, last_document(printed.read()))

@@ -27,7 +27,7 @@ HEAD = ("wall, s", "CPU, s", "peak memory, MiB", "rows/s", "rows/s / Polars and 
 
 
 def compare(machine: Machine, folder: Path, options: Options, scale: float) -> Table:
-    """Wall time is that of the whole command, imports and Ray's start included. scale: the share of rows to try with."""
+    """Wall time is that of the whole command, imports and Ray's start included. scale: the share of rows."""
     turns = Turns.begin(NAME, machine, folder, options)
     rows = round(BATCH_ROWS * scale / BATCH_FILES) * BATCH_FILES
     fresh("serving.prepare", turns.folder)

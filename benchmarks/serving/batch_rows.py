@@ -1,7 +1,7 @@
 """The table that is scored, and whether it was scored right.
 
-`python -m serving.batch_rows write FOLDER ROWS` writes its files if they are not there;
-`python -m serving.batch_rows check FOLDER ROWS SCORES` compares all Parquet files of a folder with `expected-ROWS.parquet`.
+`python -m serving.batch_rows write FOLDER ROWS` writes it and the right probabilities, if they are not there;
+`python -m serving.batch_rows check FOLDER ROWS SCORES` compares the Parquet files of a folder with them.
 """
 
 from __future__ import annotations

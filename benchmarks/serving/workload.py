@@ -3,7 +3,8 @@
 The folder of a benchmark: `rows.parquet` and `project/` (`project.py`), `model.ubj` (the bundle's own file, which every
 peer loads), and for each number of rows in a request `matrix_N.npy` (float64, shape (requests, rows, 30)) and
 `expected_N.npy` (float32, shape (requests, rows): the probabilities of XGBoost in one process), from `prepare.py`.
-For batch scoring `table-ROWS/part-*.parquet` and `expected-ROWS.parquet` (`batch_rows.py`). `lines.jsonl`: what was measured.
+For batch scoring `table-ROWS/part-*.parquet` and `expected-ROWS.parquet` (`batch_rows.py`); `lines.jsonl` has what was
+measured.
 """
 
 from __future__ import annotations

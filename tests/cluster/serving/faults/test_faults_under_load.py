@@ -6,16 +6,19 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from raypipe.project import load_project
 from raypipe.registry.ledger import Ledger
 from raypipe.registry.lifecycle import promotion
+from raypipe.serving.prediction_log.config import log_config
 from raypipe.serving.resolve import releases_of
 from tests.cluster.serving.faults.conftest import MORE, Served, serve
 from tests.cluster.serving.faults.load import Load
@@ -23,7 +26,7 @@ from tests.conftest import a_free_port
 
 KILLS = 10 if MORE else 1
 ROLLBACKS = 20 if MORE else 2
-SETTINGS = {"serving__replicas": 2, "serving__replica_cpus": 0.4}
+SETTINGS = {"serving__replicas": 2, "serving__replica_cpus": 0.4, "serving__log": {"flush_interval": "1s"}}
 LOST_CONNECTION = {"RemoteDisconnected", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError"}
 
 
@@ -88,6 +91,24 @@ def test_a_killed_replica(served, load, answered, wait, report):
         wait(partial(lambda known: replicas(served) - known, before), what="a new replica", seconds=120)
         answered(200)
     report(f"kill -9 of one of two replicas, {KILLS} times")
+
+
+def test_every_answer_is_logged_once_though_replicas_are_killed(served, load, answered, wait):
+    for _ in range(2 * KILLS):
+        before = wait(lambda: len(replicas(served)) == 2 and replicas(served), what="two replicas", seconds=120)
+        kill_one(served, "ray::ServeReplica")
+        wait(partial(lambda known: replicas(served) - known, before), what="a new replica", seconds=120)
+        answered(200)
+    load.stop()
+    named = [answer.id for answer in load.answers if answer.failure is None]
+    table = log_config(load_project(served.folder)).table
+
+    def logged() -> Counter[str]:
+        return Counter(DeltaTable(table).to_pyarrow_table(columns=["request_id"])["request_id"].to_pylist())
+
+    wait(lambda: set(named) <= set(logged()), what="all answers in the table")
+    assert len(named) == len(set(named)) > 400
+    assert set(Counter(logged()).values()) == {1}
     assert not load.failures()
 
 
