@@ -46,8 +46,8 @@ def close(port: int) -> None:
     connection open and ask nothing.
     """
     holder = listener(port)
-    guard = holder and _guard(holder.pid)
-    if holder is None or guard is None:
+    guard = _guard(holder.pid) if holder else None
+    if guard is None:
         return
     os.kill(guard, signal.SIGTERM)
     deadline = time.monotonic() + CLOSE_S
