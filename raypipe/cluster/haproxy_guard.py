@@ -26,11 +26,19 @@ KNOWS_REPLICAS = re.compile(r"^backend http-", re.MULTILINE)
 
 def main(pid: int, config: Path) -> None:
     os.setpgid(0, 0)  # Ray kills its manager's process group
+    ending: list[int] = []
+
+    def soft_stop(number: int, _: object) -> None:
+        """On SIGTERM: HAProxy answers what it has, takes no more, and has no stand-in."""
+        ending.append(number)
+        end(pid, signal.SIGUSR1)
+
+    signal.signal(signal.SIGTERM, soft_stop)
     manager, began = parent(pid), started(pid)
     raylet = parent(manager)
     if raylet <= 1 or wait_for_end(pid, raylet) == raylet:  # 1: it had ended before the guard began
-        end(pid)
-    elif alive(manager) and not successors(config, began):
+        end(pid, signal.SIGTERM)
+    elif not ending and alive(manager) and not successors(config, began):
         stand_in(config, began, manager, raylet)
 
 
@@ -87,9 +95,9 @@ def wait_for_end(*pids: int) -> int:
     return watched[descriptor]
 
 
-def end(pid: int) -> None:
+def end(pid: int, number: int) -> None:
     try:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
     except ProcessLookupError:
         return
 

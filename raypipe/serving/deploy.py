@@ -16,7 +16,7 @@ from raypipe.serving.client import answering_version
 from raypipe.serving.cluster_apps import apply, controller, forget, require_place
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.options import deployment_options, grpc_options
-from raypipe.serving.ports import require_free
+from raypipe.serving.ports import close, require_free
 from raypipe.serving.prediction_log.config import log_config
 from raypipe.serving.prediction_log.flush import flush_waiting
 from raypipe.serving.resolve import Target
@@ -64,6 +64,7 @@ def serving(project: Project, target: Target) -> Iterator[str]:
     try:
         yield base
     finally:
+        close(settings.port)
         forget(project.settings.name)
         if settings.log.enabled:
             flush_waiting(log_config(project), FLUSH_TIMEOUT_S)

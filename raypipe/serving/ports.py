@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from raypipe.errors import ConfigurationError
 
+CLOSE_S = 5.0
 ORPHAN_PATIENCE_S = 30.0  # Ray's actors notice within seconds that their cluster was killed, and end their HAProxy
 
 
@@ -34,6 +37,34 @@ def require_free(host: str, port: int) -> None:
                 hint="end that process, or choose another port with --port or serving.port in project.yaml",
             )
         time.sleep(0.2)
+
+
+def close(port: int) -> None:
+    """Have the HAProxy of this machine that listens on `port` answer what it has and take no more: Serve just kills it.
+
+    Its guard (raypipe/cluster/haproxy_guard.py) passes that on. Waits for it, but not for long: callers may keep a
+    connection open and ask nothing.
+    """
+    holder = listener(port)
+    guard = _guard(holder.pid) if holder else None
+    if guard is None:
+        return
+    os.kill(guard, signal.SIGTERM)
+    deadline = time.monotonic() + CLOSE_S
+    while Path(f"/proc/{guard}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _guard(pid: int) -> int | None:
+    """The process that guards HAProxy `pid`."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text(errors="replace").split("\0")
+        except OSError:
+            continue
+        if str(pid) in words and any(word.endswith("haproxy_guard.py") for word in words):
+            return int(folder.name)
+    return None
 
 
 def _free(host: str, port: int) -> bool:

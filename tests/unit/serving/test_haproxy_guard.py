@@ -15,6 +15,7 @@ import pytest
 
 from raypipe.cluster import settings
 from raypipe.cluster.haproxy_guard import alive, command, parent, processes
+from raypipe.serving.ports import close
 from tests.conftest import a_free_port
 
 pytestmark = pytest.mark.skipif(
@@ -75,7 +76,7 @@ def cluster(tmp_path: Path) -> Iterator[SimpleNamespace]:
         except OSError:
             return False
 
-    yield SimpleNamespace(raylet=raylet.pid, start=start, ours=ours, answers=answers)
+    yield SimpleNamespace(port=port, raylet=raylet.pid, start=start, ours=ours, answers=answers)
     raylet.kill()
     raylet.communicate()
     for pid in ours():
@@ -113,6 +114,14 @@ def test_a_stand_in_ends_with_its_manager_where_serve_has_ended_too(cluster, wai
     wait(lambda: set(cluster.ours()) - {first}, what="a stand-in")
     os.kill(manager, signal.SIGKILL)
     wait(lambda: not cluster.ours(), what="nothing left")
+
+
+def test_an_endpoint_that_is_closed_has_no_stand_in(cluster, wait):
+    cluster.start()
+    wait(cluster.answers, what="an answer")
+    close(cluster.port)
+    assert not cluster.ours()
+    assert not cluster.answers()
 
 
 def test_haproxy_ends_with_its_raylet(cluster, wait):

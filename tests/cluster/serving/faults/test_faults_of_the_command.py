@@ -42,10 +42,7 @@ def test_the_only_replica_killed_and_then_the_command_ended(folder, environment,
             served.process.wait(120)
         with capsys.disabled():
             print(f"\nSIGTERM to raypipe serve: {load.figures()}")
-        last_good = max(answer.ended for answer in load.answers if answer.failure is None)
-        early = [answer for answer in load.answers if answer.failure and answer.ended < last_good]
-        assert not early, early[:5]
-        assert set(load.failures()) <= AT_THE_END
+        assert set(load.failures()) <= {"ConnectionRefusedError"}, "a request that was taken was not answered"
 
 
 def test_started_again_after_the_command_was_killed(folder, environment, ray_folder, capsys):
