@@ -28,7 +28,7 @@ def main(pid: int, config: Path) -> None:
     os.setpgid(0, 0)  # Ray kills its manager's process group
     manager, began = parent(pid), started(pid)
     raylet = parent(manager)
-    if wait_for_end(pid, raylet) == raylet:
+    if raylet <= 1 or wait_for_end(pid, raylet) == raylet:  # 1: it had ended before the guard began
         end(pid)
     elif alive(manager) and not successors(config, began):
         stand_in(config, began, manager, raylet)

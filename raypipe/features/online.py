@@ -22,10 +22,10 @@ from raypipe.features.online_merge import Merged, WindowFeatures
 from raypipe.features.online_queries import LevelQueries
 from raypipe.features.online_store import (
     REBUILD,
-    cells_key,
     damaged,
     entity_keys,
     environment,
+    level_prefix,
     read_meta,
     read_watermark,
     read_words,
@@ -66,8 +66,12 @@ class OnlineState:
         self.windows = WindowFeatures([level for level in plan if isinstance(level, Level)])
         latest = [level for level in plan if isinstance(level, LatestLevel)]
         self.entities = sorted({v.entity for v in spec.views if isinstance(v, WindowSpec | LatestSpec)})
-        self.window_keys = [(queries, self._key(queries.level)) for queries in self.windows.plan.queries]
+        self.window_keys = [
+            (queries, self._key(queries.level), level_prefix(b"c", queries.level.number))
+            for queries in self.windows.plan.queries
+        ]
         self.latest_keys = [(level, self._key(level)) for level in latest]
+        self.look_up_views = len({level.view.name for level in plan})
         self.schema = _schema(spec, [*self.windows.names, *(name for level in latest for name in level.view.features)])
         self.prediction_time = spec.prediction_time_expression()
         self.expressions = _expressions(spec)
@@ -151,9 +155,11 @@ class Snapshot:
             return [[] for _ in moments], [True] * len(moments)
         merged, seen = Merged(state.windows.plan, len(moments)), [set[str]() for _ in moments]
         for row, (entities, time) in enumerate(zip(keys, moments, strict=True)):
-            for queries, at in state.window_keys:
+            for queries, at, prefix in state.window_keys:
                 entity = entities[at]
-                if entity is not None and self._merge(merged, row, queries, entity, time):
+                words = None if entity is None else self._words(prefix + entity)
+                if entity is not None and words is not None:
+                    self._merge(merged, row, queries, entity, words=words, time=time)
                     seen[row].add(queries.level.view.name)
         found = [
             [_plain(v, whole=whole) for v, whole in zip(values, state.whole, strict=True)]
@@ -162,22 +168,15 @@ class Snapshot:
         for row, (entities, time) in enumerate(zip(keys, moments, strict=True)):
             for level, at in state.latest_keys:
                 found[row] += self._latest(level, entities[at], time, seen[row])
-        views = len(
-            {level.view.name for level, _ in state.latest_keys} | {q.level.view.name for q, _ in state.window_keys}
-        )
-        return found, [len(names) == views for names in seen]
+        return found, [len(names) == state.look_up_views for names in seen]
 
-    def _merge(self, merged: Merged, row: int, queries: LevelQueries, entity: bytes, time: int) -> bool:
-        """Merge a level's cells into the row's windows; False: the state has none of that entity."""
-        words = self._words(cells_key(queries.level.number, entity))
-        if words is None:
-            return False
+    def _merge(self, merged: Merged, row: int, queries: LevelQueries, entity: bytes, *, words: Ints, time: int) -> None:
+        """Merge a level's cells, and what of the cell that `time` lies in has happened by then."""
         hop = merged.add(row, queries, words, time)
         if hop is not None:
             part = self._part(queries.level, rows_key(queries.level.number, hop, entity), time)
             if part is not None:
                 merged.add(row, queries, part, time)
-        return True
 
     def _latest(self, level: LatestLevel, entity: bytes | None, time: int, seen: set[str]) -> list[Any]:
         values, known = (None, False) if entity is None else newest_values(self._transaction, level, entity, time)

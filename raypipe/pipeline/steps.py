@@ -13,7 +13,7 @@ from raypipe.data.digest import short
 from raypipe.data.publish import find
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.data.split import PARTS
-from raypipe.errors import GateRefusedError, NotEnoughDataError, RegistryError
+from raypipe.errors import GateRefusedError, NotEnoughDataError, RegistryError, StorageError
 from raypipe.evaluation.champion import Champion
 from raypipe.evaluation.data_evidence import DataEvidence, examine
 from raypipe.evaluation.evaluate import Evaluation, evaluate
@@ -29,12 +29,14 @@ from raypipe.features.training_set import TrainingSet, build_training_set, choos
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.lineage_events import LineageEvents, told
 from raypipe.pipeline.progress import Counter, Progress, Step
+from raypipe.pipeline.step_words import broken_rules, trained
 from raypipe.project import Project
 from raypipe.registry.bundle import is_there, read_bundle
 from raypipe.registry.lifecycle import require_not_withdrawn
 from raypipe.registry.package import package
 from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
+from raypipe.training.distributed import start_ahead
 from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
 from raypipe.training.train import Run, find_run, layout_of, needs_cluster_first, require_possible, train
@@ -75,14 +77,8 @@ class Pipeline:
             rows = sum(source.rows for source in sources.values())
             step.say(f"{len(sources)} sources, {rows:,} rows", reused=all(s.reused for s in sources.values()))
         for source in sources.values():
-            if source.violations:
-                broken = ", ".join(f"{rule}: {count}" for rule, count in source.violations.items())
-                folders = ", ".join(self._inside(path) for path in source.quarantine[:3])
-                more = f" and {len(source.quarantine) - 3} more files" if len(source.quarantine) > 3 else ""
-                where = f"set aside in {folders}{more}" if source.quarantine else "kept (policy: warn)"
-                self.progress.note(f"            {source.name}: rows that break the contract ({broken}) {where}")
-            for warning in source.warnings:
-                self.progress.note(f"            {source.name}: {warning}")
+            for line in broken_rules(source, self.project.folder):
+                self.progress.note(f"            {line}")
         return sources
 
     @told("features")
@@ -187,14 +183,7 @@ class Pipeline:
         found = find_run(self.project, training_set) or self._layout(training_set)
         with self.progress.step("training") as step:
             run = found if isinstance(found, Run) else self._train(training_set, found, step)
-            m = run.manifest
-            resumed = f", continued after round {m['resumed_at']}" if m["resumed_at"] and not run.reused else ""
-            step.say(
-                f"run {short(run.digest)}: {m['best_round'] + 1} rounds kept of {len(m['history'])}, "
-                f"{m['layout']}, {m['rows']:,} rows {m['matrix']}, "
-                f"validation {m['metric']} {m['history'][m['best_round']]:.4f}{resumed}",
-                reused=run.reused,
-            )
+            step.say(trained(run), reused=run.reused)
         self._record(training_set, run)
         return run
 
@@ -206,6 +195,7 @@ class Pipeline:
         require_possible(self.project, training_set, layout)
         if layout.distributed:
             self.cluster.connect()
+            start_ahead(layout)
         return layout
 
     def _train(self, training_set: TrainingSet, layout: Layout, step: Step) -> Run:
@@ -228,7 +218,7 @@ class Pipeline:
         except Exception as error:
             try:
                 RunLog(self.project).record_failure(training_set, error, began, datetime.now(UTC))
-            except (RegistryError, OSError) as lost:  # a full disk fails both
+            except (RegistryError, StorageError, OSError) as lost:  # a full disk fails both
                 said = ", ".join(line.strip() for line in str(lost).splitlines())
                 self.progress.note(f"            the failure is not recorded in MLflow: {said}")
             raise
@@ -309,7 +299,3 @@ class Pipeline:
             entry = registry.promote(version.version, at=datetime.now(UTC))
             step.say(f"version {version.version} is champion", reused=entry is None)
         return version
-
-    def _inside(self, path: object) -> str:
-        """A path relative to the project folder, for people."""
-        return str(path).removeprefix(f"{self.project.folder}/")

@@ -9,13 +9,16 @@ here; everything else goes through to Ray, and so do Ray's own routes `/-/...`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
 
-from raypipe.serving.asgi import Receive, Scope, Send
 from raypipe.serving.ray_private import bind_grpc_to_host, ongoing_requests
 
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+if TYPE_CHECKING:  # Ray's proxy has no use for what a replica imports, and two seconds to wait for it
+    from raypipe.serving.asgi import Receive, Scope, Send
+
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _handlers: list[App] = []  # of this process: none, or the replica's
 

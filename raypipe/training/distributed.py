@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from raypipe.cluster.connect import require_free_cpus
+from raypipe.cluster.connect import joins_a_cluster, require_free_cpus
 from raypipe.errors import RaypipeError, TrainingError
 from raypipe.training.checkpoint import write_atomically
 from raypipe.training.layout import Layout
@@ -21,6 +21,15 @@ from raypipe.training.worker import Job, Pace, Place, another_is_gone, out_of_me
 
 PACE = "pace.json"  # beside the checkpoints: rank 0 writes it, the driver reads it
 PACE_EVERY_S = 0.5
+_OUT_OF_MEMORY = ("OutOfMemory", "low on memory", "out of memory")  # in what Ray says of a worker that it has killed
+
+
+def start_ahead(layout: Layout) -> None:
+    """On a cluster that this command has started, begin to start the run's processes, and return."""
+    if not joins_a_cluster():
+        from raypipe.training.trainer import start_processes
+
+        start_processes(layout.workers)
 
 
 def train_on_workers(
@@ -54,10 +63,11 @@ def train_on_workers(
 def _fit(job: Job, layout: Layout, max_failures: int) -> dict[str, Any]:
     """One run of Ray Train, from the newest checkpoint on."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.xgboost import XGBoostTrainer
+
+    from raypipe.training.trainer import LeanTrainer
 
     folder = Path(job.checkpoints)
-    trainer = XGBoostTrainer(
+    trainer = LeanTrainer(
         _on_rank,  # type: ignore[arg-type]  # what it returns is Result.return_value
         train_loop_config={"job": job, "threads": layout.threads},
         scaling_config=ScalingConfig(num_workers=layout.workers, resources_per_worker={"CPU": layout.threads}),
@@ -116,8 +126,8 @@ def _told(error: Any, max_failures: int) -> RaypipeError:
     first = next((cause for cause in causes if not another_is_gone(cause)), causes[0])
     lines = [line.strip() for line in str(first).splitlines() if line.strip()]
     said = f"{type(first).__name__}: {lines[-1] if lines else ''}"
-    if "OutOfMemory" in said:
-        return out_of_memory(said)
+    if any(words in str(first) for words in _OUT_OF_MEMORY):
+        return out_of_memory("a worker was killed because its machine was low on memory")
     again = f"workers were started again {max_failures} times (training.max_failures); " if max_failures else ""
     return TrainingError("training failed", got=said, hint=f"{again}run again to continue from the last checkpoint")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections import defaultdict
 from typing import Any
 
@@ -80,3 +82,9 @@ def test_a_ray_that_counts_otherwise_is_told_of_and_takes_its_own_path(rays, cap
     del rays._metrics_manager
     assert ongoing_requests(RequestIdMiddleware(rays._direct_ingress_asgi)) is None
     assert "Ray's own path" in caplog.text
+
+
+def test_rays_proxy_imports_little():
+    code = "import sys, raypipe.serving.ingress; print([m for m in ('polars', 'xgboost', 'ray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

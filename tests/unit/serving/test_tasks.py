@@ -4,6 +4,7 @@ gives. The boosters are trained here, without Ray; no replica is needed to answe
 from __future__ import annotations
 
 import copy
+import io
 import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from raypipe.features.serving_spec import serving_spec
 from raypipe.features.training_set import build_training_set
 from raypipe.registry.bundle import LINEAGE, MODEL, SERVING, TRANSFORMS, write_bundle
 from raypipe.registry.bundle import METRICS as METRICS_FILE
-from raypipe.serving.call import Call
+from raypipe.serving.call import ARROW, Call
 from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.routes import answer
@@ -195,8 +196,8 @@ def post(made, path: str, document) -> dict:
     return orjson.loads(given.body)
 
 
-def expected_scores(made) -> np.ndarray:
-    """Booster.predict on the features that the online state gives."""
+def expected_scores(made, *, margins: bool = False) -> np.ndarray:
+    """Booster.predict on the features that the online state gives; or the margins, before the link function."""
     online, types = made.model.online, made.model.bundle.serving.schema()
     rows = pl.DataFrame(
         {n: [r[n] for r in ROWS] for n in types if n != "at"} | {"at": [datetime.fromisoformat(r["at"]) for r in ROWS]},
@@ -207,7 +208,7 @@ def expected_scores(made) -> np.ndarray:
     hours = {"binary": [0.3, 1.7, 2.3], "regression": [4.0, 34.0, 44.0]}  # of `at`; twice that of half an hour before
     if made.task in hours:
         features = features.with_columns(pl.Series("base_margin", hours[made.task]))
-    return made.booster.predict(dmatrix(made.transforms, features))
+    return made.booster.predict(dmatrix(made.transforms, features), output_margin=margins)
 
 
 def test_people_get_rows(made):
@@ -355,3 +356,24 @@ def test_a_request_without_a_margin_is_refused_with_its_row(made):
     with pytest.raises(RequestError, match="1 rows have no base margin") as caught:
         made.model._margins(rows, margin)
     assert caught.value.fields[0]["row"] == 1
+
+
+def test_arrow_has_the_columns_of_rows(made):
+    rows = pl.DataFrame(ROWS).with_columns(pl.col("at").str.to_datetime(time_unit="us", time_zone="UTC"))
+    sink = io.BytesIO()
+    rows.write_ipc_stream(sink)
+    call = Call("POST", "/models/shop/predict", "", {"content-type": ARROW}, sink.getvalue(), "r", 0)
+    got = pl.read_ipc_stream(answer(made.endpoint, call).body).with_columns(
+        pl.col("feature_time").dt.strftime("%FT%TZ")
+    )
+    assert got.to_dicts() == post(made, "/models/shop/predict", {"rows": ROWS})["predictions"]
+
+
+def test_each_class_is_explained(made):
+    told = post(made, "/models/shop/predict", {"rows": ROWS, "explain": True})["predictions"]
+    margins = expected_scores(made, margins=True)
+    for row, margin in zip(told, margins, strict=True):
+        by_class = row["explanation"].values() if made.task == "multiclass" else [row["explanation"]]
+        for one, expected in zip(by_class, np.atleast_1d(margin), strict=True):
+            assert one["bias"] + sum(one["contributions"].values()) == pytest.approx(one["margin"], abs=1e-4)
+            assert one["margin"] == pytest.approx(float(expected), rel=1e-3, abs=1e-4)

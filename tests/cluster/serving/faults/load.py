@@ -21,12 +21,13 @@ TOLERANCE = 1e-6
 @dataclass(frozen=True)
 class Answer:
     """One request: when it was sent and answered (seconds since 1970), and what came of it. failure: None for the right
-    score, else what happened instead."""
+    score, else what happened instead; id: the one that the answer carries."""
 
     sent: float
     ended: float
     version: str | None
     failure: str | None
+    id: str | None = None
 
 
 class Load:
@@ -49,6 +50,10 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Send no more, and wait for the last answers."""
         self._done.set()
         for client in self._clients:
             client.join()
@@ -72,7 +77,8 @@ class Load:
         except (OSError, http.client.HTTPException) as error:
             return Answer(sent, time.time(), None, type(error).__name__)
         version = response.headers["x-model-version"]
-        return Answer(sent, time.time(), version, self._wrong(response.status, version, body))
+        wrong, named = self._wrong(response.status, version, body), response.headers["x-request-id"]
+        return Answer(sent, time.time(), version, wrong, named)
 
     def _wrong(self, status: int, version: str, body: bytes) -> str | None:
         if status != 200:

@@ -6,16 +6,19 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from raypipe.project import load_project
 from raypipe.registry.ledger import Ledger
 from raypipe.registry.lifecycle import promotion
+from raypipe.serving.prediction_log.config import log_config
 from raypipe.serving.resolve import releases_of
 from tests.cluster.serving.faults.conftest import MORE, Served, serve
 from tests.cluster.serving.faults.load import Load
@@ -23,7 +26,7 @@ from tests.conftest import a_free_port
 
 KILLS = 10 if MORE else 1
 ROLLBACKS = 20 if MORE else 2
-SETTINGS = {"serving__replicas": 2, "serving__replica_cpus": 0.4}
+SETTINGS = {"serving__replicas": 2, "serving__replica_cpus": 0.4, "serving__log": {"flush_interval": "1s"}}
 LOST_CONNECTION = {"RemoteDisconnected", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError"}
 
 
@@ -88,6 +91,24 @@ def test_a_killed_replica(served, load, answered, wait, report):
         wait(partial(lambda known: replicas(served) - known, before), what="a new replica", seconds=120)
         answered(200)
     report(f"kill -9 of one of two replicas, {KILLS} times")
+
+
+def test_every_answer_is_logged_once_though_replicas_are_killed(served, load, answered, wait):
+    for _ in range(2 * KILLS):
+        before = wait(lambda: len(replicas(served)) == 2 and replicas(served), what="two replicas", seconds=120)
+        kill_one(served, "ray::ServeReplica")
+        wait(partial(lambda known: replicas(served) - known, before), what="a new replica", seconds=120)
+        answered(200)
+    load.stop()
+    named = [answer.id for answer in load.answers if answer.failure is None]
+    table = log_config(load_project(served.folder)).table
+
+    def logged() -> Counter[str]:
+        return Counter(DeltaTable(table).to_pyarrow_table(columns=["request_id"])["request_id"].to_pylist())
+
+    wait(lambda: set(named) <= set(logged()), what="all answers in the table")
+    assert len(named) == len(set(named)) > 400
+    assert set(Counter(logged()).values()) == {1}
     assert not load.failures()
 
 
@@ -102,11 +123,13 @@ def test_the_killed_controller(served, load, answered, wait, report):
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="HAProxy's binary exists for x86-64 Linux only")
 def test_the_killed_proxy(served, load, answered, wait, report):
     """Its connections are lost; a stand-in takes new ones at once, and Ray's next HAProxy takes over from it."""
-    pid = kill_one(served, "bin/haproxy")
+    killed = served.pids("bin/haproxy")  # those too that still answer what they had taken before a change of replicas
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
     wait(lambda: served.pids("haproxy.cfg.stand-in"), what="a stand-in")
     answered(100)
     lost = load.failures().total()
-    wait(lambda: not served.pids("haproxy.cfg.stand-in") and served.pids("bin/haproxy") - {pid}, what="HAProxy", seconds=120)  # fmt: skip
+    wait(lambda: not served.pids("haproxy.cfg.stand-in") and served.pids("bin/haproxy") - killed, what="HAProxy", seconds=120)  # fmt: skip
     answered(200)
     report("kill -9 of HAProxy")
     assert set(load.failures()) <= LOST_CONNECTION
