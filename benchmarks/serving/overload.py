@@ -27,8 +27,9 @@ FIGURES = {
     "sent_p99_ms": 2,
     "max_ms": 1,
 }
-HEAD = ("offered / capacity", "capacity, requests/s", "offered", "accepted", "p50, ms", "p99, ms", "p99 once sent, ms", "max, ms",
-        "429", "503", "other", "unanswered", "p99 of refusals, ms", "p99 of the generator's delay, ms", "wrong")  # fmt: skip
+HEAD = ("offered / capacity", "capacity, requests/s", "offered", "accepted", "p50, ms", "p99, ms", "p99 once sent, ms",
+        "max, ms", "429", "503", "other", "unanswered", "p99 of refusals, ms", "p99 of the generator's delay, ms",
+        "wrong")  # fmt: skip
 
 
 def compare(machine: Machine, folder: Path, options: Options) -> Table:
