@@ -33,10 +33,11 @@ class OpenLoop:
         self._port, self._requests, self._rate, self._seconds = port, requests, rate, seconds
         self._waiting: deque[float] = deque()  # when each was due
         self._free: list[Connection] = []
-        self._due: dict[Connection, float] = {}
+        self._due: dict[Connection, tuple[float, float]] = {}  # and when it was sent
         self._opening: set[asyncio.Task[None]] = set()
         self._connections = self._sent = 0
         self._late: list[float] = []
+        self._since_sent: list[float] = []  # of answers with 200
         self._answers: dict[int, list[float]] = {}
 
     async def run(self) -> dict[str, Any]:
@@ -64,8 +65,9 @@ class OpenLoop:
                 self._connections -= 1
                 continue
             due = self._waiting.popleft()
-            self._due[connection] = due
-            self._late.append(time.perf_counter() - due)
+            sent = time.perf_counter()
+            self._due[connection] = due, sent
+            self._late.append(sent - due)
             connection.ask(self._requests[self._sent % len(self._requests)])
             self._sent += 1
         lacking = len(self._waiting) - len(self._opening)
@@ -82,7 +84,10 @@ class OpenLoop:
             self._connections -= 1
 
     def _answered(self, connection: Connection, status: int) -> None:
-        self._answers.setdefault(status, []).append(time.perf_counter() - self._due.pop(connection))
+        now, (due, sent) = time.perf_counter(), self._due.pop(connection)
+        self._answers.setdefault(status, []).append(now - due)
+        if status == 200:
+            self._since_sent.append(now - sent)
         if connection.open:
             self._free.append(connection)
             if self._waiting:
@@ -102,6 +107,7 @@ class OpenLoop:
             "accepted_rps": round(len(accepted) / took, 1),
             **percentiles_ms(accepted),
             "refused_p99_ms": percentiles_ms(others)["p99_ms"] if others else None,
+            "sent_p99_ms": percentiles_ms(self._since_sent)["p99_ms"],
             "late_p99_ms": percentiles_ms(self._late)["p99_ms"],
             "connections": self._connections,
         }
