@@ -19,7 +19,7 @@ TYPES = [
     "application/octet-stream",
     "text/plain",
     "",
-    "é;=\x01",
+    "é;=",
 ]
 
 

@@ -14,13 +14,14 @@ COMMAND = "from schemathesis.cli import schemathesis; schemathesis()"
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
-def test_no_answer_is_undocumented(endpoint):
+def test_no_answer_is_undocumented(endpoint, tmp_path):
     done = subprocess.run(
         [
             sys.executable, "-c", COMMAND, "--config-file", CONFIGURATION,
             "run", f"{endpoint}/openapi.json", "--max-examples", str(15 * MORE), "--seed", "1",
             "--generation-database", "none", "--continue-on-failure", "--no-color",
         ],
+        cwd=tmp_path,  # it keeps a cache there
         capture_output=True, text=True, timeout=300 * MORE,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]
