@@ -116,7 +116,8 @@ class RequestPath:
     async def _in_thread(self, endpoint: Endpoint, call: Call, receive: Receive, until: float) -> Reply:
         """The answer, unless the caller goes or time runs out before: then work that has begun ends for nothing, and
         work that has not never begins."""
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, endpoint, call)
+        job = self._threads.submit(self._answer, endpoint, call)
+        work = asyncio.wrap_future(job)
         gone = asyncio.ensure_future(receive())  # ends when the connection does
         left = until - time.monotonic() if isfinite(until) else None
         try:
@@ -129,4 +130,4 @@ class RequestPath:
             raise DeadlineError("the request's time ran out in the midst of its work", hint="send fewer rows")
         finally:
             gone.cancel()
-            work.cancel()
+            job.cancel()  # at once: cancelling `work` would tell the thread after the caller
