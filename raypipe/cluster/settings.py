@@ -45,7 +45,10 @@ SERVE: dict[str, tuple[str, str]] = {
     ),
     "RAY_SERVE_HAPROXY_NBTHREAD": ("1", "one thread carries far more than a few replicas answer"),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": ("60", "who sends nothing for this long is let go: 1 h by default"),
-    "RAY_SERVE_HAPROXY_RETRIES": ("3", "a request on a replica that dies is sent to another"),
+    "RAY_SERVE_HAPROXY_RETRIES": (
+        "10",
+        "a request on a replica that dies is sent to another, but the dead one, idle, is chosen first until it is known",
+    ),
     "RAY_SERVE_HAPROXY_RETRY_ON": (
         "conn-failure empty-response 502 504",
         "as above; an answer of our own is never retried",

@@ -91,6 +91,7 @@ def test_a_killed_replica(served, load, answered, wait, report):
         wait(partial(lambda known: replicas(served) - known, before), what="a new replica", seconds=120)
         answered(200)
     report(f"kill -9 of one of two replicas, {KILLS} times")
+    assert not load.failures()
 
 
 def test_every_answer_is_logged_once_though_replicas_are_killed(served, load, answered, wait):
