@@ -5,6 +5,8 @@
 # - Its command socket is for its user alone, not for all of the machine.
 # - No UDP packet a request to a syslog server that is not there, which is Ray's default.
 # - The replica is told when a request came, in microseconds since 1970: a trace then shows what HAProxy spent.
+# - A request is sent on once its body is there, too: one whose body came later than its head could not be sent again to
+#   another replica, and its caller's connection would be closed without a word.
 # - With RAYPIPE_TLS_CERTIFICATE and RAYPIPE_TLS_KEY (raypipe/serving/tls.py) both frontends speak TLS.
 # - While it knows no replica it does not listen: it would answer 404, beside another one that knows them.
 # A guard stands in for it if it is killed (haproxy_guard.py).
@@ -25,6 +27,7 @@ for argument in "$@"; do
             -e 's/^([[:space:]]*bind[[:space:]]+)\*?:([0-9]+)/\1127.0.0.1:\2/' \
             -e 's/mode 666 level admin/mode 600 level admin/' \
             -e '/^[[:space:]]*log 127\.0\.0\.1:514 /d' \
+            -e '/^frontend http_frontend/a\    option http-buffer-request' \
             -e '/^frontend http_frontend/a\    http-request set-header x-raypipe-proxied-us %[date(0,us)]' \
             ${tls:+-e "/^frontend http_frontend/,/bind/s#^([[:space:]]*bind [^ ]+)\$#\\1$tls h2,http/1.1#"} \
             ${tls:+-e "/^frontend grpc_frontend/,/bind/s#^([[:space:]]*bind [^ ]+) proto h2\$#\\1$tls h2#"} \
