@@ -166,7 +166,7 @@ def test_it_says_that_there_is_no_time(census):
 def test_the_served_prediction_is_the_evaluated_one(census):
     scores = pl.read_parquet(next(census.folder.glob(".raypipe/evaluations/*/*/scores.parquet"))).sort("__row")
     served = census.ran.json["prediction"]["predictions"]
-    assert [set(row) for row in served] == [{"probability"}] * 2
+    assert [set(row) for row in served] == [{"probability", "known_entity"}] * 2
     assert [row["probability"] for row in served] == pytest.approx(scores["score"][:2].to_list(), abs=1e-7)
 
 

@@ -165,7 +165,7 @@ def test_a_port_in_use(newcomer, raypipe):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = raypipe("serve", "--project", newcomer.folder, "--port", port)
+        done = raypipe("serve", "--project", newcomer.folder, "--port", port, ray=None)
     assert done.code == 2
     assert f"cannot listen on 127.0.0.1:{port}" in done.err
     assert "--port" in done.err

@@ -73,6 +73,7 @@ def test_everything_lies_in_the_project(newcomer):
         "ledger",
         "mlflow",
         "online",
+        "predictions",
         "runs",
         "sources",
         "training_sets",

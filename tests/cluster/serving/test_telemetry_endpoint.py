@@ -101,7 +101,8 @@ def test_the_access_log_has_the_requests_name(endpoint, ask, flight, wait):
 
     def found() -> list[dict[str, Any]]:
         texts = [file.read_text() for file in logs.glob("access-flights-late-*/access.jsonl")]
-        entries = [json.loads(line) for text in texts for line in text.splitlines()]
+        whole = [text[: text.rfind("\n") + 1] for text in texts]  # a line may just be written
+        entries = [json.loads(line) for text in whole for line in text.splitlines()]
         return [entry for entry in entries if entry["id"] == "find-me-in-the-log"]
 
     [entry] = wait(found, what="the request's line")
@@ -150,7 +151,8 @@ def prometheus(
 
 
 def test_prometheus_sees_requests_errors_and_latencies(endpoint, ask, flight, prometheus, wait):
-    total = 'sum(ray_raypipe_requests_total{model="flights-late",route="predict",status="%s"})'
+    replica = facts(endpoint)["replica"]  # Prometheus knows those of earlier tests, too
+    total = f'sum(ray_raypipe_requests_total{{replica="{replica}",route="predict",status="%s"}})'
     ask([flight])
     ask([{}])
     before = {code: wait(lambda c=code: prometheus(total % c), what="a first sample") for code in ("200", "422")}
