@@ -47,7 +47,7 @@ SERVE: dict[str, tuple[str, str]] = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": ("60", "who sends nothing for this long is let go: 1 h by default"),
     "RAY_SERVE_HAPROXY_RETRIES": (
         "10",
-        "a request on a replica that dies is sent to another, but the dead one, idle, is chosen first until it is known",
+        "a request on a dying replica is sent to another, but the dead one, idle, is chosen first until it is known",
     ),
     "RAY_SERVE_HAPROXY_RETRY_ON": (
         "conn-failure empty-response 502 504",
