@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gzip
 import json
 import shutil
 import subprocess
@@ -14,14 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from raypipe.cli import status_commands
 from raypipe.cluster.settings import haproxy_available
@@ -175,32 +172,6 @@ def test_prometheus_sees_requests_errors_and_latencies(endpoint, ask, flight, pr
 
 
 # ---- traces ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def collector() -> Iterator[SimpleNamespace]:
-    """A server that takes OTLP over HTTP; `spans` are those it was sent."""
-    got: list[Any] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            body = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
-            request = ExportTraceServiceRequest.FromString(body)
-            got.extend(span for r in request.resource_spans for s in r.scope_spans for span in s.spans)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", spans=got)
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.fixture

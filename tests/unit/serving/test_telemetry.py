@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from raypipe.errors import RequestError
 from raypipe.serving.access_log import AccessLog
@@ -164,32 +159,6 @@ def test_a_flood_is_bounded_and_counted(monkeypatch: pytest.MonkeyPatch):
 
 
 # ---- traces ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def collector() -> Iterator[SimpleNamespace]:
-    """A server that takes OTLP over HTTP; `spans` are those it was sent."""
-    got: list[Any] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            body = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
-            request = ExportTraceServiceRequest.FromString(body)
-            got.extend(span for r in request.resource_spans for s in r.scope_spans for span in s.spans)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", spans=got)
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def test_one_request_is_one_trace_across_its_parts(collector):
