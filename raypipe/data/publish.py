@@ -42,6 +42,26 @@ class Output:
         return self.folder / str(self.manifest["attempt"]) / name
 
 
+@dataclass(frozen=True)
+class Identified:
+    """What a step made: an output whose folder is named by the digest of all that decides it."""
+
+    output: Output
+
+    @property
+    def digest(self) -> str:
+        return self.output.folder.name
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self.output.manifest
+
+    @property
+    def reused(self) -> bool:
+        """Whether it was there already."""
+        return self.output.reused
+
+
 def find(folder: Path) -> Output | None:
     """The output published in `folder`, or None."""
     path = folder / MANIFEST

@@ -16,7 +16,7 @@ import polars as pl
 
 import raypipe
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import MANIFEST, Output, find, publish
+from raypipe.data.publish import MANIFEST, Identified, Output, find, publish
 from raypipe.data.split import PARTS, TRAIN, in_words
 from raypipe.errors import DataError
 from raypipe.features.build import FOLDER, Built, build_partitions, folder_of, survey_spine
@@ -32,19 +32,8 @@ TRANSFORMS = "transforms.json"
 
 
 @dataclass(frozen=True)
-class TrainingSet:
+class TrainingSet(Identified):
     """A published training set."""
-
-    digest: str
-    output: Output
-
-    @property
-    def reused(self) -> bool:
-        return self.output.reused
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        return self.output.manifest
 
     def files(self, part: str) -> list[Path]:
         """The Parquet files of train, validation or test, in order of time."""
@@ -128,7 +117,7 @@ def find_planned(project: Project, plan: Plan) -> TrainingSet | None:
     output = find(project.storage / "training_sets" / plan.digest)
     if output is None:
         return None
-    training_set = TrainingSet(plan.digest, output)
+    training_set = TrainingSet(output)
     _require([path for part in PARTS for path in training_set.files(part)], output.folder)
     return training_set
 
@@ -162,7 +151,7 @@ def build_training_set(
             "sources": _lineage(sources),
         }
 
-    return TrainingSet(made.digest, publish(project.storage / "training_sets" / made.digest, finish))
+    return TrainingSet(publish(project.storage / "training_sets" / made.digest, finish))
 
 
 def _lineage(sources: Sources) -> dict[str, Any]:

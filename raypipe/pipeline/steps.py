@@ -172,7 +172,7 @@ class Pipeline:
             self.cluster.connect()
         with self.progress.step("tuning") as step:
             tuned = found or tune(self.project, training_set, lambda pace: step.at(pace.words()))
-            step.say(f"study {short(tuned.digest)}: {tuned.words()}", reused=tuned.output.reused)
+            step.say(f"study {short(tuned.digest)}: {tuned.words()}", reused=tuned.reused)
         return replace(self, project=tuned.applied(self.project), tuned=tuned)
 
     @told("training")
@@ -237,7 +237,7 @@ class Pipeline:
             step.say(
                 ", ".join(f"{title} {figures[name]:.4f}" for name, title in told)
                 + f" on {figures['rows']:,} test rows; gate: {made.verdict.outcome}",
-                reused=made.output.reused,
+                reused=made.reused,
             )
         return made
 

@@ -45,11 +45,6 @@ def _dataset(project: Project, thing: Any) -> Dataset:
     raise TypeError(f"no dataset stands for {type(thing).__name__}")
 
 
-def reused(thing: Any) -> bool:
-    """Whether a step's result was there already."""
-    return bool(getattr(thing, "reused", False) or getattr(getattr(thing, "output", None), "reused", False))
-
-
 def _source(project: Project, prepared: PreparedSource) -> Dataset:
     source, files = project.definitions.source(prepared.name), prepared.snapshot["files"]
     namespace, name = named(place_of(project.folder, project.source_files(prepared.name).path))

@@ -201,7 +201,7 @@ class _Reader:
             unknown = Seen(output.place, "gone", "existence", "the training set's manifest named its files")
             return [unknown] * len(recorded)
         try:
-            there = partition_files(TrainingSet(output.folder.name, output))
+            there = partition_files(TrainingSet(output))
         except (IndexError, KeyError, TypeError, ValueError):
             return [Seen(str(output.folder), "changed", "content", "its list of files is damaged")] * len(recorded)
         found = []

@@ -23,7 +23,7 @@ import raypipe
 from raypipe.cluster.connect import free_cpus, node_cpus
 from raypipe.cluster.machine import free_memory
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import Output, find, publish
+from raypipe.data.publish import Identified, Output, find, publish
 from raypipe.data.split import TRAIN, VALIDATION, embargo_us
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import ConfigurationError, TrainingError
@@ -48,15 +48,10 @@ RESULT, TRIALS, REPORT = "tuning.json", "trials.parquet", "tuning.html"
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(Identified):
     """A finished study."""
 
-    output: Output
     result: dict[str, Any]
-
-    @property
-    def digest(self) -> str:
-        return self.output.folder.name
 
     @property
     def report(self) -> Path:
