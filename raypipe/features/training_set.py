@@ -16,7 +16,7 @@ import polars as pl
 
 import raypipe
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import MANIFEST, Identified, Output, find, publish
+from raypipe.data.publish import Identified, find, publish
 from raypipe.data.split import PARTS, TRAIN, in_words
 from raypipe.errors import DataError
 from raypipe.features.build import FOLDER, Built, build_partitions, folder_of, survey_spine
@@ -39,15 +39,6 @@ class TrainingSet(Identified):
         """The Parquet files of train, validation or test, in order of time."""
         storage = self.output.folder.parents[1]
         return [storage / FOLDER / file["name"] for file in self.manifest["files"] if file["part"] == part]
-
-    def partitions(self) -> list[Output]:
-        """The partitions that the files are of. Raises DataError if one has gone."""
-        storage = self.output.folder.parents[1]
-        folders = [
-            storage / FOLDER / name for name in dict.fromkeys(f["name"].split("/")[0] for f in self.manifest["files"])
-        ]
-        _require([folder / MANIFEST for folder in folders], self.output.folder)
-        return [output for output in map(find, folders) if output]
 
     def rows(self, part: str) -> int:
         return int(self.manifest["parts"][part]["rows"])
