@@ -34,7 +34,7 @@ from raypipe.features.score import score
 from raypipe.features.transforms import Transforms
 from raypipe.features.transforms_fit import fit
 from raypipe.project.probe_settings import Backtest
-from raypipe.project.settings import TimeSplit
+from raypipe.project.split_settings import TimeSplit
 from raypipe.training.boosting import Recipe, grow
 from raypipe.training.matrix import Batches, matrix_of
 from raypipe.training.objective import class_weights

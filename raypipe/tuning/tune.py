@@ -29,7 +29,7 @@ from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import ConfigurationError, TrainingError
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
-from raypipe.project.settings import TimeSplit
+from raypipe.project.split_settings import TimeSplit
 from raypipe.project.tuning_settings import Range
 from raypipe.training.matrix import estimated_bytes
 from raypipe.training.objective import check_parameters
