@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from raypipe.evaluation.evaluate import Evaluation
     from raypipe.features.training_set import TrainingSet
     from raypipe.pipeline.steps import Pipeline
-    from raypipe.registry.tracking import Version
+    from raypipe.registry.registered_model import Version
 
 
 def init(folder: Path) -> Result:

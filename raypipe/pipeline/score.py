@@ -15,8 +15,9 @@ from raypipe.pipeline.steps import Pipeline, Sources
 from raypipe.registry.bundle import read_bundle
 from raypipe.registry.lineage_datasets import place_of
 from raypipe.registry.openlineage import Dataset, named
+from raypipe.registry.registered_model import Version
 from raypipe.registry.same_definitions import require_same_definitions
-from raypipe.registry.tracking import Registry, Version
+from raypipe.registry.tracking import Registry
 from raypipe.scoring.batch import OnBadRows, score_table
 from raypipe.scoring.output import Answering
 from raypipe.scoring.plan import FOLDER, Ask, columns_to_keep, looked_up

@@ -34,8 +34,9 @@ from raypipe.project import Project
 from raypipe.registry.bundle import is_there, read_bundle
 from raypipe.registry.lifecycle import require_not_withdrawn
 from raypipe.registry.package import package
+from raypipe.registry.registered_model import Version
 from raypipe.registry.runs import RunLog
-from raypipe.registry.tracking import Registry, Version
+from raypipe.registry.tracking import Registry
 from raypipe.training.distributed import start_ahead
 from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training

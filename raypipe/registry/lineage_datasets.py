@@ -16,7 +16,7 @@ from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
 from raypipe.registry.openlineage import Dataset, named
 from raypipe.registry.package import partition_files
-from raypipe.registry.tracking import Version
+from raypipe.registry.registered_model import Version
 from raypipe.training.train import Run
 
 

@@ -28,8 +28,8 @@ from raypipe.registry import bundle
 from raypipe.registry.ledger import Ledger
 from raypipe.registry.lifecycle import Releases
 from raypipe.registry.package import PartitionFiles, complete, partition_files
+from raypipe.registry.registered_model import Version
 from raypipe.registry.trace import Document, Evidence, Seen, State
-from raypipe.registry.tracking import Version
 from raypipe.training.train import CODE
 
 Say = Callable[[str], None]
