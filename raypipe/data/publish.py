@@ -12,7 +12,8 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,17 @@ def begin(folder: Path) -> Path:
     attempt = folder / f"attempt-{uuid.uuid4().hex[:12]}"
     attempt.mkdir(parents=True)
     return attempt
+
+
+@contextmanager
+def attempts(folders: Iterable[Path]) -> Iterator[list[Path]]:
+    """An attempt (`begin`) for each output; those that are not published at the end of the block are thrown away."""
+    begun = [begin(folder) for folder in folders]
+    try:
+        yield begun
+    finally:
+        for attempt in begun:
+            discard(attempt)
 
 
 def commit(attempt: Path, manifest: dict[str, Any]) -> Output:
