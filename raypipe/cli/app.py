@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from raypipe.cli.options import HERE, JsonOption, ProjectOption
+from raypipe.cli.options import HERE, JsonOption, PlanOption, ProjectOption, UrlOption
 from raypipe.cli.output import run_command
 from raypipe.cli.release_app import release_app
 from raypipe.cli.score_app import score_app
@@ -21,9 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-PlanOption = Annotated[
-    str | None, typer.Option("--plan", help="local, distributed or auto; default: as project.yaml says.")
-]
 AsOfOption = Annotated[
     str | None, typer.Option("--as-of", help="Build from what was known at this time (ISO 8601, UTC).")
 ]
@@ -244,9 +241,7 @@ def ingest(
 def predict(
     request: Annotated[Path, typer.Argument(help='A JSON file {"rows": [{...}]}, or - for stdin.')],
     project: ProjectOption = HERE,
-    url: Annotated[
-        str | None, typer.Option("--url", help="The endpoint's base URL; default: as project.yaml says.")
-    ] = None,
+    url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a running endpoint for predictions."""

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from raypipe.evaluation.data_evidence import DataEvidence
     from raypipe.evaluation.evaluate import Evaluation
     from raypipe.features.training_set import TrainingSet
+    from raypipe.pipeline.backfill import Span
     from raypipe.pipeline.steps import Pipeline
-    from raypipe.registry.tracking import Version
+    from raypipe.registry.registered_model import Version
 
 
 def init(folder: Path) -> Result:
@@ -57,19 +58,18 @@ def check(folder: Path) -> Result:
 def features(
     folder: Path, plan: str | None, as_of: str | None, span: tuple[str | None, str | None], *, explain: bool
 ) -> Result:
-    first, last = (moment(text, option) for text, option in zip(span, ("--from", "--to"), strict=True))
-    if first and last and first >= last:
-        raise ConfigurationError("the range is empty", where="--from, --to", got=f"{span[0]} to {span[1]}")
-    asked = (first, last) if first or last else None
+    asked = _range(*span)
     with pipeline_of(folder, plan, as_of) as pipeline:
+        from raypipe.pipeline import backfill
+
         if asked:
             require_time(pipeline.project, "--from, --to")
         sources = pipeline.contracts()
         if explain:
-            told = pipeline.explain(sources, asked)
+            told = backfill.explain(pipeline, sources, asked)
             return told, words.explained(told)
         if asked:
-            wanted = pipeline.backfill(sources, asked)
+            wanted = backfill.backfill(pipeline, sources, asked)
             document: dict[str, Any] = {"partitions": [p.name for p in wanted], "rows": sum(p.rows for p in wanted)}
             said = f"{len(wanted)} partitions, {document['rows']:,} rows"
         else:
@@ -80,8 +80,16 @@ def features(
             document = {"training_set": made.digest, "reused": made.reused, "folder": str(made.output.folder)}
             document |= {name: made.manifest[name] for name in ("parts", "left_out", "split", "features")}
             said = f"training set {made.digest}\n{made.output.folder}"
-        document["views"] = pipeline.built(sources, wanted)
+        document["views"] = backfill.took(pipeline, sources, wanted)
         return document | _seconds(pipeline), f"{words.views(document['views'])}\n{said}"
+
+
+def _range(first: str | None, last: str | None) -> Span | None:
+    """The range that --from and --to name; None where neither is given."""
+    begin, end = moment(first, "--from"), moment(last, "--to")
+    if begin and end and begin >= end:
+        raise ConfigurationError("the range is empty", where="--from, --to", got=f"{first} to {last}")
+    return (begin, end) if begin or end else None
 
 
 def train(folder: Path, plan: str | None, as_of: str | None, *, tune: bool = False) -> Result:

@@ -13,8 +13,9 @@ from raypipe.errors import RegistryError
 from raypipe.project import Project, load_project
 
 if TYPE_CHECKING:
+    from raypipe.registry.registered_model import Version
     from raypipe.registry.trace import Node, State
-    from raypipe.registry.tracking import Registry, Version
+    from raypipe.registry.tracking import Registry
 
 
 def trace(folder: Path, name: str, *, verify: bool, prediction: bool) -> Result:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raypipe.cli.options import HERE, JsonOption, ProjectOption
+from raypipe.cli.options import HERE, JsonOption, PlanOption, ProjectOption
 from raypipe.cli.output import Result, run_command
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ def score(  # noqa: PLR0917 (typer calls it by name)
         str | None,
         typer.Option("--as-of", help="Use only what was known at this time (ISO 8601, UTC); default: all there is."),
     ] = None,
-    plan: Annotated[
-        str | None, typer.Option("--plan", help="local, distributed or auto; default: as project.yaml says.")
-    ] = None,
+    plan: PlanOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="A new folder for the scores; they also stay in the storage.")
     ] = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from raypipe.cli.options import HERE, JsonOption, ProjectOption
+from raypipe.cli.options import HERE, JsonOption, ProjectOption, UrlOption
 from raypipe.cli.output import run_command
 
 status_app = typer.Typer()
@@ -15,9 +15,7 @@ status_app = typer.Typer()
 @status_app.command()
 def status(
     project: ProjectOption = HERE,
-    url: Annotated[
-        str | None, typer.Option("--url", help="The endpoint's base URL; default: where project.yaml says.")
-    ] = None,
+    url: UrlOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, and show it again every 2 s until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -16,7 +16,7 @@ from raypipe.project import Project
 if TYPE_CHECKING:
     from raypipe.evaluation.evaluate import Evaluation
     from raypipe.pipeline.reproduce import Reproduction
-    from raypipe.registry.tracking import Version
+    from raypipe.registry.registered_model import Version
     from raypipe.tuning.tune import Tuned
 
 SHOWN_DETAILS = 12

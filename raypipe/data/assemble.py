@@ -30,7 +30,7 @@ from raypipe.data.snapshot import Snapshot, SnapshotFile
 from raypipe.definitions import Source
 from raypipe.definitions.source import ROW
 from raypipe.errors import CorruptFileError, DataError
-from raypipe.project.settings import Contract
+from raypipe.project.source_settings import Contract
 
 OVERLAY_FILE = "overlay.parquet"
 _WORKERS = 2  # Polars uses all cores within a part; a second part fills the gaps while a file is opened and hashed

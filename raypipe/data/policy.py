@@ -10,7 +10,7 @@ from raypipe.data.rules import PRIMARY_KEY
 from raypipe.definitions import Source
 from raypipe.definitions.source import FRESHNESS
 from raypipe.errors import DataContractError
-from raypipe.project.settings import Contract
+from raypipe.project.source_settings import Contract
 
 
 @dataclass(frozen=True)

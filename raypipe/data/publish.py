@@ -12,7 +12,8 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,26 @@ class Output:
     def path(self, name: str) -> Path:
         """A file of this output, by its name in the manifest."""
         return self.folder / str(self.manifest["attempt"]) / name
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What a step made: an output whose folder is named by the digest of all that decides it."""
+
+    output: Output
+
+    @property
+    def digest(self) -> str:
+        return self.output.folder.name
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self.output.manifest
+
+    @property
+    def reused(self) -> bool:
+        """Whether it was there already."""
+        return self.output.reused
 
 
 def find(folder: Path) -> Output | None:
@@ -84,6 +105,17 @@ def begin(folder: Path) -> Path:
     attempt = folder / f"attempt-{uuid.uuid4().hex[:12]}"
     attempt.mkdir(parents=True)
     return attempt
+
+
+@contextmanager
+def attempts(folders: Iterable[Path]) -> Iterator[list[Path]]:
+    """An attempt (`begin`) for each output; those that are not published at the end of the block are thrown away."""
+    begun = [begin(folder) for folder in folders]
+    try:
+        yield begun
+    finally:
+        for attempt in begun:
+            discard(attempt)
 
 
 def commit(attempt: Path, manifest: dict[str, Any]) -> Output:

@@ -12,7 +12,7 @@ from raypipe.data.split import OUTSIDE, PARTS, TEST, TRAIN, VALIDATION
 from raypipe.definitions import Source
 from raypipe.definitions.source import ROW
 from raypipe.definitions.views import is_category
-from raypipe.project.settings import ColumnSplit, RandomSplit
+from raypipe.project.split_settings import ColumnSplit, RandomSplit
 
 
 def part_of_row(spine: Source, split: ColumnSplit | RandomSplit) -> pl.Expr:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from raypipe.definitions import Source
+from raypipe.definitions.expressions import is_row_by_row
 from raypipe.definitions.source import KNOWN_TIME
 from raypipe.errors import DataError
 
@@ -100,18 +101,11 @@ def _group_keys(name: str, expression: pl.Expr) -> tuple[str, ...] | None:
             keys = document["Over"]["partition_by"]
             named = {str(key["Column"]) for key in keys if isinstance(key, dict) and "Column" in key}
             found.append(named if len(named) == len(keys) else set())
-        elif _is_row_by_row(part):
+        elif is_row_by_row(part):
             pending += part.meta.pop()
         else:
             found.append(set())
     return tuple(sorted(set.intersection(*found))) if found else None
-
-
-def _is_row_by_row(part: pl.Expr) -> bool:
-    try:
-        return bool(part.meta.is_row_separable())
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):  # Polars cannot say
-        return False
 
 
 def not_computed(what: str, where: str, error: BaseException) -> DataError:

@@ -27,7 +27,7 @@ from raypipe.data.digest import digest_of, digest_of_file
 from raypipe.data.files import InputFile, find_files, local_copy, reachable
 from raypipe.data.schema_change import Schema
 from raypipe.errors import CorruptFileError, DataError
-from raypipe.project.settings import SourceFiles
+from raypipe.project.source_settings import SourceFiles
 
 _SETTLED_NS = 2_000_000_000  # coarser file systems keep modification times to two seconds
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"

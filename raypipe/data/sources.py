@@ -30,7 +30,7 @@ from raypipe.definitions.durations import microseconds
 from raypipe.definitions.source import FRESHNESS, KNOWN_TIME, REPLACED_AT, ROW, TIME
 from raypipe.errors import DataContractError, DataError
 from raypipe.project import Project
-from raypipe.project.settings import Contract
+from raypipe.project.source_settings import Contract
 
 _PART_ROW, _INDEX = "__part_row", "__index"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

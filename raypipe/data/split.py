@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from raypipe.definitions.durations import microseconds
-from raypipe.project.settings import AnySplit, ColumnSplit, RandomSplit, TimeSplit
+from raypipe.project.split_settings import AnySplit, ColumnSplit, RandomSplit, TimeSplit
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)

@@ -88,13 +88,18 @@ def _mixes_rows(expression: pl.Expr) -> str | None:
             if isinstance(literal, dict) and "Series" in literal:
                 return str(part)
             continue
-        try:
-            if not part.meta.is_row_separable():
-                return str(part)
-            pending += part.meta.pop()
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):  # Polars cannot say
+        if not is_row_by_row(part):
             return str(part)
+        pending += part.meta.pop()
     return None
+
+
+def is_row_by_row(part: pl.Expr) -> bool:
+    """Whether the root of an expression takes each row's value from that row's inputs; not if Polars cannot say."""
+    try:
+        return bool(part.meta.is_row_separable())
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return False
 
 
 def from_json(document: Any, *, where: str) -> pl.Expr:

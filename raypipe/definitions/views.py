@@ -158,11 +158,7 @@ class RequestView:
     expressions: Mapping[str, pl.Expr]
 
     def __post_init__(self) -> None:
-        checked_name(self.name, what="a view")
-        if not self.expressions:
-            raise DefinitionError("a request view needs at least one expression", where=f"RequestView('{self.name}')")
-        for name in self.expressions:
-            checked_name(name, what="an expression", where=f"RequestView('{self.name}')")
+        _check_expressions(self, "a request view")
 
     def columns(self) -> list[pl.Expr]:
         """The expressions under their feature names."""
@@ -181,15 +177,21 @@ class DerivedView:
     expressions: Mapping[str, pl.Expr]
 
     def __post_init__(self) -> None:
-        checked_name(self.name, what="a view")
-        if not self.expressions:
-            raise DefinitionError("a derived view needs at least one expression", where=f"DerivedView('{self.name}')")
-        for name in self.expressions:
-            checked_name(name, what="an expression", where=f"DerivedView('{self.name}')")
+        _check_expressions(self, "a derived view")
 
     def columns(self) -> list[pl.Expr]:
         """The expressions under their feature names."""
         return [finite(expression).alias(f"{self.name}_{name}") for name, expression in self.expressions.items()]
+
+
+def _check_expressions(view: RequestView | DerivedView, what: str) -> None:
+    """Raise DefinitionError if the view has no expressions, or a name that it cannot have."""
+    where = f"{type(view).__name__}('{view.name}')"
+    checked_name(view.name, what="a view")
+    if not view.expressions:
+        raise DefinitionError(f"{what} needs at least one expression", where=where)
+    for name in view.expressions:
+        checked_name(name, what="an expression", where=where)
 
 
 def finite(expression: pl.Expr) -> pl.Expr:

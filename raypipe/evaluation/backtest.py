@@ -23,7 +23,7 @@ import xgboost as xgb
 
 from raypipe.data.split import PARTS, embargo_us
 from raypipe.definitions.durations import microseconds
-from raypipe.definitions.label import GROUP, LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME, WEIGHT, Task, class_of
+from raypipe.definitions.label import GROUP, LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME, Task, class_of
 from raypipe.evaluation.influence import Linear, counting, linear
 from raypipe.evaluation.intervals import plain
 from raypipe.evaluation.leakage.sample import evenly, scan
@@ -34,7 +34,7 @@ from raypipe.features.score import score
 from raypipe.features.transforms import Transforms
 from raypipe.features.transforms_fit import fit
 from raypipe.project.probe_settings import Backtest
-from raypipe.project.settings import TimeSplit
+from raypipe.project.split_settings import TimeSplit
 from raypipe.training.boosting import Recipe, grow
 from raypipe.training.matrix import Batches, matrix_of
 from raypipe.training.objective import class_weights
@@ -214,12 +214,9 @@ def _measured(
     if not kept:
         return None
     rows = pl.concat([rows for _, rows in kept])
-    found = Scored(
-        np.concatenate([model.transforms.labels(rows) for model, rows in kept]).astype(np.float64),
-        np.concatenate([score(model.booster, model.transforms, rows) for model, rows in kept]),
-        rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None,
-        np.unique(rows[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in rows.columns else None,
-    )
+    labels = np.concatenate([model.transforms.labels(rows) for model, rows in kept])
+    scores = np.concatenate([score(model.booster, model.transforms, rows) for model, rows in kept])
+    found = Scored.of(rows, labels, scores)
     if not measurable(task, found):
         return None
     blocks = rows.select(_unit(begin, width / BLOCKS)).to_series().to_numpy().astype(np.int64)

@@ -18,7 +18,7 @@ import polars as pl
 
 import raypipe
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import Output, publish
+from raypipe.data.publish import Identified, publish
 from raypipe.data.split import PARTS
 from raypipe.definitions.source import KNOWN_TIME
 from raypipe.evaluation.leakage import (
@@ -44,19 +44,10 @@ PROBES: dict[str, Callable[[Sample], Probed]] = {
 
 
 @dataclass(frozen=True)
-class DataEvidence:
+class DataEvidence(Identified):
     """The evidence, at a moment."""
 
-    output: Output
     document: dict[str, Any]
-
-    @property
-    def digest(self) -> str:
-        return self.output.folder.name
-
-    @property
-    def reused(self) -> bool:
-        return self.output.reused
 
 
 def examine(project: Project, sources: Sources, training_set: TrainingSet, now: datetime) -> DataEvidence:

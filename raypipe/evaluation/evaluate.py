@@ -18,7 +18,7 @@ import xgboost as xgb
 
 import raypipe
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import Output, publish
+from raypipe.data.publish import Identified, publish
 from raypipe.definitions.behaviour import document
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import NotEnoughDataError
@@ -56,16 +56,11 @@ _OF_THE_RUN = ("digest", "rounds", "workers", "metric", "history", "curve", "bes
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Identified):
     """A model's figures on the test part, and what the gate says of them."""
 
-    output: Output
     result: dict[str, Any]
     verdict: Verdict
-
-    @property
-    def digest(self) -> str:
-        return self.output.folder.name
 
     @property
     def report(self) -> Path:

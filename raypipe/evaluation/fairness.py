@@ -27,7 +27,7 @@ from raypipe.evaluation.influence import Ints
 from raypipe.evaluation.intervals import mean, measured, share
 from raypipe.evaluation.metrics import Scored, measurable
 from raypipe.evaluation.tested import Tested
-from raypipe.evaluation.threshold import threshold
+from raypipe.evaluation.threshold import chosen
 from raypipe.project.slice_settings import BY_THRESHOLD
 
 Array = NDArray[np.float64]
@@ -100,12 +100,13 @@ def fairness(tested: Tested) -> dict[str, Any] | None:
     asked, settings = tested.settings.fairness, tested.settings
     if asked is None:
         return None
-    chosen = (threshold(tested) or {}).get("value") if set(asked.metrics) & set(BY_THRESHOLD) else None
-    metrics = [metric for metric in asked.metrics if chosen is not None or metric not in BY_THRESHOLD]
-    said = said_of(tested.task, tested.model, tested.blocks.of, chosen)
+    choice = chosen(tested) if set(asked.metrics) & set(BY_THRESHOLD) else None
+    threshold = choice.value if choice else None
+    metrics = [metric for metric in asked.metrics if threshold is not None or metric not in BY_THRESHOLD]
+    said = said_of(tested.task, tested.model, tested.blocks.of, threshold)
     groups = {column: binned(tested.rows[column], settings.slice_bins) for column in asked.groups}
-    chosen_by = settings.slice_min_rows, settings.confidence
-    return {column: by_group(said, values, metrics, *chosen_by) for column, values in groups.items()}
+    counted = settings.slice_min_rows, settings.confidence
+    return {column: by_group(said, values, metrics, *counted) for column, values in groups.items()}
 
 
 def said_of(task: Task, found: Scored, blocks: Ints, threshold: float | None) -> Said:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
@@ -19,7 +20,7 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from raypipe.definitions.label import Task
+from raypipe.definitions.label import GROUP, WEIGHT, Task
 
 Floats = NDArray[np.floating[Any]]
 
@@ -36,6 +37,13 @@ class Scored:
     score: Floats
     weight: Floats | None = None
     group: NDArray[np.integer[Any]] | None = None
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, label: Floats, score: Floats) -> Scored:
+        """With the weight and the group that the rows have as columns, if the label declares them."""
+        weight = rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None
+        group = np.unique(rows[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in rows.columns else None
+        return cls(label.astype(np.float64), score, weight, group)
 
     def take(self, rows: NDArray[Any]) -> Scored:
         """Some of the rows, by mask or place."""

@@ -78,15 +78,14 @@ def beneficial(evidence: Evidence) -> Shown:
 
 def cost(evidence: Evidence) -> Shown:
     found = evidence.metrics.get("usefulness") or []
-    told = [f for f in found if f.get("seconds") is not None and f.get("bytes") is not None]
+    told = [f for f in found if f.get("bytes") is not None]
     if not found or len(told) < len(found):
-        return _lacking(f"metrics.json: seconds and bytes of {len(told)} of {len(found)} features")
+        return _lacking(f"metrics.json: bytes of {len(told)} of {len(found)} features")
     useless = [f for f in found if f["useless"]]
     if useless:
-        wasted = sum(f["seconds"] for f in useless)
-        return Shown(0, f"metrics.json: usefulness: {len(useless)} useless features cost {wasted:.2f} s")
-    total_s, size = sum(f["seconds"] for f in found), sum(f["bytes"] for f in found)
-    return Shown(0.5, f"metrics.json: usefulness: {len(found)} features cost {total_s:.2f} s and {size:,} bytes")
+        wasted = sum(f["bytes"] for f in useless)
+        return Shown(0, f"metrics.json: usefulness: {len(useless)} useless features cost {wasted:,} bytes")
+    return Shown(0.5, f"metrics.json: usefulness: {len(found)} features cost {sum(f['bytes'] for f in found):,} bytes")
 
 
 def requirements(evidence: Evidence) -> Shown:

@@ -7,7 +7,7 @@ import polars as pl
 import xgboost as xgb
 
 from raypipe.data.split import TEST, TRAIN
-from raypipe.definitions.label import GROUP, LABEL, PREDICTION_TIME, WEIGHT
+from raypipe.definitions.label import LABEL, PREDICTION_TIME
 from raypipe.definitions.source import ROW
 from raypipe.evaluation import baselines
 from raypipe.evaluation.champion import Champion
@@ -17,7 +17,6 @@ from raypipe.evaluation.names import BASELINES, CHAMPION, LAST_VALUE
 from raypipe.evaluation.tested import MODEL, Tested
 from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
-from raypipe.features.transforms import Transforms
 from raypipe.project import Project
 
 
@@ -48,7 +47,7 @@ def score_test_part(
     last = last_value(project.definitions, training_set, transforms)
     by_name |= {} if last is None else {LAST_VALUE: last}
     order = [name for name in (MODEL, *BASELINES[label.task], CHAMPION) if name in by_name]
-    said = {name: _numbers(rows, by_name[name], transforms) for name in order}
+    said = {name: Scored.of(rows, transforms.labels(rows), by_name[name]) for name in order}
     return Tested(project, training_set, transforms, booster, rows, said)
 
 
@@ -58,13 +57,3 @@ def _kept(project: Project) -> list[str]:
     groups = settings.fairness.groups if settings.fairness else []
     named = [ROW, PREDICTION_TIME, LABEL, *label.row_columns(), *label.request_columns(), *settings.slices, *groups]
     return list(dict.fromkeys(named))
-
-
-def _numbers(rows: pl.DataFrame, scores: Floats, transforms: Transforms) -> Scored:
-    """The scores of some rows with what they are measured by."""
-    return Scored(
-        transforms.labels(rows).astype(np.float64),
-        scores,
-        rows[WEIGHT].to_numpy() if WEIGHT in rows.columns else None,
-        np.unique(rows[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in rows.columns else None,
-    )

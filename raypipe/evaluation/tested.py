@@ -11,10 +11,11 @@ import polars as pl
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from raypipe.data.split import TEST
-from raypipe.definitions.label import BASE_MARGIN, PREDICTION_TIME, Task
+from raypipe.data.split import TEST, VALIDATION
+from raypipe.definitions.label import BASE_MARGIN, LABEL, PREDICTION_TIME, Task
 from raypipe.evaluation.blocks import Blocks, blocks_of
 from raypipe.evaluation.metrics import Scored
+from raypipe.features.score import score
 from raypipe.features.training_set import TrainingSet
 from raypipe.features.transforms import Transforms
 from raypipe.project import Project
@@ -59,6 +60,20 @@ class Tested:
     def blocks(self) -> Blocks:
         """The unit of resampling; `blocks.of` has the block of each row."""
         return blocks_of(self.settings.blocks, self.rows[PREDICTION_TIME], self.model.group)
+
+    @cached_property
+    def validation(self) -> Scored | None:
+        """The validation rows with the model's scores; None where there are none. Reads a file at a time."""
+        columns = [LABEL, *self.project.definitions.label.row_columns()]
+        rows, scores = [], []
+        for file in self.training_set.files(VALIDATION):
+            frame = pl.read_parquet(file)
+            rows.append(frame.select(columns))
+            scores.append(score(self.booster, self.transforms, frame))
+        if not rows:
+            return None
+        found = pl.concat(rows)
+        return Scored.of(found, self.transforms.labels(found), np.concatenate(scores))
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The test rows with all their columns, features included, a file at a time, in the order of `rows`."""

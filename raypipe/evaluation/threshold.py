@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from raypipe.data.split import VALIDATION
-from raypipe.definitions.label import WEIGHT
 from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.influence import Ints, Order, counting, weight_of
 from raypipe.evaluation.intervals import mean, share
 from raypipe.evaluation.metrics import Floats, Scored, measurable
 from raypipe.evaluation.tested import Tested
-from raypipe.features.score import score
 from raypipe.project.evaluation_settings import Threshold
 
 Flags = NDArray[np.bool_]
@@ -35,32 +31,25 @@ class Choice:
 
 def threshold(tested: Tested) -> dict[str, Any] | None:
     """The threshold, why it is that one, and its confusion matrix, shares and cost on the test rows; None where none is
-    wished, or of another task. Scores the validation rows, a file at a time."""
-    wish, model = tested.settings.threshold, tested.model
-    if wish is None or tested.task != "binary":
+    wished, or of another task."""
+    wish, choice = tested.settings.threshold, chosen(tested)
+    if wish is None or choice is None:
         return None
-    rows = _validation(tested)
-    if rows is not None and measurable("binary", rows):
-        choice = choose(wish, rows, "validation rows")
-    else:
-        choice = choose(wish, model, "test rows, for lack of others: the figures below flatter")
     described: dict[str, Any] = {"value": choice.value, "because": choice.because}
     if choice.value is None:
         return described
-    return described | measures(wish, model, choice.value, tested.blocks.of, tested.settings.confidence)
+    return described | measures(wish, tested.model, choice.value, tested.blocks.of, tested.settings.confidence)
 
 
-def _validation(tested: Tested) -> Scored | None:
-    """The validation rows with the model's scores; None where there are none."""
-    labels, scores, weights = [], [], []
-    for file in tested.training_set.files(VALIDATION):
-        frame = pl.read_parquet(file)
-        labels.append(tested.transforms.labels(frame).astype(np.float64))
-        scores.append(score(tested.booster, tested.transforms, frame))
-        weights.append(frame[WEIGHT].to_numpy() if WEIGHT in frame.columns else np.ones(frame.height))
-    if not labels:
+def chosen(tested: Tested) -> Choice | None:
+    """The threshold that the project wishes for; None where none is wished, or of another task."""
+    wish = tested.settings.threshold
+    if wish is None or tested.task != "binary":
         return None
-    return Scored(np.concatenate(labels), np.concatenate(scores), np.concatenate(weights))
+    rows = tested.validation
+    if rows is not None and measurable("binary", rows):
+        return choose(wish, rows, "validation rows")
+    return choose(wish, tested.model, "test rows, for lack of others: the figures below flatter")
 
 
 def choose(wish: Threshold, found: Scored, rows: str) -> Choice:

@@ -1,4 +1,4 @@
-"""What each feature is good for, and what it costs: permutation usefulness beside seconds, bytes and null share.
+"""What each feature is good for, and what it costs: permutation usefulness beside bytes and null share.
 
 A feature's drop is how much worse the task's first metric gets on a sample of the test rows when the feature's values
 are dealt out anew among them (Breiman: Random Forests, Machine Learning 2001; of a trained model on rows that it never
@@ -37,13 +37,12 @@ MATTERS = 0.01  # of what all features together bring
 def usefulness(tested: Tested) -> list[dict[str, Any]]:
     """Each feature's drop and cost, the most useful first.
 
-    `rows` of the test part are permuted; `metric` drops. `seconds` is the time that building the training set's
-    partitions took for the feature's view, divided by the view's features; `bytes` what the column takes on disk in the
-    training set's files; `null_share` what is missing (null or NaN) of it in the test part.
+    `rows` of the test part are permuted; `metric` drops. `bytes` is what the column takes on disk in the training set's
+    files; `null_share` what is missing (null or NaN) of it in the test part.
     """
     names, permuted = tested.transforms.names, _permuted(tested)
     drops = _drops(permuted, names)
-    seconds, sizes, nulls = _seconds(tested), _bytes(tested.training_set), _null_shares(tested)
+    sizes, nulls = _bytes(tested.training_set), _null_shares(tested)
     idle = useless(drops, permuted.drop, MATTERS * permuted.whole)
     found = [
         {
@@ -51,7 +50,6 @@ def usefulness(tested: Tested) -> list[dict[str, Any]]:
             "metric": METRICS[tested.task][0],
             "rows": len(permuted.matrix),
             "drop": drop.to_json(),
-            "seconds": seconds[name],
             "bytes": sizes[name],
             "null_share": nulls[name],
             "useless": at in idle,
@@ -147,15 +145,6 @@ def _drops(permuted: Permuted, names: Sequence[str]) -> list[Figure]:
 
 
 # ---- cost --------------------------------------------------------------------------------------
-
-
-def _seconds(tested: Tested) -> dict[str, float]:
-    built = [partition.manifest["seconds"] for partition in tested.training_set.partitions()]
-    return {
-        name: round(sum(took.get(view, 0.0) for took in built) / len(names), 4)
-        for view, names in tested.project.definitions.features_by_view().items()
-        for name in names
-    }
 
 
 def _bytes(training_set: TrainingSet) -> Counter[str]:

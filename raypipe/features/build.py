@@ -9,12 +9,11 @@ and whole; a killed build leaves what it had published, and running it again bui
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from raypipe.data.publish import Output, begin, commit, discard, find
+from raypipe.data.publish import Output, attempts, commit, find
 from raypipe.features import plan_local
 from raypipe.features.job import Build, Job, Say
 from raypipe.features.partitions import Partition, Sources, identity, in_batches, name_of
@@ -70,7 +69,8 @@ def build_partitions(
     """
     wanted = missing(project, partitions, sources, as_of)
     for batch in in_batches(wanted, project.definitions, sources, most_rows(project, plan), as_of):
-        with _attempts(project, sources, found, batch, as_of) as builds:
+        with attempts(folder_of(project, p, sources, as_of) for p in batch) as begun:
+            builds = [Build(p, found.chunks[p.start], attempt) for p, attempt in zip(batch, begun, strict=True)]
             job = Job(
                 str(project.folder), project.settings, project.definitions.digest(), sources, as_of, tuple(builds)
             )
@@ -78,19 +78,6 @@ def build_partitions(
                 manifest = _manifest(project, build, chunks, seconds)
                 manifest["identity"] = identity(build.partition, project.definitions, sources, project.settings, as_of)
                 built(build.partition, commit(build.attempt, manifest))
-
-
-@contextmanager
-def _attempts(
-    project: Project, sources: Sources, found: Survey, batch: Sequence[Partition], as_of: datetime | None
-) -> Iterator[list[Build]]:
-    """An attempt for each partition; those that are not published at the end are thrown away."""
-    builds = [Build(p, found.chunks[p.start], begin(folder_of(project, p, sources, as_of))) for p in batch]
-    try:
-        yield builds
-    finally:
-        for build in builds:
-            discard(build.attempt)
 
 
 def _run(project: Project, job: Job, plan: str, say: Say) -> Written:

@@ -25,7 +25,8 @@ from raypipe.data.sources import PreparedSource
 from raypipe.data.split import OUTSIDE, PARTS, boundaries, part_of
 from raypipe.definitions import Definitions, FeatureView, Label, LatestView
 from raypipe.definitions.source import TIME
-from raypipe.project.settings import Settings, TimeSplit
+from raypipe.project.settings import Settings
+from raypipe.project.split_settings import TimeSplit
 
 Sources = Mapping[str, PreparedSource]
 

@@ -17,7 +17,8 @@ from raypipe.definitions.source import KNOWN_TIME, REPLACED_AT, ROW, TIME
 from raypipe.errors import ConfigurationError, NotEnoughDataError
 from raypipe.features.label_counts import check_labels, class_counts, described, distribution, tallies
 from raypipe.features.partitions import Grid, Partition, part_at, start_of
-from raypipe.project.settings import AnySplit, ColumnSplit, RandomSplit, Settings, TimeSplit
+from raypipe.project.settings import Settings
+from raypipe.project.split_settings import AnySplit, ColumnSplit, RandomSplit, TimeSplit
 
 PARTITION, CHUNK = "__partition", "__chunk"
 NO_TIME = pl.lit(None, TIME)

@@ -16,7 +16,7 @@ import polars as pl
 
 import raypipe
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import MANIFEST, Output, find, publish
+from raypipe.data.publish import Identified, find, publish
 from raypipe.data.split import PARTS, TRAIN, in_words
 from raypipe.errors import DataError
 from raypipe.features.build import FOLDER, Built, build_partitions, folder_of, survey_spine
@@ -32,33 +32,13 @@ TRANSFORMS = "transforms.json"
 
 
 @dataclass(frozen=True)
-class TrainingSet:
+class TrainingSet(Identified):
     """A published training set."""
-
-    digest: str
-    output: Output
-
-    @property
-    def reused(self) -> bool:
-        return self.output.reused
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        return self.output.manifest
 
     def files(self, part: str) -> list[Path]:
         """The Parquet files of train, validation or test, in order of time."""
         storage = self.output.folder.parents[1]
         return [storage / FOLDER / file["name"] for file in self.manifest["files"] if file["part"] == part]
-
-    def partitions(self) -> list[Output]:
-        """The partitions that the files are of. Raises DataError if one has gone."""
-        storage = self.output.folder.parents[1]
-        folders = [
-            storage / FOLDER / name for name in dict.fromkeys(f["name"].split("/")[0] for f in self.manifest["files"])
-        ]
-        _require([folder / MANIFEST for folder in folders], self.output.folder)
-        return [output for output in map(find, folders) if output]
 
     def rows(self, part: str) -> int:
         return int(self.manifest["parts"][part]["rows"])
@@ -128,7 +108,7 @@ def find_planned(project: Project, plan: Plan) -> TrainingSet | None:
     output = find(project.storage / "training_sets" / plan.digest)
     if output is None:
         return None
-    training_set = TrainingSet(plan.digest, output)
+    training_set = TrainingSet(output)
     _require([path for part in PARTS for path in training_set.files(part)], output.folder)
     return training_set
 
@@ -162,7 +142,7 @@ def build_training_set(
             "sources": _lineage(sources),
         }
 
-    return TrainingSet(made.digest, publish(project.storage / "training_sets" / made.digest, finish))
+    return TrainingSet(publish(project.storage / "training_sets" / made.digest, finish))
 
 
 def _lineage(sources: Sources) -> dict[str, Any]:

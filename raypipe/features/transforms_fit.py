@@ -19,7 +19,7 @@ from raypipe.definitions.label import LABEL, LABEL_KNOWN_TIME, PREDICTION_TIME, 
 from raypipe.definitions.views import is_category
 from raypipe.features.exact import BITS, Digits, round_once
 from raypipe.features.transforms import Category, Encoding, Number, Transforms
-from raypipe.project.settings import FeatureTransform, TargetEncode, TransformSettings
+from raypipe.project.transform_settings import FeatureTransform, TargetEncode, TransformSettings
 
 _PLACES = 3  # digits of base 2**32 of a label's sum, from the largest label's first one
 _LAST_PLACE = -31  # 2**(32 * -31) has a reciprocal among the doubles, the next one has none

@@ -21,7 +21,7 @@ from raypipe.errors import StorageError
 from raypipe.project import Project
 from raypipe.project.code_identity import code_identity, repository
 from raypipe.project.lineage_settings import Lineage
-from raypipe.registry.lineage_datasets import datasets_of, reused
+from raypipe.registry.lineage_datasets import datasets_of
 from raypipe.registry.openlineage import Job, JobRun, Transition, event, run_id
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class LineageEvents:
             self._ended_badly(run, error)
             raise
         outputs = [dataset for thing in made for dataset in datasets_of(self._project, thing)]
-        known = all(reused(thing) for thing in made)
+        known = all(getattr(thing, "reused", False) for thing in made)
         self._sink.emit(event("COMPLETE", self._now(), run, inputs=inputs, outputs=outputs, reused=known))
 
     def _begun(self, name: Step, digests: Sequence[str]) -> JobRun:

@@ -14,7 +14,7 @@ from raypipe.project import Project
 from raypipe.registry.bundle import LINEAGE, METRICS, read_files
 from raypipe.registry.ledger import Ledger
 from raypipe.registry.package import complete
-from raypipe.registry.tracking import Version
+from raypipe.registry.registered_model import Version
 
 
 def release_evidence(project: Project, version: Version) -> Evidence:

@@ -43,7 +43,7 @@ from raypipe.registry import differences
 from raypipe.registry.bundle import LINEAGE, MODEL, TRANSFORMS, read_files
 from raypipe.registry.differences import Finding
 from raypipe.registry.package import complete, libraries, partitions
-from raypipe.registry.tracking import Version
+from raypipe.registry.registered_model import Version
 from raypipe.registry.tree_differences import models
 from raypipe.training.layout import Layout, layout_like
 from raypipe.training.objective import check_training

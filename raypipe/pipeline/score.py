@@ -15,7 +15,9 @@ from raypipe.pipeline.steps import Pipeline, Sources
 from raypipe.registry.bundle import read_bundle
 from raypipe.registry.lineage_datasets import place_of
 from raypipe.registry.openlineage import Dataset, named
-from raypipe.registry.tracking import Registry, Version
+from raypipe.registry.registered_model import Version
+from raypipe.registry.same_definitions import require_same_definitions
+from raypipe.registry.tracking import Registry
 from raypipe.scoring.batch import OnBadRows, score_table
 from raypipe.scoring.output import Answering
 from raypipe.scoring.plan import FOLDER, Ask, columns_to_keep, looked_up
@@ -43,6 +45,7 @@ def score(pipeline: Pipeline, wanted: Wanted) -> Scored:
     """
     project, version = pipeline.project, _version(pipeline, wanted.version)
     bundle = read_bundle(version.bundle_uri, version.bundle_digest)
+    require_same_definitions(project, version.version, bundle.lineage)
     with pipeline.progress.step("table") as step:
         table = find_table(Path.cwd(), wanted.rows, project.storage / "scored_tables")
         step.say(f"{table.rows:,} rows in {len(table.files)} files")
@@ -98,20 +101,11 @@ def _table(table: Table, place: str) -> Dataset:
 
 
 def _version(pipeline: Pipeline, number: int | None) -> Version:
-    """The version to score with, whose definitions are those of features.py: by them features are built."""
-    project, registry = pipeline.project, Registry(pipeline.project)
+    registry = Registry(pipeline.project)
     version = registry.champion() if number is None else registry.version(number)
     if version is None:
         raise RegistryError(
-            f"model '{project.settings.name}' has no champion", hint="name a version with --version, or promote one"
-        )
-    if version.definitions_digest != project.definitions.digest():
-        raise RegistryError(
-            f"features.py has changed since version {version.version} was trained",
-            where=project.folder.name,
-            got=f"definitions {short(project.definitions.digest())}",
-            expected=short(version.definitions_digest),
-            hint="score with a version of these definitions, or check out the features.py that belongs to this one",
+            f"model '{registry.model}' has no champion", hint="name a version with --version, or promote one"
         )
     return version
 

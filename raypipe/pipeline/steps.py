@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raypipe.cluster.connect import joins_a_cluster
 from raypipe.data.digest import short
-from raypipe.data.publish import find
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.data.split import PARTS
-from raypipe.errors import GateRefusedError, NotEnoughDataError, RegistryError, StorageError
+from raypipe.errors import GateRefusedError, RegistryError, StorageError
 from raypipe.evaluation.champion import Champion
 from raypipe.evaluation.data_evidence import DataEvidence, examine
 from raypipe.evaluation.evaluate import Evaluation, evaluate
@@ -21,10 +20,6 @@ from raypipe.evaluation.gate import judge
 from raypipe.evaluation.gate_figures import data_evidence_of
 from raypipe.evaluation.names import headlines
 from raypipe.evaluation.rules import Rule, rules_of
-from raypipe.features.build import build_partitions, folder_of, missing, most_rows, survey_spine
-from raypipe.features.explain import by_view, explain
-from raypipe.features.partitions import Partition
-from raypipe.features.spine import Survey, within
 from raypipe.features.training_set import TrainingSet, build_training_set, choose_plan, find_planned, plan_training_set
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.lineage_events import LineageEvents, told
@@ -34,8 +29,9 @@ from raypipe.project import Project
 from raypipe.registry.bundle import is_there, read_bundle
 from raypipe.registry.lifecycle import require_not_withdrawn
 from raypipe.registry.package import package
+from raypipe.registry.registered_model import Version
 from raypipe.registry.runs import RunLog
-from raypipe.registry.tracking import Registry, Version
+from raypipe.registry.tracking import Registry
 from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
 from raypipe.training.train import Run, find_run, layout_of, needs_cluster_first, require_possible, train
@@ -44,7 +40,6 @@ if TYPE_CHECKING:
     from raypipe.tuning.tune import Tuned
 
 Sources = dict[str, PreparedSource]
-Span = tuple[datetime | None, datetime | None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class Pipeline:
         """The training set of the sources."""
         planned = plan_training_set(self.project, sources, self.as_of)
         found = find_planned(self.project, planned)
-        plan, why = self._plan(sources)
+        plan, why = self.plan_of(sources)
         if found is None and plan == "distributed":
             self.cluster.connect()
         with self.progress.step("features") as step:
@@ -102,45 +97,8 @@ class Pipeline:
             )
         return made
 
-    def explain(self, sources: Sources, span: Span | None) -> dict[str, Any]:
-        """What `features` (without a span) or `backfill` would do. Nothing is built."""
-        planned = plan_training_set(self.project, sources, self.as_of) if span is None else None
-        wanted = planned.partitions if planned else self._wanted(survey_spine(self.project, sources, self.as_of), span)
-        plan, why = self._plan(sources)
-        lacking = missing(self.project, wanted, sources, self.as_of)
-        most = most_rows(self.project, plan)
-        told = explain(self.project.definitions, sources, wanted, lacking, most_rows=most, as_of=self.as_of)
-        return {"plan": plan, "because": why, **told}
-
-    def built(self, sources: Sources, partitions: Sequence[Partition]) -> dict[str, Any]:
-        """What building these partitions took and made, by view."""
-        found = [find(folder_of(self.project, p, sources, self.as_of)) for p in partitions]
-        return by_view(self.project.definitions, [output for output in found if output])
-
-    def _wanted(self, survey: Survey, span: Span | None) -> list[Partition]:
-        wanted = within(survey.partitions, *(span or (None, None)))
-        if not wanted:
-            raise NotEnoughDataError("no row of the spine has a prediction time in that range", where="--from, --to")
-        return wanted
-
-    def backfill(self, sources: Sources, span: Span) -> list[Partition]:
-        """The features of all spine rows with a prediction time in `span` (from, to before; None: unbounded): what is
-        missing is built, by whole partitions. Raises NotEnoughDataError if there is no row."""
-        survey = survey_spine(self.project, sources, self.as_of)
-        wanted = self._wanted(survey, span)
-        plan, why = self._plan(sources)
-        if plan == "distributed" and missing(self.project, wanted, sources, self.as_of):
-            self.cluster.connect()
-        with self.progress.step("features") as step:
-            built = Counter(len(wanted), step)
-            build_partitions(
-                self.project, sources, survey, wanted, plan=plan, as_of=self.as_of, built=built.one, say=step.at
-            )
-            rows = sum(partition.rows for partition in wanted)
-            step.say(f"{rows:,} rows, {built.words()}, {plan} plan ({why})", reused=not built.built)
-        return wanted
-
-    def _plan(self, sources: Sources) -> tuple[str, str]:
+    def plan_of(self, sources: Sources) -> tuple[str, str]:
+        """`local` or `distributed`, and why."""
         settings = self.project.settings.features
         return choose_plan(self.plan or settings.plan, settings, sources)
 
@@ -171,7 +129,7 @@ class Pipeline:
             self.cluster.connect()
         with self.progress.step("tuning") as step:
             tuned = found or tune(self.project, training_set, lambda pace: step.at(pace.words()))
-            step.say(f"study {short(tuned.digest)}: {tuned.words()}", reused=tuned.output.reused)
+            step.say(f"study {short(tuned.digest)}: {tuned.words()}", reused=tuned.reused)
         return replace(self, project=tuned.applied(self.project), tuned=tuned)
 
     @told("training")
@@ -235,7 +193,7 @@ class Pipeline:
             step.say(
                 ", ".join(f"{title} {figures[name]:.4f}" for name, title in told)
                 + f" on {figures['rows']:,} test rows; gate: {made.verdict.outcome}",
-                reused=made.output.reused,
+                reused=made.reused,
             )
         return made
 

@@ -20,8 +20,11 @@ from raypipe.definitions import Definitions, Source
 from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, DefinitionError, RaypipeError, nearest
 from raypipe.project.evaluation_check import check_evaluation
-from raypipe.project.settings import SPLITS, FeatureTransform, Settings, SourceFiles
+from raypipe.project.settings import Settings
+from raypipe.project.source_settings import SourceFiles
 from raypipe.project.split_check import check_split
+from raypipe.project.split_settings import SPLITS
+from raypipe.project.transform_settings import FeatureTransform
 
 STORAGE_VARIABLE = "RAYPIPE_STORAGE"
 _JOB_COPIES = "working_dir_files"  # where Ray unpacks what `ray job submit --working-dir` sent

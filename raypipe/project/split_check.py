@@ -7,7 +7,7 @@ import polars as pl
 from raypipe.definitions import Label, Source
 from raypipe.definitions.views import is_category
 from raypipe.errors import ConfigurationError, nearest
-from raypipe.project.settings import AnySplit, ColumnSplit, TimeSplit
+from raypipe.project.split_settings import AnySplit, ColumnSplit, TimeSplit
 
 
 def check_split(split: AnySplit, label: Label) -> None:

@@ -17,7 +17,7 @@ from raypipe.registry import evidence
 from raypipe.registry.bundle import LINEAGE, is_there, read_files
 from raypipe.registry.ledger import Discrepancy, Entry, Evidence, Ledger, broken, name_of
 from raypipe.registry.lifecycle import CHAMPION, Releases
-from raypipe.registry.tracking import HEAD, Registry, Version
+from raypipe.registry.registered_model import HEAD, RegisteredModel, Version
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Audit:
 
 def audit(project: Project) -> Audit:
     """Check all of it. Raises RegistryError or StorageError where MLflow or the ledger cannot be reached."""
-    registry, files = Registry(project), Ledger.of(project).files()
+    registered, files = RegisteredModel(project), Ledger.of(project).files()
     found = broken(files)
     torn = {each.where for each in found}
     readable = [content for number, content in files.items() if name_of(number) not in torn]
-    releases = Releases(registry.model, [Entry.from_json(orjson.loads(content)) for content in readable])
-    versions = registry.versions()
-    found += _shown(*registry.shown(), releases)
+    releases = Releases(registered.name, [Entry.from_json(orjson.loads(content)) for content in readable])
+    versions = registered.versions()
+    found += _shown(*registered.shown(), releases)
     found += [each for version in versions for each in _version(version, releases)]
     found += _gone(versions, releases)
     found += _evaluations(project, releases)
-    return Audit(registry.model, len(files), len(versions), releases.head, tuple(found))
+    return Audit(registered.name, len(files), len(versions), releases.head, tuple(found))
 
 
 def _shown(champion: int | None, head: str | None, releases: Releases) -> Iterator[Discrepancy]:

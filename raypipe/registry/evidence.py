@@ -16,7 +16,7 @@ from raypipe.registry.bundle import METRICS, read_files
 from raypipe.registry.ledger import Evidence
 
 if TYPE_CHECKING:
-    from raypipe.registry.tracking import Version
+    from raypipe.registry.registered_model import Version
 
 EVALUATIONS = "evaluations"
 

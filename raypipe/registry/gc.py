@@ -17,7 +17,7 @@ from raypipe.data.publish import ABANDONED_AFTER_S, MANIFEST, find
 from raypipe.evaluation.evaluate import RESULT
 from raypipe.registry.bundle import STAGING
 from raypipe.registry.lifecycle import Releases
-from raypipe.registry.tracking import Version
+from raypipe.registry.registered_model import Version
 
 OUTPUTS = ("evaluations", "runs", "training_sets", "features")  # each names what it was made from further on
 REMAINS = ("checkpoints", "score_chunks")  # of work that is done, or was given up

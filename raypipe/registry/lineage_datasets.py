@@ -16,7 +16,7 @@ from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
 from raypipe.registry.openlineage import Dataset, named
 from raypipe.registry.package import partition_files
-from raypipe.registry.tracking import Version
+from raypipe.registry.registered_model import Version
 from raypipe.training.train import Run
 
 
@@ -43,11 +43,6 @@ def _dataset(project: Project, thing: Any) -> Dataset:
         case Version():
             return Dataset("mlflow", thing.model, "registered model", str(thing.version))
     raise TypeError(f"no dataset stands for {type(thing).__name__}")
-
-
-def reused(thing: Any) -> bool:
-    """Whether a step's result was there already."""
-    return bool(getattr(thing, "reused", False) or getattr(getattr(thing, "output", None), "reused", False))
 
 
 def _source(project: Project, prepared: PreparedSource) -> Dataset:

@@ -28,8 +28,8 @@ from raypipe.registry import bundle
 from raypipe.registry.ledger import Ledger
 from raypipe.registry.lifecycle import Releases
 from raypipe.registry.package import PartitionFiles, complete, partition_files
+from raypipe.registry.registered_model import Version
 from raypipe.registry.trace import Document, Evidence, Seen, State
-from raypipe.registry.tracking import Version
 from raypipe.training.train import CODE
 
 Say = Callable[[str], None]
@@ -201,7 +201,7 @@ class _Reader:
             unknown = Seen(output.place, "gone", "existence", "the training set's manifest named its files")
             return [unknown] * len(recorded)
         try:
-            there = partition_files(TrainingSet(output.folder.name, output))
+            there = partition_files(TrainingSet(output))
         except (IndexError, KeyError, TypeError, ValueError):
             return [Seen(str(output.folder), "changed", "content", "its list of files is damaged")] * len(recorded)
         found = []

@@ -10,41 +10,16 @@ The control plane only: commands and jobs import this, replicas never do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from raypipe.errors import RegistryError
 from raypipe.evaluation.evaluate import Evaluation
-from raypipe.evaluation.report_facts import predicts
 from raypipe.project import Project
-from raypipe.project.passwords import masked
 from raypipe.registry import evidence, lifecycle
 from raypipe.registry.ledger import Change, Entry, Ledger
 from raypipe.registry.lifecycle import CHAMPION, Releases
-from raypipe.registry.run_content import NOTE, TEST, version_note
-from raypipe.registry.store import Store
+from raypipe.registry.registered_model import RegisteredModel, Version
 from raypipe.registry.who import who
-
-HEAD = "ledger"  # tag of the registered model: number and hash of the ledger's last entry
-TAGS = ("bundle_digest", "run_digest", "evaluation", "verdict", "definitions_digest")  # of every version
-
-
-@dataclass(frozen=True)
-class Version:
-    """One registered version of a model. Versions never change; aliases move."""
-
-    model: str
-    version: int
-    bundle_uri: str
-    bundle_digest: str
-    run_digest: str
-    evaluation: str
-    definitions_digest: str
-    verdict: str
-    run_id: str
-    aliases: tuple[str, ...]
-    metrics: Mapping[str, float]
 
 
 class Registry:
@@ -52,32 +27,18 @@ class Registry:
     ledger was changed, and StorageError where it cannot be read or written. `at`: the time of a change, UTC."""
 
     def __init__(self, project: Project) -> None:
-        self._project, self._store, self._ledger = project, Store(project), Ledger.of(project)
-        self.model, self.uri, self._client = self._store.model, masked(self._store.uri), self._store.client
+        self._project, self._registered, self._ledger = project, RegisteredModel(project), Ledger.of(project)
+        self.model, self.uri = self._registered.name, self._registered.uri
 
     # ---- what is there -------------------------------------------------------------------------
 
     def versions(self) -> list[Version]:
         """All versions, newest first."""
-        with self._store.reaching():
-            model = self._model()
-            if model is None:
-                return []
-            found = self._client.search_model_versions(f"name='{self.model}'")
-            versions = [self._version(entry, model.aliases) for entry in found]
-        return sorted(versions, key=lambda v: -v.version)
+        return self._registered.versions()
 
     def version(self, number: int) -> Version:
         """One version. Raises RegistryError that lists what exists."""
-        versions = self.versions()
-        for version in versions:
-            if version.version == number:
-                return version
-        raise RegistryError(
-            f"model '{self.model}' has no version {number}",
-            where=self.uri,
-            expected=", ".join(str(v.version) for v in versions) or "none yet: run `raypipe run`",
-        )
+        return self._registered.version(number)
 
     def names(self) -> list[str]:
         """What `named` finds: the versions' numbers and aliases."""
@@ -124,13 +85,9 @@ class Registry:
     # ---- what changes it -----------------------------------------------------------------------
 
     def register(self, run_id: str, *, uri: str, tags: Mapping[str, str], at: datetime) -> Version:
-        """The version of the bundle at `uri`, registered if it is not yet. tags: TAGS, of which `bundle_digest` names
-        it; run_id: the run in MLflow that it comes from."""
-        assert set(tags) == set(TAGS)
+        """The version of the bundle at `uri`, registered if it is not yet (`RegisteredModel.register`)."""
         self._settle(at)
-        with self._store.reaching(), self._store.alone():
-            found = next((v for v in self.versions() if v.bundle_digest == tags["bundle_digest"]), None)
-            version = found or self._create(run_id, uri, tags)
+        version = self._registered.register(run_id, uri, tags)
         self._record(version, at)
         return version
 
@@ -214,7 +171,7 @@ class Registry:
         first: an entry that it knows is in the ledger by then.
         """
         while True:
-            champion, head = self.shown()
+            champion, head = self._registered.shown()
             releases = self.releases()
             releases.require_holds(head)
             if not releases.own:
@@ -223,7 +180,7 @@ class Registry:
                 return releases
             if (champion, head) == (releases.champion, releases.head):
                 return releases
-            self._show(releases, champion, head)
+            self._registered.show(releases, champion, head)
 
     def _adopt(self, releases: Releases, at: datetime) -> bool:
         """Whether something is older than the ledger: then it is an entry now."""
@@ -237,72 +194,3 @@ class Registry:
         found = {v.version: evidence.as_far_as_known(self._project, v) for v in versions}
         champion = next((v.version for v in versions if CHAMPION in v.aliases), None)
         return lifecycle.adoption(releases, found, champion)
-
-    # ---- MLflow --------------------------------------------------------------------------------
-
-    def shown(self) -> tuple[int | None, str | None]:
-        """The champion, and the ledger's last entry (`Releases.head`), as MLflow has them."""
-        with self._store.reaching():
-            model = self._model()
-        if model is None:
-            return None, None
-        number = model.aliases.get(CHAMPION)
-        return None if number is None else int(number), model.tags.get(HEAD)
-
-    def _show(self, releases: Releases, champion: int | None, head: str | None) -> None:
-        """Set the alias, and then the tag, that are not as the ledger has them. Raises RegistryError if the version is
-        gone."""
-        with self._store.reaching():
-            self._create_model()
-            if champion != releases.champion and releases.champion is not None:
-                number = str(self.version(releases.champion).version)
-                self._client.set_registered_model_alias(self.model, CHAMPION, number)
-            elif champion != releases.champion:
-                self._client.delete_registered_model_alias(self.model, CHAMPION)
-            if head != releases.head:
-                self._client.set_registered_model_tag(self.model, HEAD, releases.head)
-
-    def _model(self) -> Any:
-        """The registered model, or None."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self._client.get_registered_model(self.model)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-
-    def _create_model(self) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.create_registered_model(self.model, description=predicts(self._project))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-    def _create(self, run_id: str, uri: str, tags: Mapping[str, str]) -> Version:
-        self._create_model()
-        note = version_note(self._client.get_run(run_id).data.tags.get(NOTE, ""))
-        made = self._client.create_model_version(
-            self.model, source=uri, run_id=run_id, tags=dict(tags), description=note
-        )
-        return self.version(int(made.version))
-
-    def _version(self, entry: Any, aliases: Mapping[str, str]) -> Version:
-        number, tags = int(entry.version), entry.tags
-        metrics = self._client.get_run(entry.run_id).data.metrics
-        return Version(
-            model=self.model,
-            version=number,
-            bundle_uri=entry.source,
-            bundle_digest=tags["bundle_digest"],
-            run_digest=tags["run_digest"],
-            evaluation=tags["evaluation"],
-            definitions_digest=tags["definitions_digest"],
-            verdict=tags["verdict"],
-            run_id=entry.run_id,
-            aliases=tuple(sorted(alias for alias, version in aliases.items() if int(version) == number)),
-            metrics={name.removeprefix(TEST): v for name, v in metrics.items() if name.startswith(TEST)},
-        )

@@ -9,13 +9,13 @@ rows, and a manifest. A killed job leaves no scores, and the chunks that it had 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
-from raypipe.data.publish import Output, begin, commit, discard, find
+from raypipe.data.publish import Output, attempts, commit, find
 from raypipe.errors import DataContractError
 from raypipe.features.exchange import Scratch
 from raypipe.features.job import Build, Say, computing
@@ -73,7 +73,8 @@ def _score(
     project = replace(project, settings=project.settings.model_copy(update={"features": features}))
     run = _distributed if plan == "distributed" else _local
     for group in together(missing, _most_rows(project, plan)):
-        with _attempts(project, group) as builds:
+        with attempts(chunk.folder(project) for chunk in group) as begun:
+            builds = [_build(group, chunk, attempt) for chunk, attempt in zip(group, begun, strict=True)]
             job = _job(project, sources, ask, group, builds)
             for build, written in run(project, job, say):
                 chunk = group[builds.index(build)]
@@ -102,15 +103,8 @@ def _most_rows(project: Project, plan: str) -> int:
     return project.settings.scoring.chunk_rows * (_LOCAL_CHUNKS if looked_up(project) else 1)
 
 
-@contextmanager
-def _attempts(project: Project, chunks: Sequence[ChunkPlan]) -> Iterator[list[Build]]:
-    """An attempt for each chunk; those that are not published at the end are thrown away."""
-    builds = [Build(partition_of(chunks, c), {c.chunk.number: c.chunk.rows}, begin(c.folder(project))) for c in chunks]
-    try:
-        yield builds
-    finally:
-        for build in builds:
-            discard(build.attempt)
+def _build(group: Sequence[ChunkPlan], chunk: ChunkPlan, attempt: Path) -> Build:
+    return Build(partition_of(group, chunk), {chunk.chunk.number: chunk.chunk.rows}, attempt)
 
 
 def _local(project: Project, job: ScoreJob, say: Say) -> Iterator[tuple[Build, dict[str, Any]]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raypipe.data.publish import MANIFEST, Output, create_json, find, publish
+from raypipe.data.publish import MANIFEST, Identified, Output, create_json, find, publish
 from raypipe.errors import ConfigurationError, DataError
 from raypipe.project import Project
 from raypipe.scoring.output import QUARANTINE, SCORES
@@ -19,19 +19,8 @@ from raypipe.scoring.plan import FOLDER, Ask, ChunkPlan, Plan
 
 
 @dataclass(frozen=True)
-class Scored:
+class Scored(Identified):
     """The scores of a table."""
-
-    digest: str
-    output: Output
-
-    @property
-    def reused(self) -> bool:
-        return self.output.reused
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        return self.output.manifest
 
     def files(self, kind: str = SCORES) -> list[Path]:
         """The Parquet files in the order of the table's rows; kind: `scores` or `quarantine`."""
@@ -41,7 +30,7 @@ class Scored:
 def find_scores(project: Project, plan: Plan) -> Scored | None:
     """The scores that are published already, or None."""
     output = find(project.storage / FOLDER / plan.digest)
-    return Scored(plan.digest, output) if output else None
+    return Scored(output) if output else None
 
 
 def publish_scores(project: Project, plan: Plan, ask: Ask) -> Scored:
@@ -56,7 +45,7 @@ def publish_scores(project: Project, plan: Plan, ask: Ask) -> Scored:
             "snapshots": {chunk.snapshot: chunk.identity["snapshot"] for chunk in plan.chunks},
         }
 
-    return Scored(plan.digest, publish(project.storage / FOLDER / plan.digest, finish))
+    return Scored(publish(project.storage / FOLDER / plan.digest, finish))
 
 
 def _link(at: int, chunk: ChunkPlan, output: Output, attempt: Path) -> Iterator[dict[str, Any]]:

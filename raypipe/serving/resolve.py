@@ -20,11 +20,10 @@ from raypipe.project import Project
 from raypipe.registry.bundle import FOLDER, LINEAGE, read_files
 from raypipe.registry.ledger import Ledger
 from raypipe.registry.lifecycle import Releases
+from raypipe.registry.same_definitions import FEATURES, require_same_definitions
 from raypipe.serving.options import access, limits
 from raypipe.serving.prediction_log.config import log_document
 from raypipe.serving.rollout import Rollout, rollout
-
-_SHARED = ("sources", "views")  # of the definitions: what online values depend on
 
 
 @dataclass(frozen=True)
@@ -155,14 +154,5 @@ def _live(project: Project, releases: Releases, version: int) -> LiveVersion:
     if digest is None:
         raise RegistryError(f"the ledger names no bundle of version {version}", hint="raypipe audit says what is wrong")
     uri = (project.storage / FOLDER / digest).as_uri()
-    trained = orjson.loads(read_files(uri, digest)[LINEAGE])["definitions"]
-    today = orjson.loads(orjson.dumps(project.definitions.document()))
-    if any(trained["document"][part] != today[part] for part in _SHARED):
-        raise RegistryError(
-            f"features.py has changed since version {version} was trained",
-            where=project.folder.name,
-            got=f"definitions {project.definitions.digest()[:12]}",
-            expected=trained["digest"][:12],
-            hint="train a new version (raypipe run), or check out the features.py that belongs to this one",
-        )
+    require_same_definitions(project, version, orjson.loads(read_files(uri, digest)[LINEAGE]), FEATURES)
     return LiveVersion(version, uri, digest)

@@ -22,7 +22,7 @@ import raypipe
 from raypipe.cluster.connect import SETTLE_S, joins_a_cluster, node_cpus, wait_for_cpus
 from raypipe.cluster.machine import usable_cpus
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import Output, find, publish
+from raypipe.data.publish import Identified, find, publish
 from raypipe.data.split import TRAIN, VALIDATION
 from raypipe.data.storage_errors import storage_errors
 from raypipe.errors import ConfigurationError, NotEnoughDataError, TrainingError
@@ -48,19 +48,8 @@ MODEL, CODE = "model.ubj", "code"
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Identified):
     """A finished training run."""
-
-    digest: str
-    output: Output
-
-    @property
-    def reused(self) -> bool:
-        return self.output.reused
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        return self.output.manifest
 
     @property
     def model_path(self) -> Path:
@@ -146,9 +135,8 @@ def require_possible(project: Project, training_set: TrainingSet, layout: Layout
 
 def find_run(project: Project, training_set: TrainingSet) -> Run | None:
     """The finished run, if there is one."""
-    folder = run_folder(project, training_set)
-    output = find(folder)
-    return Run(folder.name, output) if output else None
+    output = find(run_folder(project, training_set))
+    return Run(output) if output else None
 
 
 def train(
@@ -171,10 +159,9 @@ def train(
     require_possible(project, training_set, laid_out)
     if laid_out.distributed and project.settings.training.threads is None:
         laid_out = within_free(laid_out, wait_for_cpus(laid_out.workers * laid_out.threads, SETTLE_S))
-    output = publish(
-        folder, lambda attempt: _train(project, training_set, laid_out, attempt, said) | {"tuning": tuning}
+    return Run(
+        publish(folder, lambda attempt: _train(project, training_set, laid_out, attempt, said) | {"tuning": tuning})
     )
-    return Run(folder.name, output)
 
 
 def job_of(project: Project, training_set: TrainingSet, threads: int, checkpoints: Path) -> Job:

@@ -23,13 +23,13 @@ import raypipe
 from raypipe.cluster.connect import free_cpus, node_cpus
 from raypipe.cluster.machine import free_memory
 from raypipe.data.digest import digest_of
-from raypipe.data.publish import Output, find, publish
+from raypipe.data.publish import Identified, Output, find, publish
 from raypipe.data.split import TRAIN, VALIDATION, embargo_us
 from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.errors import ConfigurationError, TrainingError
 from raypipe.features.training_set import TrainingSet
 from raypipe.project import Project
-from raypipe.project.settings import TimeSplit
+from raypipe.project.split_settings import TimeSplit
 from raypipe.project.tuning_settings import Range
 from raypipe.training.matrix import estimated_bytes
 from raypipe.training.objective import check_parameters
@@ -48,15 +48,10 @@ RESULT, TRIALS, REPORT = "tuning.json", "trials.parquet", "tuning.html"
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(Identified):
     """A finished study."""
 
-    output: Output
     result: dict[str, Any]
-
-    @property
-    def digest(self) -> str:
-        return self.output.folder.name
 
     @property
     def report(self) -> Path:

@@ -49,13 +49,14 @@ def test_an_unwritable_storage_is_an_error_in_words(copy, raypipe, edited):
     assert "Traceback" not in done.err
 
 
-def test_features_changed_since_training_cannot_be_served(copy, newcomer, raypipe):
+def test_a_version_of_other_features_neither_serves_nor_scores(copy, newcomer, raypipe):
     for kind in ("mlflow", "ledger"):
         shutil.copytree(newcomer.folder / ".raypipe" / kind, copy / ".raypipe" / kind)
     file = copy / "features.py"
     file.write_text(file.read_text().replace('"6h"', '"5h"'))
-    done = raypipe("serve", "--project", copy, "--print-config")
-    assert (done.code, "features.py has changed since version 1" in done.err) == (1, True)
+    for command in (["serve", "--print-config"], ["score", "rows.parquet"]):
+        done = raypipe(*command, "--project", copy)
+        assert (done.code, "features.py has changed since version 1" in done.err) == (1, True)
 
 
 def test_the_settings_for_ray_start_are_printed(raypipe):

@@ -9,7 +9,7 @@ import pytest
 import raypipe as rp
 from raypipe.data.policy import Broken, count_by_rule, require_allowed
 from raypipe.errors import ConfigurationError, DataContractError
-from raypipe.project.settings import Contract
+from raypipe.project.source_settings import Contract
 
 COLUMN = "    bought = dy.Bool(nullable=True)\n"
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import raypipe as rp
 from raypipe.data.row_split import part_of_row, row_hash
 from raypipe.data.split import in_words
-from raypipe.project.settings import ColumnSplit, RandomShares, RandomSplit
+from raypipe.project.split_settings import ColumnSplit, RandomShares, RandomSplit
 
 SHARES = RandomShares(validation=0.2, test=0.1)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypipe.data.split import part_of
-from raypipe.project.settings import TimeSplit
+from raypipe.project.split_settings import TimeSplit
 
 BEGIN, VALIDATION, TEST, END = (datetime(2024, month, 1, tzinfo=UTC) for month in (1, 3, 4, 5))
 TICK, EMBARGO = timedelta(microseconds=1), timedelta(days=2)

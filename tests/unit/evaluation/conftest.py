@@ -166,8 +166,8 @@ class Sample:
         useless = n in {6, 8, 9}
         drop = self.around(0 if useless else 0.02 / n, 0.001)
         return {
-            "feature": name, "metric": self.metric, "rows": 10_000, "drop": drop, "seconds": 0.4 * n, "bytes": 660_000 * n, "null_share": 0.013 * (n - 1),
-            "useless": useless,
+            "feature": name, "metric": self.metric, "rows": 10_000, "drop": drop, "bytes": 660_000 * n,
+            "null_share": 0.013 * (n - 1), "useless": useless,
         }  # fmt: skip
 
     def behaviour(self, name: str, failed: int | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,9 @@ import pytest
 import xgboost as xgb
 
 from raypipe.errors import NotEnoughDataError
-from raypipe.evaluation.evaluate import evaluate
+from raypipe.evaluation import worst_rows
+from raypipe.evaluation.data_evidence import examine
+from raypipe.evaluation.evaluate import CARD, REPORT, RESULT, SCORES, evaluate
 from raypipe.evaluation.names import METRICS
 from raypipe.features.score import score
 from raypipe.features.training_set import build_training_set
@@ -102,6 +105,28 @@ def test_an_evaluation_looks_at_slices_groups_and_rows(shop, prepared, tmp_path)
     groups = result["fairness"]
     assert all(sum(g["rows"] for g in groups[column]["groups"]) == rows for column in ("user", "shop"))
     assert set(groups["shop"]["differences"]) == set(groups["shop"]["ratios"]) == {"selection_rate", "roc_auc"}
+
+
+def test_made_again_from_the_source_files_it_has_the_same_bytes(shop, prepared, tmp_path):
+    """Sources, training set, evidence, model and all that is told of them: nothing of it is of the moment."""
+    settings = {
+        "evaluation.slices": ["shop"],
+        "evaluation.slice_min_rows": 5,
+        "evaluation.threshold": {"recall": 0.5},
+        "evaluation.fairness": {"groups": ["user"], "metrics": ["selection_rate"]},
+        "evaluation.backtest": {"origins": 2, "age": "2d"},
+    }
+    still = '\nstill = rp.Invariance("stock", {"in_stock_level": 1}, within=1)\nlabel ='
+    found = []
+    for name in ("once", "again"):
+        made = prepared(shop(tmp_path / name, edits=[("\nlabel =", still)], settings=settings))
+        training_set = build_training_set(made.project, made.sources, "local")
+        evidence = examine(made.project, made.sources, training_set, datetime(2024, 3, 1, tzinfo=UTC))
+        evaluation = evaluate(made.project, training_set, trained(training_set, tmp_path / name), RUN, evidence)
+        files = sorted(evaluation.output.path("").iterdir())
+        found.append((evaluation.digest, {file.name: file.read_bytes() for file in files}))
+    assert set(found[0][1]) == {RESULT, SCORES, REPORT, CARD, worst_rows.FILE}
+    assert found[0] == found[1]
 
 
 def test_one_label_among_the_rows_that_count_is_refused(shop_of, prepared, tmp_path):

@@ -18,8 +18,8 @@ METRICS = {
     "importance": {"distance": 0.7, "hour": 0.3},
     "verdict": {"outcome": "pass", "findings": [RULE]},
     "usefulness": [
-        {"feature": "distance", "drop": [0.05, 0.04, 0.06], "seconds": 0.5, "bytes": 800, "useless": False},
-        {"feature": "hour", "drop": [0.01, 0.005, 0.015], "seconds": 0.25, "bytes": 200, "useless": False},
+        {"feature": "distance", "drop": [0.05, 0.04, 0.06], "bytes": 800, "useless": False},
+        {"feature": "hour", "drop": [0.01, 0.005, 0.015], "bytes": 200, "useless": False},
     ],
     "comparisons": {
         "base_rate": {"roc_auc": {"difference": [0.3, 0.28, 0.32], "p_value": 0.001}},
@@ -163,7 +163,7 @@ def changed(**changes) -> Evidence:
     return replace(FULL, **documents)
 
 
-USELESS = {"feature": "hour", "drop": [0.0, -0.01, 0.01], "seconds": 2.5, "bytes": 200, "useless": True}
+USELESS = {"feature": "hour", "drop": [0.0, -0.01, 0.01], "bytes": 200, "useless": True}
 BETTER = {"difference": [0.02, -0.001, 0.03], "p_value": 0.07}
 
 
@@ -174,7 +174,7 @@ BETTER = {"difference": [0.02, -0.001, 0.03], "p_value": 0.07}
         ("data", 2, {"metrics__usefulness": None}, 0, "not shown"),
         ("data", 2, {"metrics__usefulness": METRICS["usefulness"][:1]}, 0, "1 without"),
         ("data", 2, {"metrics__usefulness": [METRICS["usefulness"][0], USELESS]}, 0, "1 of 2 are useless: hour"),
-        ("data", 3, {"metrics__usefulness": [METRICS["usefulness"][0], USELESS]}, 0, "cost 2.50 s"),
+        ("data", 3, {"metrics__usefulness": [METRICS["usefulness"][0], USELESS]}, 0, "cost 200 bytes"),
         (
             "data",
             3,

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from raypipe.data.publish import MANIFEST, find
 from raypipe.errors import NotEnoughDataError
+from raypipe.pipeline.backfill import backfill as backfilled
 from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.progress import Progress
 from raypipe.pipeline.steps import Pipeline
@@ -110,7 +111,7 @@ def backfill(quarter):
         with ClusterOnDemand(progress) as cluster:
             pipeline = Pipeline(load_project(quarter), progress, cluster)
             span = tuple(datetime.fromisoformat(f"{t}T00:00+00:00") if t else None for t in (first, last))
-            wanted = pipeline.backfill(pipeline.contracts(), span)
+            wanted = backfilled(pipeline, pipeline.contracts(), span)
         return [p.name for p in wanted], len([*quarter.glob(".raypipe/features/*/manifest.json")])
 
     return run

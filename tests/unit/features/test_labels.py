@@ -15,7 +15,7 @@ from raypipe.features.training_set import build_training_set, plan_training_set
 from raypipe.features.transforms import Transforms
 from raypipe.features.transforms_fit import fit
 from raypipe.project import load_project
-from raypipe.project.settings import TransformSettings
+from raypipe.project.transform_settings import TransformSettings
 
 PARTS = ("train", "validation", "test")
 TEST = datetime(2024, 1, 30, tzinfo=UTC)

@@ -19,7 +19,7 @@ from raypipe.definitions import FeatureView, LatestView
 from raypipe.features.partitions import Grid, Partition, in_batches, oldest_event, reaching, us
 from raypipe.features.point_in_time import event_columns, view_features
 from raypipe.features.spine import spine
-from raypipe.project.settings import TimeSplit
+from raypipe.project.split_settings import TimeSplit
 
 SECOND = timedelta(seconds=1)
 TIME = pl.Datetime("us", "UTC")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from raypipe.features.transforms import Encoding, Transforms
 from raypipe.features.transforms_fit import fit
-from raypipe.project.settings import TransformSettings
+from raypipe.project.transform_settings import TransformSettings
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")

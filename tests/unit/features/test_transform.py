@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from raypipe.features.training_set import build_training_set
 from raypipe.features.transforms import Category, Encoding, Number, Transforms
 from raypipe.features.transforms_fit import fit
-from raypipe.project.settings import TransformSettings
+from raypipe.project.transform_settings import TransformSettings
 
 FEATURES = {"city": pl.String(), "size": pl.Int64(), "open": pl.Boolean(), "price": pl.Float64()}
 TRAIN = pl.LazyFrame(

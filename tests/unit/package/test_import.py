@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
 REPLICA = "raypipe.serving.replica"
 CONTROL_PLANE = {
     "raypipe.registry.tracking",
+    "raypipe.registry.registered_model",
     "raypipe.registry.runs",
     "raypipe.registry.store",
     "mlflow",

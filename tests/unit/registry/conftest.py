@@ -27,8 +27,9 @@ from raypipe.pipeline.steps import Pipeline
 from raypipe.project import load_project
 from raypipe.registry.bundle import write_bundle
 from raypipe.registry.ledger import Entry, Ledger
+from raypipe.registry.registered_model import Version
 from raypipe.registry.store import Store
-from raypipe.registry.tracking import Registry, Version
+from raypipe.registry.tracking import Registry
 
 SETTINGS = {
     "training__workers": 1,

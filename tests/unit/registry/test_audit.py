@@ -11,7 +11,7 @@ import pytest
 
 from raypipe.cli import release_commands
 from raypipe.registry.audit import audit
-from raypipe.registry.tracking import HEAD
+from raypipe.registry.registered_model import HEAD
 
 pytestmark = pytest.mark.slow  # projects built whole
 

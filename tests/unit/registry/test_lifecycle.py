@@ -17,7 +17,8 @@ from raypipe.cli import commands, release_commands
 from raypipe.errors import BundleError, ConfigurationError, GateRefusedError, LedgerError, RegistryError
 from raypipe.evaluation.gate import Finding, Verdict
 from raypipe.registry.audit import audit
-from raypipe.registry.tracking import HEAD, Registry
+from raypipe.registry.registered_model import HEAD
+from raypipe.registry.tracking import Registry
 
 pytestmark = pytest.mark.slow  # projects built whole
 
@@ -352,8 +353,9 @@ KILLED = """
 import os, signal, sys
 from datetime import UTC, datetime
 from raypipe.project import load_project
+from raypipe.registry.registered_model import RegisteredModel
 from raypipe.registry.tracking import Registry
-Registry._show = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+RegisteredModel.show = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Registry(load_project(sys.argv[1])).promote(2, at=datetime.now(UTC))
 """
 

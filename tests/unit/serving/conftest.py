@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,13 +108,31 @@ def as_json(frame: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """The endpoint, rows that it answers (`frame`, `rows`), and how to call it: an error is the reply it is made to."""
-    folder: Path = tmp_path_factory.mktemp("rides")
-    history = rides(2000, seed=1)
-    history.with_columns(good=pl.col("i8") > pl.col("u8") / 4).write_parquet(folder / "rides.parquet")
-    (folder / "features.py").write_text(FEATURES)
-    (folder / "project.yaml").write_text(SETTINGS)
+def endpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNamespace]:
+    """Train on rides, with `columns` of their own and after `edits` of features.py, and put the model behind an
+    endpoint. `call` asks it: an error is the reply it is made to."""
+
+    def make(*, edits: Sequence[tuple[str, str]] = (), columns: Sequence[pl.Expr] = ()) -> SimpleNamespace:
+        folder: Path = tmp_path_factory.mktemp("rides")
+        history = rides(2000, seed=1).with_columns(*columns, good=pl.col("i8") > pl.col("u8") / 4)
+        history.write_parquet(folder / "rides.parquet")
+        features = FEATURES
+        for old, new in edits:
+            assert old in features, old
+            features = features.replace(old, new)
+        (folder / "features.py").write_text(features)
+        (folder / "project.yaml").write_text(SETTINGS)
+        pointer = _trained(folder)
+        model = LoadedModel("1", pointer, max_past_us=10**15)
+        limits = Limits(100, 10**6, max_bulk_rows=5000, max_explained_rows=10)
+        endpoint = Endpoint("rides", {"1": model}, Traffic("1", {}), limits)
+        return SimpleNamespace(endpoint=endpoint, model=model, pointer=pointer, call=_caller(endpoint))
+
+    return make
+
+
+def _trained(folder: Path) -> dict[str, str]:
+    """Where a model that is trained on the project's rides lies, and its online state."""
     project = load_project(folder)
     sources = {"rides": prepare_source(project, "rides")}
     training_set = build_training_set(project, sources, "local")
@@ -129,14 +147,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     files = {name: orjson.dumps(document) for name, document in documents.items()}
     digest, uri = write_bundle(folder / "bundles", files | {"model.ubj": bytes(booster.save_raw("ubj"))})
     state = build_online_state(project, sources, project.settings.serving.as_of)
-    pointer = {"bundle": uri, "digest": digest, "online": str(state.folder), "online_identity": state.identity}
-    model = LoadedModel("1", pointer, max_past_us=10**15)
-    limits = Limits(100, 10**6, max_bulk_rows=5000, max_explained_rows=10)
-    endpoint = Endpoint("rides", {"1": model}, Traffic("1", {}), limits)
+    return {"bundle": uri, "digest": digest, "online": str(state.folder), "online_identity": state.identity}
+
+
+@pytest.fixture(scope="session")
+def served(endpoint_of: Callable[..., SimpleNamespace]) -> SimpleNamespace:
+    """The endpoint (`endpoint_of`), and rows that it answers (`frame`, `rows`)."""
     frame = rides(12, seed=2)
-    return SimpleNamespace(
-        endpoint=endpoint, model=model, pointer=pointer, frame=frame, rows=as_json(frame), call=_caller(endpoint)
-    )
+    return SimpleNamespace(**vars(endpoint_of()), frame=frame, rows=as_json(frame))
 
 
 def _caller(endpoint: Endpoint) -> Callable[..., Reply]:

@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 from raypipe.evaluation import baselines
 from raypipe.features.transforms import Category, Number, Transforms
 from raypipe.features.transforms_fit import fit
-from raypipe.project.settings import TransformSettings
+from raypipe.project.transform_settings import TransformSettings
 from raypipe.training import matrix
 from raypipe.training.matrix import Batches, estimated_bytes, frames_of, matrix_of, ranked_frames
 from raypipe.training.shares import FileRows

@@ -27,7 +27,8 @@ def add_version(folder: Path, trees: int) -> int:
     """Register the first version's model with its first trees alone: other scores, without training."""
     from raypipe.project import load_project
     from raypipe.registry.bundle import MODEL, read_files, write_bundle
-    from raypipe.registry.tracking import TAGS, Registry
+    from raypipe.registry.registered_model import TAGS
+    from raypipe.registry.tracking import Registry
 
     project = load_project(folder)
     registry = Registry(project)
