@@ -16,11 +16,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -192,9 +193,57 @@ def cluster(request: pytest.FixtureRequest, ray_folder: Path, environment: dict[
 # ---- the command line --------------------------------------------------------------------------
 
 
+@contextmanager
+def printed_into(out: IO[str], err: IO[str]) -> Iterator[None]:
+    """What the block prints, to the file descriptors too, goes into these files."""
+    kept = [os.dup(1), os.dup(2)]
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    try:
+        with (
+            open(1, "w", closefd=False) as stdout,
+            open(2, "w", buffering=1, closefd=False) as stderr,
+            redirect_stdout(stdout),
+            redirect_stderr(stderr),
+        ):
+            yield
+    finally:
+        for number, descriptor in enumerate(kept, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., SimpleNamespace]:
+    """Run `raypipe ...` in this process, on the session's Ray if that is connected: where a process is not the point."""
+
+    def run(*arguments: object, cwd: Path | None = None, **variables: str) -> SimpleNamespace:
+        from raypipe.cli.app import app
+
+        surroundings = {"RAY_ADDRESS": NOWHERE, "NO_COLOR": "1", "COLUMNS": "200"} | variables
+        code: Any = 0
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            with pytest.MonkeyPatch.context() as patch, printed_into(out, err):
+                for name, value in surroundings.items():
+                    patch.setenv(name, value)
+                if cwd:
+                    patch.chdir(cwd)
+                try:
+                    app([str(argument) for argument in arguments], prog_name="raypipe")
+                except SystemExit as done:
+                    code = done.code or 0
+            out.seek(0)
+            err.seek(0)
+            said = SimpleNamespace(code=code, out=out.read(), err=err.read(), json=None)
+        said.json = json.loads(said.out) if "--json" in arguments else None
+        return said
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def raypipe(environment: dict[str, str]) -> Callable[..., SimpleNamespace]:
-    """Run `raypipe ...`; `ray` is the address of the cluster to join, by default one that does not exist."""
+    """Run `raypipe ...` in a process; `ray` is the address of the cluster to join, by default one that does not exist."""
 
     def run(
         *arguments: object,

@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import xgboost as xgb
+
+from raypipe.cli.scaffold import scaffold
 
 ROUNDS, EVERY = 500, 10
 CASES = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
@@ -22,20 +26,22 @@ MORE = {"eta": 0.05, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.7}
 
 
 @pytest.fixture(scope="module")
-def make(edited, raypipe, tmp_path_factory):
-    """A project that trains long enough to be killed, with its training set built."""
+def long_one(edited, cli, tmp_path_factory) -> Path:
+    """A project that trains long enough to be killed, with its training set."""
+    folder = tmp_path_factory.mktemp("long") / "project"
+    scaffold(folder)
+    edited(
+        folder, training__workers=2, training__threads=1, training__rounds=ROUNDS, training__params=MORE,
+        training__early_stopping_rounds=ROUNDS, training__checkpoint_every=EVERY, training__max_failures=5,
+    )  # fmt: skip
+    assert cli("features", "--project", folder, "--plan", "local").code == 0
+    return folder
 
-    def project(name: str) -> Path:
-        folder = tmp_path_factory.mktemp("resume") / name
-        assert raypipe("init", folder).code == 0
-        edited(
-            folder, training__workers=2, training__threads=1, training__rounds=ROUNDS, training__params=MORE,
-            training__early_stopping_rounds=ROUNDS, training__checkpoint_every=EVERY, training__max_failures=5,
-        )  # fmt: skip
-        assert raypipe("features", "--project", folder, "--plan", "local").code == 0
-        return folder
 
-    return project
+@pytest.fixture(scope="module")
+def make(long_one, tmp_path_factory) -> Callable[[], Path]:
+    """A copy of it."""
+    return lambda: shutil.copytree(long_one, tmp_path_factory.mktemp("resume") / "project")
 
 
 def finished(folder: Path) -> SimpleNamespace:
@@ -53,9 +59,9 @@ def rounds_kept(folder: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster, make, raypipe) -> SimpleNamespace:
-    folder = make("project")
-    assert raypipe("train", "--project", folder, ray=cluster.address).code == 0
+def undisturbed(cluster, make, cli) -> SimpleNamespace:
+    folder = make()
+    assert cli("train", "--project", folder).code == 0
     return finished(folder)
 
 
@@ -77,8 +83,8 @@ def kill(victim: str, process, address: str) -> None:
 
 @pytest.mark.parametrize("case", range(CASES))
 @pytest.mark.parametrize("victim", ["worker", "controller", "driver"])
-def test_it_ends_with_the_same_trees(cluster, make, started, wait, raypipe, undisturbed, victim, case):
-    folder = make("project")
+def test_it_ends_with_the_same_trees(cluster, make, started, wait, cli, undisturbed, victim, case):
+    folder = make()
     arguments = ("train", "--project", folder)
     moment = random.Random(f"{victim} {case}").randint(1, ROUNDS - 50)
     process = started(*arguments, ray=cluster.address)
@@ -90,7 +96,7 @@ def test_it_ends_with_the_same_trees(cluster, make, started, wait, raypipe, undi
     print(f"{victim} killed after round {moment}: the command ended with {code}")
     assert code == (-signal.SIGKILL if victim == "driver" else 0)
     if victim == "driver":
-        again = raypipe(*arguments, ray=cluster.address)
+        again = cli(*arguments)
         assert again.code == 0, again.err
         assert "continued after round" in again.err
     end = finished(folder)
@@ -107,13 +113,13 @@ def test_nothing_was_sampled_away(undisturbed):
     assert len({frozenset(booster[i : i + 1].get_score()) for i in range(booster.num_boosted_rounds())}) > 1
 
 
-def test_another_configuration_does_not_continue_it(cluster, make, started, wait, raypipe, edited, undisturbed):
-    folder = make("project")
+def test_another_configuration_does_not_continue_it(cluster, make, started, wait, cli, edited, undisturbed):
+    folder = make()
     process = started("train", "--project", folder, ray=cluster.address)
     wait(lambda: process.poll() is not None or rounds_kept(folder) >= EVERY, what="a checkpoint", seconds=120)
     kill("driver", process, cluster.address)
     edited(folder, training__params={**MORE, "eta": 0.06}, training__rounds=20)
-    again = raypipe("train", "--project", folder, ray=cluster.address)
+    again = cli("train", "--project", folder)
     assert again.code == 0
     assert "continued" not in again.err
     assert finished(folder).manifest["history"][:20] != undisturbed.manifest["history"][:20]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,19 +39,15 @@ def add_version(folder: Path, trees: int) -> int:
     return registry.register(first.run_id, uri=uri, tags=tags, at=datetime.now(UTC)).version
 
 
-@pytest.fixture(scope="module")
-def versions(trained, raypipe, edited) -> Callable[..., Path]:
-    """A project with version 1, champion, and smaller versions 2 and 3; settings may change."""
-
-    def make(**settings: Any) -> Path:
-        folder = trained()
-        ran = raypipe("run", "--project", folder, "--plan", "local", "--json")
-        assert ran.code == 0, ran.err
-        for trees in (20, 10):
-            add_version(folder, trees)
-        return edited(folder, **settings)
-
-    return make
+@pytest.fixture(scope="session")
+def versions(trained, cli) -> Path:
+    """A project with version 1, champion, and smaller versions 2 and 3."""
+    folder = trained()
+    ran = cli("run", "--project", folder, "--plan", "local", "--json")
+    assert ran.code == 0, ran.err
+    for trees in (20, 10):
+        add_version(folder, trees)
+    return folder
 
 
 class Served:

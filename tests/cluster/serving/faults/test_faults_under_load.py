@@ -31,10 +31,11 @@ LOST_CONNECTION = {"RemoteDisconnected", "ConnectionResetError", "ConnectionRefu
 
 
 @pytest.fixture(scope="module")
-def served(versions, environment, ray_folder) -> Iterator[Served]:
+def served(versions, edited, environment, ray_folder) -> Iterator[Served]:
     """Version 1 answers; 2 is held without a share."""
-    folder, port = versions(**SETTINGS), a_free_port()
-    with serve(folder, port, environment, ray_folder / "f", "--canary", "2=0") as endpoint:
+    with serve(
+        edited(versions, **SETTINGS), a_free_port(), environment, ray_folder / "f", "--canary", "2=0"
+    ) as endpoint:
         yield endpoint
 
 
@@ -137,7 +138,7 @@ def test_the_killed_proxy(served, load, answered, wait, report):
     assert load.failures().total() == lost, "requests failed when the stand-in was relieved"
 
 
-def test_the_killed_writer_of_online_values(served, load, answered, started, raypipe, tmp_path, report):
+def test_the_killed_writer_of_online_values(served, load, answered, started, cli, tmp_path, report):
     """`raypipe ingest` is killed at some moment: readers see the state as it was, and the next one writes."""
     rows = pl.read_parquet(served.folder / "data" / "deliveries.parquet")
     others = rows.with_columns(  # of other entities than the load's
@@ -151,7 +152,7 @@ def test_the_killed_writer_of_online_values(served, load, answered, started, ray
         time.sleep(dice.uniform(0.5, 2.5))
         os.killpg(writer.pid, signal.SIGKILL)
         writer.wait()
-    done = raypipe(*arguments, "--json")
+    done = cli(*arguments, "--json")
     assert done.code == 0, done.err
     answered(100)
     report(f"kill -9 of raypipe ingest, {3 * KILLS} times")
@@ -180,7 +181,7 @@ def test_the_registry_is_gone_for_a_while(served, load, answered, wait, report):
     assert served.said().count("an entry of the ledger is gone") == 1
 
 
-def test_a_damaged_bundle(served, load, answered, raypipe, wait, report):
+def test_a_damaged_bundle(served, load, answered, cli, wait, report):
     """A version that cannot be loaded is refused, and said to be; what serves goes on, and a rollback ends it."""
     project = load_project(served.folder)
     known = releases_of(project)
@@ -191,7 +192,7 @@ def test_a_damaged_bundle(served, load, answered, raypipe, wait, report):
         Ledger.of(project).append(promotion(known, 3), after=known.last, at=datetime.now(UTC), who="a test")
         wait(lambda: "version 1 goes on serving: a file of the bundle was changed" in served.said(), what="a refusal")
         answered(100)
-        rolled = raypipe("rollback", "--project", served.folder, "--json")
+        rolled = cli("rollback", "--project", served.folder, "--json")
         assert (rolled.code, rolled.json["version"]) == (0, 1)
     finally:
         damaged.write_bytes(whole)
@@ -204,13 +205,13 @@ def test_a_damaged_bundle(served, load, answered, raypipe, wait, report):
 # ---- rollback ----------------------------------------------------------------------------------
 
 
-def test_a_rollback_reaches_callers(served, load, answered, raypipe, wait, report, capsys):
+def test_a_rollback_reaches_callers(served, load, answered, cli, wait, report, capsys):
     """No request fails, and no answer of the new version comes after the old one has answered everybody."""
     for _ in range(ROLLBACKS):
-        assert raypipe("promote", 2, "--project", served.folder).code == 0
+        assert cli("promote", 2, "--project", served.folder).code == 0
         wait(lambda: load.answers[-1].version == "2", what="version 2")
         answered(100)
-        assert raypipe("rollback", "--project", served.folder).code == 0
+        assert cli("rollback", "--project", served.folder).code == 0
         appended = max((served.folder / ".raypipe" / "ledger").glob("*.json")).stat().st_mtime
         wait(lambda: load.answers[-1].version == "1", what="version 1")
         answered(300)
