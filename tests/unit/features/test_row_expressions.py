@@ -136,7 +136,7 @@ def polars_values(expression: pl.Expr, rows: list[dict]) -> list:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10)
 @given(rows=ROWS)
 def test_a_compiled_expression_gives_polars_values(name, rows):
     expression = EXPRESSIONS[name]

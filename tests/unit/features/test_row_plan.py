@@ -111,7 +111,7 @@ CATEGORIES = [
 ]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     number=st.builds(
         lambda edges, missing: Number(*edges, missing),

@@ -106,7 +106,7 @@ def physical(frame: pl.DataFrame) -> list[tuple]:
     return frame.select(pl.all().to_physical()).rows()
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(rows=st.lists(RIGHT_ROW, min_size=1, max_size=4))
 def test_right_rows_have_the_same_values(rows):
     expected = by_read_rows(rows)
@@ -115,7 +115,7 @@ def test_right_rows_have_the_same_values(rows):
     assert [tuple(by_one(row)) for row in rows] == physical(expected)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(row=RIGHT_ROW, field=st.sampled_from(FIELDS), value=ODD)
 def test_any_value_in_any_field_is_judged_alike(row, field, value):
     rows = [row, row | {field.name: value}]
@@ -176,7 +176,7 @@ def test_an_unknown_field_beside_the_others():
         "^a|b$",
     ],
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     text=st.text(st.sampled_from("abcABx19é.\n _٣"), max_size=4)
     | st.sampled_from(["EWR", "EWR\n", "JFKx", "AB", "AB\n"])

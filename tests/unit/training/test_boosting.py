@@ -63,7 +63,7 @@ def test_a_continued_run_grows_the_same_trees(table, objective, more):
         assert ended.curve == whole.curve
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(stops=st.lists(st.integers(1, ROUNDS - 1), max_size=5).map(sorted), seed=st.integers(0, 1000))
 def test_however_often_it_was_interrupted(table, stops, seed):
     objective = "binary:logistic"
