@@ -93,6 +93,24 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
+def with_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Give a project an MLflow store without runs: MLflow takes seconds to make its tables."""
+    from raypipe.cli.scaffold import scaffold
+    from raypipe.project import load_project
+    from raypipe.registry.store import Store
+
+    empty = tmp_path_factory.mktemp("store") / "project"
+    scaffold(empty)
+    store = Store(load_project(empty)).folder
+
+    def give(folder: Path) -> Path:
+        shutil.copytree(store, folder / ".raypipe" / store.name)
+        return folder
+
+    return give
+
+
+@pytest.fixture(scope="session")
 def bundled() -> Callable[..., SimpleNamespace]:
     """Run a project's steps up to a bundle: its pipeline, and what a registry would say of the version."""
 
@@ -307,14 +325,16 @@ def newcomer(
 
 
 @pytest.fixture(scope="session")
-def trained(newcomer: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def trained(
+    newcomer: SimpleNamespace, with_store: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """A copy of the newcomer's project with its training set and run, and nothing registered; settings may change."""
 
     def copy(**changes: Any) -> Path:
         folder = tmp_path_factory.mktemp("trained") / "project"
         done = shutil.ignore_patterns("mlflow", "bundles", "online", "evaluations", "ledger")
         shutil.copytree(newcomer.folder, folder, ignore=done)
-        return edit_settings(folder, **changes)
+        return edit_settings(with_store(folder), **changes)
 
     return copy
 
@@ -323,7 +343,9 @@ def trained(newcomer: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def flights(cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def flights(
+    cluster: SimpleNamespace, with_store: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> SimpleNamespace:
     """A copy of examples/flights, run from the files to a champion with the distributed plan and two workers."""
     from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
     from raypipe.pipeline.progress import Progress
@@ -335,7 +357,9 @@ def flights(cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
         REPOSITORY / "examples" / "flights", folder, ignore=shutil.ignore_patterns(".raypipe", "__pycache__")
     )
     project = load_project(
-        edit_settings(folder, serving__port=a_free_port(), serving__grpc_port=a_free_port(), serving__as_of=AS_OF)
+        edit_settings(
+            with_store(folder), serving__port=a_free_port(), serving__grpc_port=a_free_port(), serving__as_of=AS_OF
+        )
     )
     progress = Progress()
     with ClusterOnDemand(progress) as on_demand:

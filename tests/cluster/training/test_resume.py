@@ -26,12 +26,12 @@ MORE = {"eta": 0.05, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.7}
 
 
 @pytest.fixture(scope="module")
-def long_one(edited, cli, tmp_path_factory) -> Path:
+def long_one(edited, with_store, cli, tmp_path_factory) -> Path:
     """A project that trains long enough to be killed, with its training set."""
     folder = tmp_path_factory.mktemp("long") / "project"
     scaffold(folder)
     edited(
-        folder, training__workers=2, training__threads=1, training__rounds=ROUNDS, training__params=MORE,
+        with_store(folder), training__workers=2, training__threads=1, training__rounds=ROUNDS, training__params=MORE,
         training__early_stopping_rounds=ROUNDS, training__checkpoint_every=EVERY, training__max_failures=5,
     )  # fmt: skip
     assert cli("features", "--project", folder, "--plan", "local").code == 0

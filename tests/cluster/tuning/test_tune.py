@@ -24,14 +24,14 @@ SPACE = {
 
 
 @pytest.fixture(scope="module")
-def make(edited, tmp_path_factory):
+def make(edited, with_store, tmp_path_factory):
     """`raypipe init`'s project, trained in one process, with tuning settings."""
 
     def project(name: str, *, training: dict | None = None, **tuning) -> Path:
         folder = tmp_path_factory.mktemp("tune") / name
         scaffold(folder)
         given = {"workers": 1, "rounds": 60, "early_stopping_rounds": 10, "params": {"eta": 0.1, "max_bin": 64}}
-        return edited(folder, training=given | (training or {}) | {"tuning": {"space": SPACE} | tuning})
+        return edited(with_store(folder), training=given | (training or {}) | {"tuning": {"space": SPACE} | tuning})
 
     return project
 
