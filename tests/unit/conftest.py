@@ -21,10 +21,12 @@ from hypothesis import HealthCheck, settings
 
 from raypipe.data.sources import prepare_source
 from raypipe.project import load_project
+from tests.cases import MORE
 
 # The same cases in every run; RAYPIPE_MORE_CASES asks for so many times as many, and others in each run.
 settings.register_profile(
     "unit",
+    max_examples=30 * MORE,
     deadline=None,
     derandomize="RAYPIPE_MORE_CASES" not in os.environ,
     suppress_health_check=[HealthCheck.too_slow],

@@ -18,11 +18,11 @@ import pytest
 import xgboost as xgb
 
 from raypipe.cli.scaffold import scaffold
+from tests.cases import MORE
 
 ROUNDS, EVERY = 500, 10
-CASES = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 ACTORS = {"worker": "RayTrainWorker", "controller": "TrainController"}
-MORE = {"eta": 0.05, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.7}
+PARAMS = {"eta": 0.05, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.7}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def long_one(edited, with_store, cli, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("long") / "project"
     scaffold(folder)
     edited(
-        with_store(folder), training__workers=2, training__threads=1, training__rounds=ROUNDS, training__params=MORE,
+        with_store(folder), training__workers=2, training__threads=1, training__rounds=ROUNDS, training__params=PARAMS,
         training__early_stopping_rounds=ROUNDS, training__checkpoint_every=EVERY, training__max_failures=5,
     )  # fmt: skip
     assert cli("features", "--project", folder, "--plan", "local").code == 0
@@ -81,7 +81,7 @@ def kill(victim: str, process, address: str) -> None:
     os.kill(random.choice(pids), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("case", range(CASES))
+@pytest.mark.parametrize("case", range(MORE))
 @pytest.mark.parametrize("victim", ["worker", "controller", "driver"])
 def test_it_ends_with_the_same_trees(cluster, make, started, wait, cli, undisturbed, victim, case):
     folder = make()
@@ -118,7 +118,7 @@ def test_another_configuration_does_not_continue_it(cluster, make, started, wait
     process = started("train", "--project", folder, ray=cluster.address)
     wait(lambda: process.poll() is not None or rounds_kept(folder) >= EVERY, what="a checkpoint", seconds=120)
     kill("driver", process, cluster.address)
-    edited(folder, training__params={**MORE, "eta": 0.06}, training__rounds=20)
+    edited(folder, training__params={**PARAMS, "eta": 0.06}, training__rounds=20)
     again = cli("train", "--project", folder)
     assert again.code == 0
     assert "continued" not in again.err
