@@ -111,7 +111,7 @@ def with_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pat
 
 
 @pytest.fixture(scope="session")
-def bundled() -> Callable[..., SimpleNamespace]:
+def bundled(with_store: Callable[[Path], Path]) -> Callable[..., SimpleNamespace]:
     """Run a project's steps up to a bundle: its pipeline, and what a registry would say of the version."""
 
     def run(folder: Path, as_of: datetime | None = None) -> SimpleNamespace:
@@ -122,7 +122,8 @@ def bundled() -> Callable[..., SimpleNamespace]:
         from raypipe.registry.package import package
 
         progress = Progress()
-        pipeline = Pipeline(load_project(folder), progress, ClusterOnDemand(progress), as_of, "local")
+        project = load_project(with_store(folder))
+        pipeline = Pipeline(project, progress, ClusterOnDemand(progress), as_of, "local")
         training_set = pipeline.features(pipeline.contracts())
         made = pipeline.train(training_set)
         digest, uri, _ = package(pipeline.project, training_set, made, pipeline.evaluate(training_set, made))
