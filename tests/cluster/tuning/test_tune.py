@@ -177,7 +177,7 @@ def test_settings_that_cannot_be_trained_end_the_study(cluster, make, cli):
 
 
 def test_two_objectives_over_folds(cluster, make, cli):
-    folder = make("two", trials=8, folds=2, objectives=["metric", "size"], within=0.01)
+    folder = make("two", trials=6, folds=2, objectives=["metric", "size"], within=0.01)
     done = cli("train", "--tune", "--project", folder, "--plan", "local", "--json")
     assert done.code == 0, done.err
     found = told(folder)
