@@ -81,50 +81,74 @@ def kill(victim: str, process, address: str) -> None:
     os.kill(random.choice(pids), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("case", range(MORE))
-@pytest.mark.parametrize("victims", [["worker", "controller"], ["driver"]], ids=" and ".join)
-def test_it_ends_with_the_same_trees(cluster, make, started, wait, cli, undisturbed, victims, case):
-    folder = make()
-    arguments = ("train", "--project", folder)
-    moments = sorted(random.Random(f"{victims} {case}").sample(range(1, ROUNDS - 50), len(victims)))
-    process = started(*arguments, ray=cluster.address)
-    for victim, moment in zip(victims, moments, strict=True):
-        wait(
-            lambda wanted=moment: process.poll() is not None or rounds_kept(folder) >= wanted,
-            what=f"round {moment}",
-            seconds=120,
-        )
-        assert process.poll() is None, "it ended before it could be killed"
-        assert not [*(folder / ".raypipe" / "runs").glob("*/manifest.json")]
-        kill(victim, process, cluster.address)
-    code = process.wait(timeout=240)
-    print(f"{victims} killed after rounds {moments}: the command ended with {code}")
-    assert code == (-signal.SIGKILL if victims == ["driver"] else 0)
-    if victims == ["driver"]:
-        again = cli(*arguments)
-        assert again.code == 0, again.err
-        assert "continued after round" in again.err
+@pytest.fixture(scope="module")
+def killed(cluster, make, started, wait) -> Callable[..., SimpleNamespace]:
+    """A training of which each `victim` was killed once a round was kept, by the `case`: the last of these rounds."""
+
+    def train(case: int, *victims: str) -> SimpleNamespace:
+        folder = make()
+        rounds = sorted(random.Random(f"{victims} {case}").sample(range(1, ROUNDS - 50), len(victims)))
+        process = started("train", "--project", folder, ray=cluster.address)
+        for victim, wanted in zip(victims, rounds, strict=True):
+            wait(
+                lambda n=wanted: process.poll() is not None or rounds_kept(folder) >= n,
+                what=f"round {wanted}",
+                seconds=120,
+            )
+            assert process.poll() is None, "it ended before it could be killed"
+            assert not [*(folder / ".raypipe" / "runs").glob("*/manifest.json")]
+            kill(victim, process, cluster.address)
+        print(f"{victims} killed after rounds {rounds}")
+        return SimpleNamespace(folder=folder, process=process, round=rounds[-1])
+
+    return train
+
+
+def require_equal(folder: Path, since: int, undisturbed: SimpleNamespace) -> None:
+    """The run was resumed no earlier than at the last checkpoint before that round, and is the undisturbed one's equal."""
     end = finished(folder)
-    assert end.manifest["resumed_at"] >= moment // EVERY * EVERY
+    assert end.manifest["resumed_at"] >= since // EVERY * EVERY
     assert end.manifest["history"] == undisturbed.manifest["history"]
     assert end.manifest["curve"] == undisturbed.manifest["curve"]
     assert end.model == undisturbed.model
     assert not [*(folder / ".raypipe" / "checkpoints").glob("*")]
 
 
+@pytest.mark.parametrize("case", range(MORE))
+def test_without_a_worker_and_then_without_its_controller_it_goes_on(killed, undisturbed, case):
+    made = killed(case, "worker", "controller")
+    assert made.process.wait(timeout=240) == 0
+    require_equal(made.folder, made.round, undisturbed)
+
+
+@pytest.fixture(scope="module", params=range(MORE))
+def cut_off(killed, request) -> SimpleNamespace:
+    made = killed(request.param, "driver")
+    assert made.process.wait(timeout=240) == -signal.SIGKILL
+    return made
+
+
+@pytest.fixture
+def copied(cut_off, tmp_path) -> Path:
+    return shutil.copytree(cut_off.folder, tmp_path / "project")
+
+
+def test_after_its_driver_was_killed_it_is_continued(cluster, cut_off, copied, cli, undisturbed):
+    again = cli("train", "--project", copied)
+    assert again.code == 0, again.err
+    assert "continued after round" in again.err
+    require_equal(copied, cut_off.round, undisturbed)
+
+
+def test_another_configuration_does_not_continue_it(cluster, copied, cli, edited, undisturbed):
+    edited(copied, training__params={**PARAMS, "eta": 0.06}, training__rounds=20)
+    again = cli("train", "--project", copied)
+    assert again.code == 0, again.err
+    assert "continued" not in again.err
+    assert finished(copied).manifest["history"][:20] != undisturbed.manifest["history"][:20]
+
+
 def test_nothing_was_sampled_away(undisturbed):
     """The runs above would not prove much if the trees did not depend on the samplers."""
     booster = xgb.Booster(model_file=bytearray(undisturbed.model))
     assert len({frozenset(booster[i : i + 1].get_score()) for i in range(booster.num_boosted_rounds())}) > 1
-
-
-def test_another_configuration_does_not_continue_it(cluster, make, started, wait, cli, edited, undisturbed):
-    folder = make()
-    process = started("train", "--project", folder, ray=cluster.address)
-    wait(lambda: process.poll() is not None or rounds_kept(folder) >= EVERY, what="a checkpoint", seconds=120)
-    kill("driver", process, cluster.address)
-    edited(folder, training__params={**PARAMS, "eta": 0.06}, training__rounds=20)
-    again = cli("train", "--project", folder)
-    assert again.code == 0
-    assert "continued" not in again.err
-    assert finished(folder).manifest["history"][:20] != undisturbed.manifest["history"][:20]

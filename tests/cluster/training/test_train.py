@@ -58,13 +58,13 @@ def test_one_process_is_as_good_and_again_gives_the_same_bytes(flights, monkeypa
     moved = Project(flights.project.folder, settings, flights.project.definitions)
     made = []
     for seed in (7, 7):
-        alone = with_training(moved, workers="auto", threads=2, seed=seed, rounds=120)
+        alone = with_training(moved, workers="auto", threads=2, seed=seed, rounds=40)
         run = train(alone, flights.training_set)
         made.append((run.model_path.read_bytes(), min(run.manifest["history"])))
         assert not run.manifest["distributed"]
         run.output.path("../manifest.json").unlink()  # or the second would be the first
     assert made[0] == made[1]
-    assert made[0][1] == pytest.approx(min(flights.run.manifest["history"][:120]), abs=TOLERANCE)
+    assert made[0][1] == pytest.approx(min(flights.run.manifest["history"][:40]), abs=TOLERANCE)
 
 
 def test_no_checkpoint_is_left(flights):
