@@ -22,7 +22,7 @@ import pytest
 
 from raypipe.features.online import OnlineState
 from raypipe.features.online_plan import state_folder, state_plan
-from raypipe.features.online_store import environment
+from raypipe.features.online_store import WATERMARK, environment
 from raypipe.features.serving_spec import serving_spec
 from raypipe.project import Project, load_project
 
@@ -166,12 +166,12 @@ def test_a_writer_that_is_killed_loses_and_doubles_nothing(project, writers, wai
 
 
 def committed(project: Project) -> bytes | None:
-    """What the state says of itself, which every batch changes; None before the first."""
+    """The state's watermark, which every new batch moves; None before the first."""
     folder = state_folder(project)
     if not (folder / "state.mdb").is_file():
         return None
     with environment(folder).begin() as transaction:
-        return transaction.get(b"m")
+        return transaction.get(WATERMARK)
 
 
 def test_readers_see_one_committed_state_or_another(project, writers, wait):
