@@ -203,9 +203,10 @@ def cluster(request: pytest.FixtureRequest, ray_folder: Path, environment: dict[
         _node_ip_address="127.0.0.1",
         _temp_dir=str(ray_folder / "ray"),
     )
-    yield SimpleNamespace(
-        address=context.address_info["address"], dashboard=f"http://{context.address_info['webui_url']}"
-    )
+    address = context.address_info["address"]
+    # As `ray start` does: without it the Jobs API gives its jobs whichever Ray it finds on the machine.
+    (ray_folder / "ray" / "ray_current_cluster").write_text(address)
+    yield SimpleNamespace(address=address, dashboard=f"http://{context.address_info['webui_url']}")
     ray.shutdown()
 
 
