@@ -33,7 +33,7 @@ for argument in "$@"; do
             ${tls:+-e "/^frontend grpc_frontend/,/bind/s#^([[:space:]]*bind [^ ]+) proto h2\$#\\1$tls h2#"} \
             "$argument"
         grep -q '^backend http-' "$argument" || sed -i '/^frontend http_frontend/,/bind/{/bind/d}' "$argument"
-        "$RAYPIPE_PYTHON" -I -S "${0%/*}/haproxy_guard.py" $$ "$argument" &
+        "$RAYPIPE_PYTHON" -I -S "${0%/*}/haproxy_guard.py" $$ "$PPID" "$argument" &
         config=$argument
     fi
     previous=$argument

@@ -47,14 +47,23 @@ RAYLET = "import subprocess, sys; process = subprocess.Popen(sys.argv[1:]); proc
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[SimpleNamespace]:
+def guards_python(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """What the guard runs in: parametrized, a Python that takes so many seconds to start, as on a busy machine."""
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nsleep {getattr(request, "param", 0)}\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, guards_python: str) -> Iterator[SimpleNamespace]:
     port, config = a_free_port(), tmp_path / "haproxy.cfg"
     config.write_text(CONFIG.format(folder=tmp_path, port=port))
     script = settings.environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
     manager = [sys.executable, "-c", MANAGER, script, "-db", "-dR", "-f", str(config)]
     raylet = subprocess.Popen(
         [sys.executable, "-c", RAYLET, *manager], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | settings.environment(), start_new_session=True,
+        env=os.environ | settings.environment() | {"RAYPIPE_PYTHON": guards_python}, start_new_session=True,
     )  # fmt: skip
 
     def start() -> int:
@@ -94,6 +103,14 @@ def test_a_stand_in_answers_until_there_is_another(cluster, wait):
     wait(lambda: cluster.ours() == [second], what="the stand-in gone")
     assert stand_in != second
     assert cluster.answers()
+
+
+@pytest.mark.parametrize("guards_python", [1], indirect=True)
+def test_one_that_is_killed_before_its_guard_has_begun_has_a_stand_in(cluster, wait):
+    first = cluster.start()
+    os.kill(first, signal.SIGKILL)
+    wait(lambda: set(cluster.ours()) - {first}, what="a stand-in")
+    wait(cluster.answers, what="its answer")
 
 
 def test_a_stand_in_that_is_killed_has_another(cluster, wait):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,14 +40,14 @@ def add_version(folder: Path, trees: int) -> int:
 
 
 @pytest.fixture(scope="session")
-def versions(trained, cli) -> Path:
-    """A project with version 1, champion, and smaller versions 2 and 3."""
+def versions(trained, cli, edited) -> Callable[..., Path]:
+    """The project with version 1, champion, and smaller versions 2 and 3; settings may change."""
     folder = trained()
     ran = cli("run", "--project", folder, "--plan", "local", "--json")
     assert ran.code == 0, ran.err
     for trees in (20, 10):
         add_version(folder, trees)
-    return folder
+    return lambda **settings: edited(folder, **settings)
 
 
 class Served:

@@ -16,17 +16,13 @@ AT_THE_END = {"RemoteDisconnected", "ConnectionResetError", "ConnectionRefusedEr
 
 
 @pytest.fixture(scope="module")
-def folder(versions, edited):
-    return edited(versions, serving__replicas=1, serving__replica_cpus=0.4)
+def folder(versions):
+    return versions(serving__replicas=1, serving__replica_cpus=0.4)
 
 
-def test_the_only_replica_and_then_the_command_are_killed_and_it_is_started_again_and_ended(
-    folder, environment, ray_folder, wait, capsys
-):
-    """Without a replica callers are told so until there is one. After a kill -9 of the command its port is free, or held
-    by a process that is known to be an orphan and waited for. Ending the command fails no request that it took."""
-    port = a_free_port()
-    with serve(folder, port, environment, ray_folder / "g") as served:
+def test_the_only_replica_killed_and_then_the_command_ended(folder, environment, ray_folder, wait, capsys):
+    """Without a replica callers are told so until there is one; ending the command fails no request that it took."""
+    with serve(folder, a_free_port(), environment, ray_folder / "g") as served:
         scores = {"1": served.score("1")}
         with served.load(scores) as load:
             wait(lambda: load.good_since(0) > 100, what="answers")
@@ -39,14 +35,7 @@ def test_the_only_replica_and_then_the_command_are_killed_and_it_is_started_agai
         with capsys.disabled():
             print(f"\nkill -9 of the only replica: {load.figures()}")
         assert all(failure.startswith(DEFINED) or failure in AT_THE_END for failure in told), told
-        os.kill(served.process.pid, signal.SIGKILL)
-        served.process.wait()
 
-    began = time.monotonic()
-    with serve(folder, port, environment, ray_folder / "h") as served:
-        with capsys.disabled():
-            print(f"\nraypipe serve killed and started again: serves after {time.monotonic() - began:.1f} s")
-        assert served.score("1") == scores["1"]
         with served.load(scores) as load:
             wait(lambda: load.good_since(0) > 100, what="answers")
             served.process.send_signal(signal.SIGTERM)
@@ -54,3 +43,17 @@ def test_the_only_replica_and_then_the_command_are_killed_and_it_is_started_agai
         with capsys.disabled():
             print(f"\nSIGTERM to raypipe serve: {load.figures()}")
         assert set(load.failures()) <= {"ConnectionRefusedError"}, "a request that was taken was not answered"
+
+
+def test_started_again_after_the_command_was_killed(folder, environment, ray_folder, capsys):
+    """The port is free, or held by a process that is known to be an orphan and waited for."""
+    port = a_free_port()
+    with serve(folder, port, environment, ray_folder / "h") as served:
+        score = served.score("1")
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait()
+    began = time.monotonic()
+    with serve(folder, port, environment, ray_folder / "i") as served:
+        assert served.score("1") == score
+        with capsys.disabled():
+            print(f"\nraypipe serve killed and started again: serves after {time.monotonic() - began:.1f} s")

@@ -31,11 +31,10 @@ LOST_CONNECTION = {"RemoteDisconnected", "ConnectionResetError", "ConnectionRefu
 
 
 @pytest.fixture(scope="module")
-def served(versions, edited, environment, ray_folder) -> Iterator[Served]:
+def served(versions, environment, ray_folder) -> Iterator[Served]:
     """Version 1 answers; 2 is held without a share."""
-    with serve(
-        edited(versions, **SETTINGS), a_free_port(), environment, ray_folder / "f", "--canary", "2=0"
-    ) as endpoint:
+    folder, port = versions(**SETTINGS), a_free_port()
+    with serve(folder, port, environment, ray_folder / "f", "--canary", "2=0") as endpoint:
         yield endpoint
 
 
