@@ -105,9 +105,10 @@ def test_a_stand_in_answers_until_there_is_another(cluster, wait):
     assert cluster.answers()
 
 
-@pytest.mark.parametrize("guards_python", [1], indirect=True)
+@pytest.mark.parametrize("guards_python", [2], indirect=True)
 def test_one_that_is_killed_before_its_guard_has_begun_has_a_stand_in(cluster, wait):
     first = cluster.start()
+    wait(cluster.ours, what="HAProxy")  # in the place of the script that has started the guard
     os.kill(first, signal.SIGKILL)
     wait(lambda: set(cluster.ours()) - {first}, what="a stand-in")
     wait(cluster.answers, what="its answer")
