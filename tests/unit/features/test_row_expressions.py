@@ -137,7 +137,7 @@ def polars_values(expression: pl.Expr, rows: list[dict]) -> list:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-@settings(max_examples=5 * MORE)
+@settings(max_examples=3 * MORE)
 @given(rows=ROWS)
 def test_a_compiled_expression_gives_polars_values(name, rows):
     expression = EXPRESSIONS[name]

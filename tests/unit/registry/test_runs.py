@@ -19,6 +19,8 @@ from raypipe.errors import ConfigurationError, GateRefusedError, RegistryError, 
 from raypipe.registry.tracking import Registry
 from raypipe.training.train import layout_of, train
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
@@ -68,7 +70,6 @@ def test_another_configuration_is_another_run(made, runs, edited, opened):
     assert [run.data.params["eta"] for run in runs(p)] == ["0.3", "0.1"]
 
 
-@pytest.mark.slow
 def test_a_killed_recording_is_completed(made, runs):
     p = made()
     done = subprocess.run(
