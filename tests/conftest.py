@@ -222,17 +222,19 @@ def raypipe(environment: dict[str, str]) -> Callable[..., SimpleNamespace]:
 
 @pytest.fixture(scope="session")
 def started(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start `raypipe ...` in a process group of its own and go on; what still runs at the end is killed."""
+    """Start `raypipe ...` in a process group of its own and go on; what still runs at the end is killed. said: a file
+    for what it says."""
     processes = []
 
-    def start(*arguments: object, ray: str = NOWHERE) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [RAYPIPE, *map(str, arguments)],
-            env=environment | {"RAY_ADDRESS": ray},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    def start(*arguments: object, ray: str = NOWHERE, said: Path | None = None) -> subprocess.Popen[bytes]:
+        with (said or Path(os.devnull)).open("wb") as stream:
+            process = subprocess.Popen(
+                [RAYPIPE, *map(str, arguments)],
+                env=environment | {"RAY_ADDRESS": ray},
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
         processes.append(process)
         return process
 

@@ -1,4 +1,4 @@
-"""Whatever is killed while training, the run ends with the trees of one that nothing befell.
+"""Whatever is killed or vanishes while training, the run ends with the trees of one that nothing befell.
 
 `RAYPIPE_MORE_CASES=7` kills seven times as often, at other moments.
 """
@@ -99,6 +99,29 @@ def test_it_ends_with_the_same_trees(cluster, make, started, wait, raypipe, undi
     assert end.manifest["curve"] == undisturbed.manifest["curve"]
     assert end.model == undisturbed.model
     assert not [*(folder / ".raypipe" / "checkpoints").glob("*")]
+
+
+def test_a_storage_that_vanishes_is_told_and_the_run_continues_once_it_is_back(
+    cluster, make, started, wait, raypipe, undisturbed, tmp_path
+):
+    folder, said = make("project"), tmp_path / "said"
+    storage, away = folder / ".raypipe", folder / "away"
+    process = started("train", "--project", folder, ray=cluster.address, said=said)
+    wait(lambda: process.poll() is not None or rounds_kept(folder) >= 100, what="round 100", seconds=120)
+    storage.rename(away)
+    assert process.wait(timeout=240) == 1
+    told = said.read_text()
+    assert "error: the storage root cannot be read or written" in told
+    assert f"where: {storage}" in told
+    assert "check that it is mounted and writable, and run again" in told
+    assert "Traceback" not in told
+    assert not storage.exists(), "something grew in its place"
+    away.rename(storage)
+    again = raypipe("train", "--project", folder, ray=cluster.address)
+    assert again.code == 0, again.err
+    end = finished(folder)
+    assert end.manifest["resumed_at"] >= 100
+    assert end.model == undisturbed.model
 
 
 def test_nothing_was_sampled_away(undisturbed):

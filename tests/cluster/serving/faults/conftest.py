@@ -55,28 +55,33 @@ def versions(trained, raypipe, edited) -> Callable[..., Path]:
 
 
 class Served:
-    """`raypipe serve` of a project, and what it said."""
+    """`raypipe serve` of a project, and what it said. key: an API key that it knows, where it asks for one."""
 
-    def __init__(self, folder: Path, port: int, process: subprocess.Popen[bytes], said: Path) -> None:
-        self.folder, self.process, self._said = folder, process, said
-        self.base, self.model = f"http://127.0.0.1:{port}", "slow-delivery"
+    def __init__(
+        self, folder: Path, port: int, process: subprocess.Popen[bytes], said: Path, key: str | None = None
+    ) -> None:
+        from raypipe.project import load_project
+        from raypipe.serving.tls import trust
+
+        self.folder, self.process, self._said, self._key = folder, process, said, key
+        self._trusted = trust(load_project(folder))
+        self.base, self.model = f"http{'s' if self._trusted else ''}://127.0.0.1:{port}", "slow-delivery"
         self.row = json.loads((folder / "request.json").read_text())["rows"][0]
 
     def said(self) -> str:
         return self._said.read_text()
 
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.base + path, timeout=10) as response:
+    def get(self, path: str, body: Any = None) -> Any:
+        headers = {"content-type": "application/json"} | ({"x-api-key": self._key} if self._key else {})
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, content, headers)
+        with urllib.request.urlopen(request, timeout=30, context=self._trusted) as response:
             return json.load(response)
 
     def score(self, version: str) -> float:
         """What a version says of the row, by the endpoint."""
-        url = f"{self.base}/models/{self.model}/versions/{version}/predict"
-        request = urllib.request.Request(
-            url, json.dumps({"rows": [self.row]}).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return float(json.load(response)["predictions"][0]["probability"])
+        answer = self.get(f"/models/{self.model}/versions/{version}/predict", {"rows": [self.row]})
+        return float(answer["predictions"][0]["probability"])
 
     def pids(self, program: str) -> set[int]:
         """Processes of this endpoint's Ray whose command line holds `program`."""
@@ -87,17 +92,20 @@ class Served:
 
 
 @contextmanager
-def serve(folder: Path, port: int, environment: dict[str, str], session: Path, *arguments: str) -> Iterator[Served]:
-    """`raypipe serve` until the block ends. `session`: a short path for its Ray."""
+def serve(
+    folder: Path, port: int, environment: dict[str, str], session: Path, *arguments: str, key: str | None = None
+) -> Iterator[Served]:
+    """`raypipe serve` until the block ends. `session`: a short path for its Ray; key: the one that callers need."""
     from tests.conftest import RAYPIPE, wait_until
 
     said = folder / f"said-{time.monotonic_ns()}.txt"
     with said.open("wb") as stream:
         process = subprocess.Popen(
             [RAYPIPE, "serve", "--project", folder, "--port", str(port), *arguments],
-            env=environment | {"RAY_TMPDIR": str(session)}, stdout=stream, stderr=stream, start_new_session=True,
+            env=environment | {"RAY_TMPDIR": str(session)} | ({"RAYPIPE_API_KEYS": key} if key else {}),
+            stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
-    served = Served(folder, port, process, said)
+    served = Served(folder, port, process, said, key)
     try:
         wait_until(
             lambda: "Ctrl-C ends it" in served.said() or process.poll() is not None,

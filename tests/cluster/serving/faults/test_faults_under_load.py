@@ -10,18 +10,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
 from raypipe.project import load_project
-from raypipe.registry.ledger import Ledger
-from raypipe.registry.lifecycle import promotion
+from raypipe.registry.ledger import Change, Ledger
+from raypipe.registry.lifecycle import promotion, rollback
 from raypipe.serving.prediction_log.config import log_config
 from raypipe.serving.resolve import releases_of
 from tests.cluster.serving.faults.conftest import MORE, Served, serve
 from tests.cluster.serving.faults.load import Load
+from tests.cluster.serving.faults.slow import SlowFile
 from tests.conftest import a_free_port
 
 KILLS = 10 if MORE else 1
@@ -65,6 +67,26 @@ def report(load, capsys) -> Callable[[str], None]:
             print(f"\n{what}: {load.figures()}")
 
     return say
+
+
+@pytest.fixture
+def append(served) -> Callable[..., None]:
+    """Append what `decide` makes of the ledger: the command would look at the bundle first."""
+
+    def change(decide: Callable[..., Change | None], *arguments: int) -> None:
+        project = load_project(served.folder)
+        known = releases_of(project)
+        made = decide(known, *arguments)
+        assert made is not None
+        assert Ledger.of(project).append(made, after=known.last, at=datetime.now(UTC), who="a test")
+
+    return change
+
+
+def model_of(served: Served, version: int) -> Path:
+    """The file of a version's trees."""
+    project = load_project(served.folder)
+    return project.storage / "bundles" / str(releases_of(project).evidence[version].bundle) / "model.ubj"
 
 
 def kill_one(served: Served, program: str) -> int:
@@ -180,15 +202,13 @@ def test_the_registry_is_gone_for_a_while(served, load, answered, wait, report):
     assert served.said().count("an entry of the ledger is gone") == 1
 
 
-def test_a_damaged_bundle(served, load, answered, raypipe, wait, report):
+def test_a_damaged_bundle(served, load, answered, append, raypipe, wait, report):
     """A version that cannot be loaded is refused, and said to be; what serves goes on, and a rollback ends it."""
-    project = load_project(served.folder)
-    known = releases_of(project)
-    damaged = project.storage / "bundles" / str(known.evidence[3].bundle) / "model.ubj"
+    damaged = model_of(served, 3)
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    try:  # the command would look at the bundle first
-        Ledger.of(project).append(promotion(known, 3), after=known.last, at=datetime.now(UTC), who="a test")
+    try:
+        append(promotion, 3)
         wait(lambda: "version 1 goes on serving: a file of the bundle was changed" in served.said(), what="a refusal")
         answered(100)
         rolled = raypipe("rollback", "--project", served.folder, "--json")
@@ -199,6 +219,41 @@ def test_a_damaged_bundle(served, load, answered, raypipe, wait, report):
     report("a damaged bundle promoted")
     assert not load.failures()
     assert {answer.version for answer in load.answers} == {"1"}
+
+
+# ---- slow --------------------------------------------------------------------------------------
+
+
+def loads(served: Served, version: str) -> list[tuple[str, str]]:
+    """State of a version, and since when, in each replica that was told of it."""
+    found = [load for facts in served.get("/admin/status")["replicas"] for load in facts["versions"]]
+    return sorted((load["state"], load["since"]) for load in found if load["version"] == version)
+
+
+def test_a_version_on_a_slow_storage(served, load, answered, append, wait, report):
+    """While it is read the old one answers; rolled back meanwhile, it never answers; once it is read, it can."""
+    with SlowFile(model_of(served, 3), 1.0) as slow:
+        slow.hold.set()
+        append(promotion, 3)
+        wait(lambda: "still reading; version 1 goes on serving" in served.said(), what="a word of it")
+        slow.hold.clear()
+        loading = wait(lambda: len(loads(served, "3")) == 2 and loads(served, "3"), what="a version to load")
+        slow.hold.set()
+        assert {state for state, _ in loading} == {"loading"}
+        answered(100)
+        append(rollback)
+        wait(lambda: not set(loads(served, "3")) & set(loading), what="the rollback in both replicas")
+        slow.hold.clear()
+        wait(lambda: {state for state, _ in loads(served, "3")} == {"loaded"}, what="the version loaded")
+    answered(100)
+    assert {answer.version for answer in load.answers} == {"1"}
+    load.scores["3"] = served.score("3")
+    append(promotion, 3)
+    wait(lambda: load.answers[-1].version == "3", what="version 3")
+    append(rollback)
+    wait(lambda: load.answers[-1].version == "1", what="version 1")
+    report("a version on a slow storage")
+    assert not load.failures()
 
 
 # ---- rollback ----------------------------------------------------------------------------------
