@@ -25,7 +25,7 @@ for argument in "$@"; do
     if [ "$previous" = "-f" ]; then
         tls=$(tls "$(dirname "$argument")")
         sed -i -E \
-            -e "s/($bind)\*?:([0-9]+)/\1127.0.0.1:\2/" \
+            -e "/^(frontend prometheus|listen stats)/,/$bind/s/($bind)\*?:([0-9]+)/\1127.0.0.1:\2/" \
             -e 's/mode 666 level admin/mode 600 level admin/' \
             -e '/^[[:space:]]*log 127\.0\.0\.1:514 /d' \
             -e '/^frontend http_frontend/a\    option http-buffer-request' \
