@@ -22,8 +22,8 @@ from raypipe.registry.lifecycle import promotion, rollback
 from raypipe.serving.prediction_log.config import log_config
 from raypipe.serving.resolve import releases_of
 from tests.cluster.serving.faults.conftest import MORE, Served, serve
+from tests.cluster.serving.faults.held import HeldFile
 from tests.cluster.serving.faults.load import Load
-from tests.cluster.serving.faults.slow import SlowFile
 from tests.conftest import a_free_port
 
 KILLS = 10 if MORE else 1
@@ -230,21 +230,25 @@ def loads(served: Served, version: str) -> list[tuple[str, str]]:
     return sorted((load["state"], load["since"]) for load in found if load["version"] == version)
 
 
-def test_a_version_on_a_slow_storage(served, load, answered, append, wait, report):
-    """While it is read the old one answers; rolled back meanwhile, it never answers; once it is read, it can."""
-    with SlowFile(model_of(served, 3), 1.0) as slow:
-        slow.hold.set()
+def test_a_version_on_a_storage_that_hangs(served, load, answered, append, wait, report):
+    """While it cannot be read the old one answers; rolled back meanwhile, it never answers; once it is read, it can."""
+    with HeldFile(model_of(served, 3)) as held:
         append(promotion, 3)
         wait(lambda: "still reading; version 1 goes on serving" in served.said(), what="a word of it")
-        slow.hold.clear()
-        loading = wait(lambda: len(loads(served, "3")) == 2 and loads(served, "3"), what="a version to load")
-        slow.hold.set()
+
+        def told() -> list[tuple[str, str]]:
+            """Once both replicas are; the command may read what it looks at first."""
+            found = loads(served, "3")
+            if held.waited_for and not found:
+                held.let_in()
+            return found if len(found) == 2 else []
+
+        loading = wait(told, what="the version in both replicas")
         assert {state for state, _ in loading} == {"loading"}
-        answered(100)
         append(rollback)
         wait(lambda: not set(loads(served, "3")) & set(loading), what="the rollback in both replicas")
-        slow.hold.clear()
-        wait(lambda: {state for state, _ in loads(served, "3")} == {"loaded"}, what="the version loaded")
+        answered(100)
+    wait(lambda: {state for state, _ in loads(served, "3")} == {"loaded"}, what="the version loaded")
     answered(100)
     assert {answer.version for answer in load.answers} == {"1"}
     load.scores["3"] = served.score("3")
@@ -252,7 +256,7 @@ def test_a_version_on_a_slow_storage(served, load, answered, append, wait, repor
     wait(lambda: load.answers[-1].version == "3", what="version 3")
     append(rollback)
     wait(lambda: load.answers[-1].version == "1", what="version 1")
-    report("a version on a slow storage")
+    report("a version on a storage that hangs")
     assert not load.failures()
 
 
