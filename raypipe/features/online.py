@@ -220,8 +220,9 @@ def _expressions(spec: ServingSpec) -> list[list[pl.Expr]]:
 
 def with_expressions(state: OnlineState, rows: pl.DataFrame, looked_up: pl.DataFrame) -> pl.DataFrame:
     """All features, in the definitions' order, of request rows and of what is looked up for them."""
-    time = [] if state.prediction_time is None else [state.prediction_time.alias(PREDICTION_TIME)]
-    frame = rows.with_columns(time).hstack(looked_up)
+    time = state.prediction_time
+    timed = rows if time is None else rows.with_columns(time.alias(PREDICTION_TIME))
+    frame = timed.hstack(looked_up)
     for expressions in state.expressions[:-1]:
         frame = frame.with_columns(expressions)
     return frame.select(state.last)

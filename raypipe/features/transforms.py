@@ -161,11 +161,15 @@ class Transforms:
         times_us = frame.get_column(PREDICTION_TIME).dt.epoch("us").to_numpy() if training and self._encodes else None
         for (at, category), name in zip(self._categories, positions.columns, strict=True):
             matrix[:, at] = category.values(wide[:, at], frame.get_column(name), times_us)
+        self.clip_and_impute(matrix)
+        return matrix
+
+    def clip_and_impute(self, matrix: Floats) -> None:
+        """Apply the numbers' transforms, in place, to a matrix of shape (rows, features) in column order."""
         changed, low, high, missing = self._numbers
         if changed.size:
             clipped = np.clip(matrix[:, changed], low, high)
             matrix[:, changed] = np.where(np.isnan(clipped), missing, clipped)
-        return matrix
 
     def labels(self, frame: pl.DataFrame) -> Floats:
         """What the model learns of `frame`'s labels, shape (rows,): 0 or 1 of a binary one, the place of a multiclass

@@ -36,7 +36,6 @@ from raypipe.registry.lifecycle import require_not_withdrawn
 from raypipe.registry.package import package
 from raypipe.registry.runs import RunLog
 from raypipe.registry.tracking import Registry, Version
-from raypipe.training.distributed import start_ahead
 from raypipe.training.layout import Layout
 from raypipe.training.objective import check_training
 from raypipe.training.train import Run, find_run, layout_of, needs_cluster_first, require_possible, train
@@ -198,7 +197,6 @@ class Pipeline:
         require_possible(self.project, training_set, layout)
         if layout.distributed:
             self.cluster.connect()
-            start_ahead(layout)
         return layout
 
     def _train(self, training_set: TrainingSet, layout: Layout, step: Step, log: RunLog) -> Run:

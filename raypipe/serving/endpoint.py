@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from raypipe.errors import NotFoundError, TooLargeError
@@ -44,6 +45,11 @@ class Endpoint:
     traffic: Traffic
     limits: Limits
     access: Access = field(default_factory=Access)
+
+    @cached_property
+    def most_values(self) -> int:
+        """How many values each version predicts while the event loop waits."""
+        return min((model.most_values for model in self.versions.values()), default=0)
 
     def require_model(self, name: str) -> None:
         """Raise NotFoundError for another model than this endpoint's."""

@@ -1,4 +1,4 @@
-"""A request row for the OpenAPI document that the model answers."""
+"""A request row that the model answers: for the OpenAPI document, and to warm the model up."""
 
 from __future__ import annotations
 

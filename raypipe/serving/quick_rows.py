@@ -1,31 +1,22 @@
-"""A request's few JSON rows, up to the model's matrix, without Polars: read, looked up and computed one by one."""
+"""A request's JSON rows, up to the model's matrix, without Polars: a few are read, looked up and computed singly."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raypipe.features.online import OnlineState, Snapshot
 from raypipe.features.row_plan import RowPlan
 from raypipe.features.row_proof import unproven
 from raypipe.features.row_transforms import as_matrix
 from raypipe.features.row_values import FallBackError, UnsupportedError
-from raypipe.features.transforms import Floats, Transforms
+from raypipe.features.transforms import Transforms
+from raypipe.serving.plain_rows import Matrix, PlainRows
 from raypipe.serving.row_reader import REFUSED, RowReader
 
 FEW_ROWS = 16  # about as many are computed one by one in the time that Polars needs for any number of them
-
-
-class Matrix(NamedTuple):
-    """What a request's rows become: see Predictions."""
-
-    matrix: Floats
-    margins: Floats | None
-    feature_time_us: NDArray[np.int64] | None
-    known: NDArray[np.bool_]
 
 
 class QuickRows:
@@ -35,7 +26,9 @@ class QuickRows:
         self._state, self._plan, self._reader, self._max_past_us = state, plan, reader, max_past_us
 
     def compute(self, rows: Sequence[Any]) -> Matrix | None:
-        """The rows as the model is given them; None: one is wrong, or its values are not computed here."""
+        """The rows as the model is given them; None: they are many, or one is wrong or has values for Polars."""
+        if not 0 < len(rows) <= FEW_ROWS:
+            return None
         try:
             fields = [self._reader.read(row) for row in rows]
         except REFUSED:
@@ -68,9 +61,18 @@ class QuickRows:
 
 def quick_rows(
     state: OnlineState, transforms: Transforms, reader: RowReader, max_past_us: int
+) -> tuple[PlainRows | QuickRows | None, dict[str, Any]]:
+    """The quick way of a version, None where it has none; and the facts for its metadata: `compiled`, with the rows of
+    a request up to which it is (None: any number), or the `reason` why Polars computes every row."""
+    try:
+        return PlainRows(state.spec, transforms), {"compiled": True, "most_rows": None}
+    except UnsupportedError:
+        return _row_by_row(state, transforms, reader, max_past_us)
+
+
+def _row_by_row(
+    state: OnlineState, transforms: Transforms, reader: RowReader, max_past_us: int
 ) -> tuple[QuickRows | None, dict[str, Any]]:
-    """The quick way of a version, None where it has none; and the facts for its metadata: `compiled`, or the `reason`
-    why Polars computes every row."""
     try:
         plan = RowPlan(state, transforms)
     except UnsupportedError as error:

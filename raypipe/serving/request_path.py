@@ -14,7 +14,6 @@ from math import isfinite
 from typing import Any
 
 from raypipe.errors import DeadlineError, NotReadyError, RaypipeError
-from raypipe.serving.access import is_admin
 from raypipe.serving.admission import Admission, deadline, require_time
 from raypipe.serving.asgi import (
     CallerGoneError,
@@ -27,6 +26,7 @@ from raypipe.serving.asgi import (
     require_announced_size,
     send_reply,
 )
+from raypipe.serving.brief import brief
 from raypipe.serving.call import Call, Reply, RequestObserver, json_reply, refusal
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.ray_private import caller_gone
@@ -34,8 +34,6 @@ from raypipe.serving.record import PredictionObserver, Served
 
 logger = logging.getLogger("ray.serve")
 
-INLINE_BYTES = 16 * 1024  # a larger body is worked on in a thread, so that the loop answers health checks meanwhile
-EXPLAIN = b'"explain"'  # in a small body too: an explanation takes milliseconds a row
 THREADS = 2
 GONE = json_reply(499, {"error": "CallerGoneError", "what": "the caller has gone"})
 FAILED = json_reply(500, {"error": "InternalError", "what": "the endpoint failed; its log says why"})
@@ -108,7 +106,7 @@ class RequestPath:
         if caller_gone(receive):
             raise CallerGoneError
         require_time(until, time.monotonic())
-        if len(call.body) <= INLINE_BYTES and EXPLAIN not in call.body and not is_admin(call.path):
+        if brief(call, endpoint.most_values):
             return self._answer(endpoint, call)
         with self.admission.bulk(limits.max_queued):
             return await self._in_thread(endpoint, call, receive, until)

@@ -13,6 +13,7 @@ from raypipe.features.row_values import bounds
 from raypipe.features.serving_spec import TYPES, Field, ServingSpec
 
 REPORTED = 20  # wrong fields listed in one answer
+_UNKNOWN = "unknown field"
 INTEGERS = {name: limits for name, dtype in TYPES.items() if dtype.is_integer() and (limits := bounds(dtype))}
 
 
@@ -25,16 +26,21 @@ def read_rows(spec: ServingSpec, rows: Sequence[Any]) -> pl.DataFrame:
         if not isinstance(row, dict):
             wrong.append({"row": index, "field": None, "reason": f"must be an object, not {_kind(row)}"})
             continue
-        extra = [name for name in row if name not in columns]
-        wrong += [{"row": index, "field": name, "reason": f"unknown field; {nearest(name, known)}"} for name in extra]
+        wrong += [{"row": index, "field": name, "reason": _UNKNOWN} for name in row if name not in columns]
         for field in spec.fields:
             try:
                 columns[field.name].append(_value(field, row))
             except ValueError as error:
                 wrong.append({"row": index, "field": field.name, "reason": str(error)})
     if wrong:
-        raise RequestError(f"{len(wrong)} fields of the request are wrong", fields=wrong[:REPORTED])
+        told = [fault | _hint(fault, known) for fault in wrong[:REPORTED]]
+        raise RequestError(f"{len(wrong)} fields of the request are wrong", fields=told)
     return pl.DataFrame({field.name: pl.Series(columns[field.name], dtype=TYPES[field.type]) for field in spec.fields})
+
+
+def _hint(fault: dict[str, Any], known: list[str]) -> dict[str, Any]:
+    """What a fault that is told of says beyond its reason: the nearest field, which takes a tenth of a millisecond."""
+    return {"reason": f"{_UNKNOWN}; {nearest(fault['field'][:100], known)}"} if fault["reason"] == _UNKNOWN else {}
 
 
 def _value(field: Field, row: dict[str, Any]) -> Any:

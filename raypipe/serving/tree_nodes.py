@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-# A leaf has feature -1 and its weight in `value`. Of a split on categories `words` counts its bit set's words, which
-# begin at `first`; the categories in it go right. Of a split on a number `words` is -1. missing: where NaN goes.
+# Less than `value` goes left, NaN to `missing`. A leaf leads to itself whatever the value, and has a `weight`. Of a
+# split on categories `words` counts its bit set's words, which begin at `first`; the categories in it go right. Of a
+# split on a number `words` is -1.
 NODE = np.dtype(
     [
         ("feature", np.int32), ("value", np.float32), ("left", np.int32), ("right", np.int32), ("missing", np.int32),
-        ("first", np.int32), ("words", np.int32),
+        ("first", np.int32), ("words", np.int32), ("weight", np.float32),
     ],
     align=True,
 )  # fmt: skip

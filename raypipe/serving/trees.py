@@ -41,6 +41,7 @@ class Trees:
             raise UnsupportedError("trees with several values a leaf")
         self._link, self._intercept = LINKS[objective], _intercept(booster)
         self._nodes, self._roots, self._sets = _table(model["trees"])
+        self._depths = np.array([_depth(tree) for tree in model["trees"]], np.int32)
         self._groups = np.array(model["tree_info"], np.int32)
         from raypipe.serving.tree_walk import score_rows  # compiles it, once a process
 
@@ -51,14 +52,16 @@ class Trees:
         matrix = np.require(matrix, np.float32, ["C", "W"])  # the machine code takes no others
         start = self._intercept if margin is None else np.array(margin, np.float32).reshape(-1, 1)
         scores = np.empty((len(matrix), len(self._intercept[0])), np.float32)
-        self._score_rows(matrix, start, self._nodes, self._roots, self._groups, self._sets, self._link, scores)
+        trees = (self._nodes, self._roots, self._depths, self._groups, self._sets)
+        self._score_rows(matrix, start, *trees, self._link, scores)
         return scores if self._link == SOFTMAX else scores[:, 0]
 
     def edges(self, features: int) -> list[Floats]:
         """By feature the values that its splits compare with (of categories, those in a split's set), ascending."""
         found: list[Floats] = []
+        splits = self._nodes[self._nodes["left"] != np.arange(len(self._nodes))]
         for feature in range(features):
-            mine = self._nodes[self._nodes["feature"] == feature]
+            mine = splits[splits["feature"] == feature]
             numbers = mine["value"][mine["words"] < 0]
             most = 32 * int(mine["words"].max(initial=0))
             found.append(np.unique(np.concatenate([numbers, np.arange(most, dtype=np.float32)])))
@@ -86,8 +89,10 @@ def _table(trees: Sequence[Mapping[str, Any]]) -> tuple[NDArray[Any], NDArray[np
     for root, size, tree in zip(roots.tolist(), sizes, trees, strict=True):
         part = nodes[root : root + size]
         left, right = (np.array(tree[f"{side}_children"], np.int32) for side in ("left", "right"))
-        part["feature"] = np.where(left < 0, -1, tree["split_indices"])
-        part["value"] = np.array(tree["split_conditions"], np.float32)
+        leaf, itself, value = left < 0, np.arange(size), np.array(tree["split_conditions"], np.float32)
+        left, right = np.where(leaf, itself, left), np.where(leaf, itself, right)
+        part["feature"] = np.where(leaf, 0, tree["split_indices"])
+        part["value"], part["weight"] = value, value
         part["left"], part["right"] = left + root, right + root
         part["missing"] = np.where(tree["default_left"], left, right) + root
         part["words"] = -1
@@ -97,6 +102,16 @@ def _table(trees: Sequence[Mapping[str, Any]]) -> tuple[NDArray[Any], NDArray[np
             part["first"][node], part["words"][node] = sum(map(len, sets)), len(words)
             sets.append(words)
     return nodes, roots, np.concatenate(sets)
+
+
+def _depth(tree: Mapping[str, Any]) -> int:
+    """How many splits the longest way to a leaf has. Children stand behind their parents."""
+    depths = [0] * len(tree["left_children"])
+    for node, children in enumerate(zip(tree["left_children"], tree["right_children"], strict=True)):
+        for child in children:
+            if child >= 0:
+                depths[child] = depths[node] + 1
+    return max(depths)
 
 
 def _bit_set(categories: Sequence[int]) -> NDArray[np.uint32]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from raypipe.cluster.connect import joins_a_cluster, require_free_cpus
+from raypipe.cluster.connect import require_free_cpus
 from raypipe.data.storage_errors import storage_errors
 from raypipe.errors import RaypipeError, TrainingError
 from raypipe.training.checkpoint import write_atomically
@@ -23,14 +23,6 @@ from raypipe.training.worker import Job, Pace, Place, another_is_gone, out_of_me
 PACE = "pace.json"  # beside the checkpoints: rank 0 writes it, the driver reads it
 PACE_EVERY_S = 0.5
 _OUT_OF_MEMORY = ("OutOfMemory", "low on memory", "out of memory")  # in what Ray says of a worker that it has killed
-
-
-def start_ahead(layout: Layout) -> None:
-    """On a cluster that this command has started, begin to start the run's processes, and return."""
-    if not joins_a_cluster():
-        from raypipe.training.trainer import start_processes
-
-        start_processes(layout.workers)
 
 
 def train_on_workers(

@@ -1,4 +1,4 @@
-"""Ray Train's XGBoostTrainer with fewer processes, and those started early.
+"""Ray Train's XGBoostTrainer with fewer processes.
 
 By itself a run starts, among others, an actor for Ray Data sets and one that arbitrates with Ray Data's autoscaling.
 Rows never pass through Ray Data here, and free CPUs are waited for before: these two are left out. Each takes two to
@@ -7,20 +7,11 @@ three seconds of CPU and holds 200 MB for its imports. What is overridden has no
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-import ray
-from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.constants import (
-    DEFAULT_RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_VALUE,
-    get_env_vars_to_propagate,
-)
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.xgboost import XGBoostTrainer
-
-_HELPERS = 3  # processes beside the workers: the controller, what they meet at, what cleans up after a controller
 
 
 class LeanTrainer(XGBoostTrainer):
@@ -43,21 +34,3 @@ class _Fixed(FixedScalingPolicy):
 
     def _maybe_send_resource_request(self) -> None:
         pass
-
-
-def start_processes(workers: int) -> None:
-    """Begin to start the processes of a run on this machine, all at once, and return.
-
-    Ray Train starts one after the other, each with its imports; those that it finds idle, with the environment that it
-    asks for, it takes.
-    """
-    environment = get_env_vars_to_propagate()
-    environment.setdefault(RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR, DEFAULT_RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_VALUE)
-    started = ray.remote(num_cpus=0, runtime_env={"env_vars": environment})(_import)
-    for _ in range(workers + _HELPERS):
-        started.remote()
-
-
-def _import() -> None:
-    """Runs in each process; to find it here has imported Ray Train."""
-    importlib.import_module("raypipe.training.worker")

@@ -31,9 +31,10 @@ from raypipe.cluster import settings as cluster
 from raypipe.cluster.settings import free_ports
 from raypipe.serving.access import Access
 from raypipe.serving.asgi import Receive, Scope, Send
+from raypipe.serving.brief import INLINE_BYTES
 from raypipe.serving.call import Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint, Limits
-from raypipe.serving.request_path import INLINE_BYTES, THREADS, RequestPath
+from raypipe.serving.request_path import THREADS, RequestPath
 from raypipe.serving.routes import answer
 from raypipe.serving.traffic import Traffic
 from raypipe.serving.v2_grpc.ingress import SERVICER_FUNCTION
