@@ -54,7 +54,8 @@ def _replicas(application: str) -> list[tuple[str, str]]:
 def _host(ip: str) -> str:
     """Where a replica at this address of its machine listens: on our own, it may be on loopback alone, where HAProxy
     asks it, too."""
-    return "127.0.0.1" if ip == ray.util.get_node_ip_address() else ip
+    own = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return "127.0.0.1" if ip == own else ip
 
 
 def _ask(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:
