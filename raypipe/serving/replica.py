@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from raypipe.serving.v2_grpc.ingress import Rpcs
 logger = logging.getLogger("ray.serve")
 
 ALL, OWN = "/admin/status", peers.PATH
+_SWITCH_S = 0.0005  # for how long a thread that keeps a log may hold a request up; Python's own interval is 5 ms
 
 
 class Replica(Rpcs):
@@ -43,6 +45,7 @@ class Replica(Rpcs):
     prediction log, telemetry."""
 
     def __init__(self) -> None:
+        sys.setswitchinterval(_SWITCH_S)
         self._endpoint: Endpoint | None = None
         self._live = LiveVersions()
         self._taking: asyncio.Task[None] | None = None

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.errors import RequestError
+from raypipe.errors import RequestError, nearest
 from raypipe.features.serving_spec import TYPES, Field, ServingSpec
+from raypipe.serving import rows as rows_of_json
 from raypipe.serving.row_reader import REFUSED, RowReader, matcher
 from raypipe.serving.rows import read_rows
 
@@ -183,3 +184,15 @@ def test_an_unknown_field_beside_the_others():
 )
 def test_regexes_match_as_polars_matches(regex, text):
     assert matcher(regex)(text) == pl.Series([text]).str.contains(regex)[0]
+
+
+def test_of_very_many_unknown_fields_the_first_are_told(monkeypatch):
+    """With the nearest field that there is, which is looked up for no other: that would take seconds."""
+    looked_up, spec = [], ServingSpec((Field("age", "Int64", nullable=False),), None, "binary", None, ())
+    monkeypatch.setattr(rows_of_json, "nearest", lambda name, known: looked_up.append(name) or nearest(name, known))
+    with pytest.raises(RequestError, match="5000 fields of the request are wrong") as caught:
+        read_rows(spec, [{"age": 1} | {f"agee{n}": 1 for n in range(5000)}])
+    told = caught.value.fields
+    assert [fault["field"] for fault in told] == [f"agee{n}" for n in range(20)]
+    assert told[0]["reason"] == "unknown field; did you mean 'age'?"
+    assert len(looked_up) == 20
