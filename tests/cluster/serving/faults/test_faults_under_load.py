@@ -238,8 +238,8 @@ def test_a_version_on_a_storage_that_hangs(served, load, answered, append, wait,
 
         def told() -> list[tuple[str, str]]:
             """Once both replicas are; the command may read what it looks at first."""
-            found = loads(served, "3")
-            if held.waited_for and not found:
+            waited_for, found = held.waited_for, loads(served, "3")
+            if waited_for and not found:
                 held.let_in()
             return found if len(found) == 2 else []
 
