@@ -102,9 +102,9 @@ def test_it_ends_with_the_same_trees(cluster, make, started, wait, raypipe, undi
 
 
 def test_a_storage_that_vanishes_is_told_and_the_run_continues_once_it_is_back(
-    cluster, make, started, wait, raypipe, undisturbed, tmp_path
+    cluster, make, started, wait, raypipe, edited, undisturbed, tmp_path
 ):
-    folder, said = make("project"), tmp_path / "said"
+    folder, said = edited(make("project"), training__max_failures=1), tmp_path / "said"
     storage, away = folder / ".raypipe", folder / "away"
     process = started("train", "--project", folder, ray=cluster.address, said=said)
     wait(lambda: process.poll() is not None or rounds_kept(folder) >= 100, what="round 100", seconds=120)
