@@ -16,11 +16,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -92,7 +93,25 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def bundled() -> Callable[..., SimpleNamespace]:
+def with_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Give a project an MLflow store without runs: MLflow takes seconds to make its tables."""
+    from raypipe.cli.scaffold import scaffold
+    from raypipe.project import load_project
+    from raypipe.registry.store import Store
+
+    empty = tmp_path_factory.mktemp("store") / "project"
+    scaffold(empty)
+    store = Store(load_project(empty)).folder
+
+    def give(folder: Path) -> Path:
+        shutil.copytree(store, folder / ".raypipe" / store.name)
+        return folder
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def bundled(with_store: Callable[[Path], Path]) -> Callable[..., SimpleNamespace]:
     """Run a project's steps up to a bundle: its pipeline, and what a registry would say of the version."""
 
     def run(folder: Path, as_of: datetime | None = None) -> SimpleNamespace:
@@ -103,7 +122,8 @@ def bundled() -> Callable[..., SimpleNamespace]:
         from raypipe.registry.package import package
 
         progress = Progress()
-        pipeline = Pipeline(load_project(folder), progress, ClusterOnDemand(progress), as_of, "local")
+        project = load_project(with_store(folder))
+        pipeline = Pipeline(project, progress, ClusterOnDemand(progress), as_of, "local")
         training_set = pipeline.features(pipeline.contracts())
         made = pipeline.train(training_set)
         digest, uri, _ = package(pipeline.project, training_set, made, pipeline.evaluate(training_set, made))
@@ -183,18 +203,67 @@ def cluster(request: pytest.FixtureRequest, ray_folder: Path, environment: dict[
         _node_ip_address="127.0.0.1",
         _temp_dir=str(ray_folder / "ray"),
     )
-    yield SimpleNamespace(
-        address=context.address_info["address"], dashboard=f"http://{context.address_info['webui_url']}"
-    )
+    address = context.address_info["address"]
+    # As `ray start` does: without it the Jobs API gives its jobs whichever Ray it finds on the machine.
+    (ray_folder / "ray" / "ray_current_cluster").write_text(address)
+    yield SimpleNamespace(address=address, dashboard=f"http://{context.address_info['webui_url']}")
     ray.shutdown()
 
 
 # ---- the command line --------------------------------------------------------------------------
 
 
+@contextmanager
+def printed_into(out: IO[str], err: IO[str]) -> Iterator[None]:
+    """What the block prints, to the file descriptors too, goes into these files."""
+    kept = [os.dup(1), os.dup(2)]
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    try:
+        with (
+            open(1, "w", closefd=False) as stdout,
+            open(2, "w", buffering=1, closefd=False) as stderr,
+            redirect_stdout(stdout),
+            redirect_stderr(stderr),
+        ):
+            yield
+    finally:
+        for number, descriptor in enumerate(kept, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., SimpleNamespace]:
+    """Run `raypipe ...` in this process, on the session's Ray if that is connected: where a process is not the point."""
+
+    def run(*arguments: object, cwd: Path | None = None, **variables: str) -> SimpleNamespace:
+        from raypipe.cli.app import app
+
+        surroundings = {"RAY_ADDRESS": NOWHERE, "NO_COLOR": "1", "COLUMNS": "200"} | variables
+        code: Any = 0
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            with pytest.MonkeyPatch.context() as patch, printed_into(out, err):
+                for name, value in surroundings.items():
+                    patch.setenv(name, value)
+                if cwd:
+                    patch.chdir(cwd)
+                try:
+                    app([str(argument) for argument in arguments], prog_name="raypipe")
+                except SystemExit as done:
+                    code = done.code or 0
+            out.seek(0)
+            err.seek(0)
+            said = SimpleNamespace(code=code, out=out.read(), err=err.read(), json=None)
+        said.json = json.loads(said.out) if "--json" in arguments else None
+        return said
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def raypipe(environment: dict[str, str]) -> Callable[..., SimpleNamespace]:
-    """Run `raypipe ...`; `ray` is the address of the cluster to join, by default one that does not exist."""
+    """Run `raypipe ...` in a process; `ray` is the address of the cluster to join, by default one that does not exist."""
 
     def run(
         *arguments: object,
@@ -222,17 +291,19 @@ def raypipe(environment: dict[str, str]) -> Callable[..., SimpleNamespace]:
 
 @pytest.fixture(scope="session")
 def started(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start `raypipe ...` in a process group of its own and go on; what still runs at the end is killed."""
+    """Start `raypipe ...` in a process group of its own and go on; what still runs at the end is killed. said: a file
+    for what it says."""
     processes = []
 
-    def start(*arguments: object, ray: str = NOWHERE) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [RAYPIPE, *map(str, arguments)],
-            env=environment | {"RAY_ADDRESS": ray},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    def start(*arguments: object, ray: str = NOWHERE, said: Path | None = None) -> subprocess.Popen[bytes]:
+        with (said or Path(os.devnull)).open("wb") as stream:
+            process = subprocess.Popen(
+                [RAYPIPE, *map(str, arguments)],
+                env=environment | {"RAY_ADDRESS": ray},
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
         processes.append(process)
         return process
 
@@ -258,14 +329,16 @@ def newcomer(
 
 
 @pytest.fixture(scope="session")
-def trained(newcomer: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def trained(
+    newcomer: SimpleNamespace, with_store: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """A copy of the newcomer's project with its training set and run, and nothing registered; settings may change."""
 
     def copy(**changes: Any) -> Path:
         folder = tmp_path_factory.mktemp("trained") / "project"
         done = shutil.ignore_patterns("mlflow", "bundles", "online", "evaluations", "ledger")
         shutil.copytree(newcomer.folder, folder, ignore=done)
-        return edit_settings(folder, **changes)
+        return edit_settings(with_store(folder), **changes)
 
     return copy
 
@@ -274,7 +347,9 @@ def trained(newcomer: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def flights(cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def flights(
+    cluster: SimpleNamespace, with_store: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> SimpleNamespace:
     """A copy of examples/flights, run from the files to a champion with the distributed plan and two workers."""
     from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
     from raypipe.pipeline.progress import Progress
@@ -286,7 +361,9 @@ def flights(cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
         REPOSITORY / "examples" / "flights", folder, ignore=shutil.ignore_patterns(".raypipe", "__pycache__")
     )
     project = load_project(
-        edit_settings(folder, serving__port=a_free_port(), serving__grpc_port=a_free_port(), serving__as_of=AS_OF)
+        edit_settings(
+            with_store(folder), serving__port=a_free_port(), serving__grpc_port=a_free_port(), serving__as_of=AS_OF
+        )
     )
     progress = Progress()
     with ClusterOnDemand(progress) as on_demand:

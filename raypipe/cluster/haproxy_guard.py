@@ -2,8 +2,9 @@
 
 Ray notices a killed HAProxy after three health checks and then starts another process to manage a new one: seconds in
 which nobody listens. The guard starts a second HAProxy with the same configuration at once, and ends it when Ray's own
-listens again. haproxy_on_loopback.sh starts it: python -I haproxy_guard.py PID CONFIG, where PID is HAProxy's, a child
-of Ray's manager, a child of the raylet. Standard library only: it is small, and asleep.
+listens again. haproxy_on_loopback.sh starts it: python -I haproxy_guard.py PID MANAGER CONFIG, where PID is HAProxy's,
+which may have been killed already, and MANAGER its parent, Ray's manager, a child of the raylet. Standard library only:
+it is small, and asleep.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ NOT_OF_A_STAND_IN = re.compile(r"^\s*(stats socket|server-state-|load-server-sta
 KNOWS_REPLICAS = re.compile(r"^backend http-", re.MULTILINE)
 
 
-def main(pid: int, config: Path) -> None:
+def main(pid: int, manager: int, config: Path) -> None:
     os.setpgid(0, 0)  # Ray kills its manager's process group
     ending: list[int] = []
 
@@ -34,9 +35,8 @@ def main(pid: int, config: Path) -> None:
         end(pid, signal.SIGUSR1)
 
     signal.signal(signal.SIGTERM, soft_stop)
-    manager, began = parent(pid), started(pid)
-    raylet = parent(manager)
-    if raylet <= 1 or wait_for_end(pid, raylet) == raylet:  # 1: it had ended before the guard began
+    raylet, began = parent(manager), started(os.getpid())
+    if raylet <= 1 or wait_for_end(pid, raylet) == raylet:  # 1: they had all ended before the guard began
         end(pid, signal.SIGTERM)
     elif not ending and alive(manager) and not successors(config, began):
         stand_in(config, began, manager, raylet)
@@ -136,4 +136,4 @@ def _status(pid: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

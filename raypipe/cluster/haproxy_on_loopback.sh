@@ -19,21 +19,23 @@ tls() {
     echo " ssl crt $1/tls.pem ssl-min-ver TLSv1.2 alpn"
 }
 
+bind='^[[:space:]]*bind ' # the statement: Ray's comments have the word, too
 previous=
 for argument in "$@"; do
     if [ "$previous" = "-f" ]; then
         tls=$(tls "$(dirname "$argument")")
         sed -i -E \
-            -e 's/^([[:space:]]*bind[[:space:]]+)\*?:([0-9]+)/\1127.0.0.1:\2/' \
+            -e "/^(frontend prometheus|listen stats)/,/$bind/s/($bind)\*?:([0-9]+)/\1127.0.0.1:\2/" \
             -e 's/mode 666 level admin/mode 600 level admin/' \
             -e '/^[[:space:]]*log 127\.0\.0\.1:514 /d' \
             -e '/^frontend http_frontend/a\    option http-buffer-request' \
             -e '/^frontend http_frontend/a\    http-request set-header x-raypipe-proxied-us %[date(0,us)]' \
-            ${tls:+-e "/^frontend http_frontend/,/bind/s#^([[:space:]]*bind [^ ]+)\$#\\1$tls h2,http/1.1#"} \
-            ${tls:+-e "/^frontend grpc_frontend/,/bind/s#^([[:space:]]*bind [^ ]+) proto h2\$#\\1$tls h2#"} \
+            ${tls:+-e "/^frontend http_frontend/,/$bind/s#($bind[^ ]+)\$#\\1$tls h2,http/1.1#"} \
+            ${tls:+-e "/^frontend grpc_frontend/,/$bind/s#($bind[^ ]+) proto h2\$#\\1$tls h2#"} \
             "$argument"
-        grep -q '^backend http-' "$argument" || sed -i '/^frontend http_frontend/,/bind/{/bind/d}' "$argument"
-        "$RAYPIPE_PYTHON" -I -S "${0%/*}/haproxy_guard.py" $$ "$argument" &
+        grep -q '^backend http-' "$argument" ||
+            sed -i -E "/^frontend (http|grpc)_frontend/,/$bind/{/$bind/d}" "$argument"
+        "$RAYPIPE_PYTHON" -I -S "${0%/*}/haproxy_guard.py" $$ "$PPID" "$argument" &
         config=$argument
     fi
     previous=$argument

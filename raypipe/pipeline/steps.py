@@ -138,10 +138,13 @@ class Pipeline:
         if needs_cluster_first(self.project, training_set):
             self.cluster.connect()
         found = find_run(self.project, training_set) or self._layout(training_set)
+        log = RunLog(self.project)  # one for all of it: a second would make a store in place of one that is gone
         with self.progress.step("training") as step:
-            run = found if isinstance(found, Run) else self._train(training_set, found, step)
+            run = found if isinstance(found, Run) else self._train(training_set, found, step, log)
             step.say(trained(run), reused=run.reused)
-        self._record(training_set, run)
+        with self.progress.step("tracking") as step:
+            logged = log.record(training_set, run)
+            step.say(f"'{logged.name}' in MLflow", reused=logged.reused)
         return run
 
     def _layout(self, training_set: TrainingSet) -> Layout:
@@ -154,26 +157,21 @@ class Pipeline:
             self.cluster.connect()
         return layout
 
-    def _train(self, training_set: TrainingSet, layout: Layout, step: Step) -> Run:
-        RunLog(self.project).require_reachable()  # before time is spent
-        with self._failure_recorded(training_set):
+    def _train(self, training_set: TrainingSet, layout: Layout, step: Step, log: RunLog) -> Run:
+        log.require_reachable()  # before time is spent
+        with self._failure_recorded(training_set, log):
             tuning = self.tuned.digest if self.tuned else None
             return train(self.project, training_set, layout, lambda pace: step.at(pace.words()), tuning=tuning)
 
-    def _record(self, training_set: TrainingSet, run: Run) -> None:
-        with self.progress.step("tracking") as step:
-            logged = RunLog(self.project).record(training_set, run)
-            step.say(f"'{logged.name}' in MLflow", reused=logged.reused)
-
     @contextmanager
-    def _failure_recorded(self, training_set: TrainingSet) -> Iterator[None]:
+    def _failure_recorded(self, training_set: TrainingSet, log: RunLog) -> Iterator[None]:
         """A training that fails in the block is recorded; where that fails too, a line says so."""
         began = datetime.now(UTC)
         try:
             yield
         except Exception as error:
             try:
-                RunLog(self.project).record_failure(training_set, error, began, datetime.now(UTC))
+                log.record_failure(training_set, error, began, datetime.now(UTC))
             except (RegistryError, StorageError, OSError) as lost:  # a full disk fails both
                 said = ", ".join(line.strip() for line in str(lost).splitlines())
                 self.progress.note(f"            the failure is not recorded in MLflow: {said}")

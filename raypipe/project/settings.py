@@ -76,7 +76,7 @@ class Serving(Section):
     access: AccessKeys = AccessKeys()
     """Who may ask."""
     tls: Tls | None = None
-    """HTTPS; default: plain HTTP, for loopback or for a TLS proxy in front."""
+    """HTTPS, and gRPC over TLS; default: plain text, for loopback or for a TLS proxy in front."""
     max_rows: int = Field(1000, ge=1)
     """Rows in one request; more is answered 413."""
     max_body_bytes: int = Field(1024**2, ge=1)

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from raypipe.data.storage_errors import full, is_full
+from raypipe.data.storage_errors import full, is_full, storage_errors
 from raypipe.errors import RegistryError
 from raypipe.evaluation.report_facts import predicts
 from raypipe.project import Project
@@ -83,8 +83,11 @@ class Store:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """One process of this storage root at a time is in such a block: MLflow itself would log a run twice."""
-        with (self.folder / "lock").open("w") as file:
+        """One process of this storage root at a time is in such a block: MLflow itself would log a run twice. Raises
+        StorageError where the folder is gone."""
+        with storage_errors(self.folder):
+            file = (self.folder / "lock").open("w")
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -97,12 +97,9 @@ def deploy(project: Project, target: Target) -> str:
     return base
 
 
-def update(project: Project, target: Target, before: Target) -> None:
-    """Make the endpoint that serves `before` serve `target`; returns before it does. No replica restarts.
-
-    Raises BundleError if a new version cannot be loaded, ClusterError if the cluster does not answer.
-    """
-    check_loads(target, before)
+def update(project: Project, target: Target) -> None:
+    """Make the endpoint serve `target`, of which `check_loads` has been asked; returns before it does. No replica
+    restarts. Raises ClusterError if the cluster does not answer."""
     with ray_errors("changing what is served"):
         apply(deploy_document(project, target))
 

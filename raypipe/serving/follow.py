@@ -1,25 +1,40 @@
 """An endpoint follows the ledger: what is promoted, rolled back, registered or retired is served a moment later.
 
-Runs in the process of `raypipe serve`. Every look costs two file lookups until the ledger has grown.
+Runs in the process of `raypipe serve`. Every look costs two file lookups until the ledger has grown. Then what it says
+is prepared in a thread: a storage that is slow, or hangs, holds up no later entry.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from typing import TypeVar
 
 from raypipe.errors import RaypipeError, RegistryError
 from raypipe.project import Project
 from raypipe.registry.ledger import Ledger
 from raypipe.serving.client import answering_version
-from raypipe.serving.deploy import update
+from raypipe.serving.deploy import check_loads, update
 from raypipe.serving.resolve import Target, resolve, resolve_again
 from raypipe.serving.rollout import Rollout
 from raypipe.serving.tls import trust
 
+T = TypeVar("T")
 PERIOD_S = 0.2
 RETRY_S = 5.0  # after an error
+SLOW_S = 2.0  # until it is said that versions are still being read
 PATIENCE_S = 15.0  # until a new version answers
+
+
+@dataclass
+class _Preparation:
+    """What an entry of the ledger asks for, in the making: the project and the target."""
+
+    entry: int
+    since: float
+    made: Future[tuple[Project, Target]]
 
 
 @dataclass
@@ -42,6 +57,7 @@ class Follower:
         self._project = load()
         self._ledger = Ledger.of(self._project)
         self._seen, self._retry_at, self._said = target.entry, 0.0, ""
+        self._preparing: _Preparation | None = None
         self._awaited: _Awaited | None = None
 
     @property
@@ -52,13 +68,16 @@ class Follower:
     def look(self, now: float) -> None:
         """Serve what the ledger says, if that has changed. An error is said once, and what serves goes on."""
         try:
-            if self._has_grown() or (self._seen != self._target.entry and now >= self._retry_at):
-                self._follow(now)
+            if self._has_grown() or self._must_retry(now):
+                self._preparing = _Preparation(self._seen, now, _in_thread(self._prepare))  # drops an earlier one
+            if self._preparing is not None:
+                self._follow(self._preparing, now)
         except RaypipeError as error:
             self._retry_at = now + RETRY_S
-            self._say_once(f"version {self._target.version.version} goes on serving: {error}")
+            self._say_once(f"version {self.version} goes on serving: {error}")
         else:
-            self._said = ""
+            if self._seen == self._target.entry:
+                self._said = ""
         self._look_who_answers(now)
 
     def _has_grown(self) -> bool:
@@ -67,25 +86,38 @@ class Follower:
             self._seen += 1
         return self._seen > before
 
-    def _follow(self, now: float) -> None:
-        target = self._resolve()
+    def _must_retry(self, now: float) -> bool:
+        return self._preparing is None and self._seen != self._target.entry and now >= self._retry_at
+
+    def _follow(self, preparing: _Preparation, now: float) -> None:
+        wait([preparing.made], timeout=PERIOD_S)
+        if not preparing.made.done():
+            if now - preparing.since > SLOW_S:
+                self._say_once(f"ledger entry {preparing.entry}: still reading; version {self.version} goes on serving")
+            return
+        self._preparing = None
+        self._project, target = preparing.made.result()
         if target.user_config != self._target.user_config:
-            update(self._project, target, self._target)
+            update(self._project, target)
             self._say(f"ledger entry {target.entry}: {in_words(target.rollout)}")
             self._awaited = _Awaited(str(target.version.version), now)
         self._target, self._seen = target, target.entry
 
-    def _resolve(self) -> Target:
+    def _prepare(self) -> tuple[Project, Target]:
+        """Runs in a thread. Raises RegistryError, or BundleError if a new version cannot be loaded."""
+        project, target = self._resolve()
+        check_loads(target, self._target)
+        return project, target
+
+    def _resolve(self) -> tuple[Project, Target]:
         try:
-            return resolve_again(self._project, self._target.state, self._pinned)
+            return self._project, resolve_again(self._project, self._target, self._pinned)
         except RegistryError:
             today = self._load()
             if today.definitions.digest() == self._project.definitions.digest():
                 raise
             self._say("features.py has changed: its online state is made first")
-            target = resolve(today, self._pinned)
-            self._project = today
-            return target
+            return today, resolve(today, self._pinned)
 
     def _look_who_answers(self, now: float) -> None:
         """Say when the new default version answers, or that it does not."""
@@ -103,6 +135,20 @@ class Follower:
         if words != self._said:
             self._say(words)
             self._said = words
+
+
+def _in_thread(work: Callable[[], T]) -> Future[T]:
+    """`work`, in a thread that the end of the process does not wait for."""
+    made: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            made.set_result(work())
+        except Exception as error:  # noqa: BLE001 (raised where the result is asked for)
+            made.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return made
 
 
 def in_words(plan: Rollout) -> str:

@@ -45,10 +45,17 @@ def _replicas(application: str) -> list[tuple[str, str]]:
         raise ClusterError("Serve's controller does not answer", got=error, hint="it restarts by itself") from None
     targets = [target for group in groups if group.protocol == "HTTP" for target in group.targets]
     return [
-        (target.name.rsplit("#", 1)[-1], f"http://{target.ip}:{target.port}{PATH}")
+        (target.name.rsplit("#", 1)[-1], f"http://{_host(target.ip)}:{target.port}{PATH}")
         for target in targets
         if target.name.startswith("SERVE_REPLICA::")
     ]
+
+
+def _host(ip: str) -> str:
+    """Where a replica at this address of its machine listens: on our own, it may be on loopback alone, where HAProxy
+    asks it, too."""
+    own = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return "127.0.0.1" if ip == own else ip
 
 
 def _ask(url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:

@@ -37,11 +37,12 @@ class LiveVersion:
 
 @dataclass(frozen=True)
 class Target:
-    """What to serve, and the `user_config` that makes replicas serve it. `version` is the default; `entry` is the
-    number of the ledger's last entry that it was decided by; `known` says, for people, as of when the online values
-    are known."""
+    """What to serve, and the `user_config` that makes replicas serve it. `version` is the default, `live` are all by
+    number; `entry` is the number of the ledger's last entry that it was decided by; `known` says, for people, as of
+    when the online values are known."""
 
     version: LiveVersion
+    live: Mapping[int, LiveVersion]
     rollout: Rollout
     user_config: dict[str, Any]
     state: StateFile
@@ -56,15 +57,16 @@ def resolve(project: Project, number: int | None = None, sources: Mapping[str, P
     Raises RegistryError if there is no champion, or if features.py has changed since a version was trained: online
     values are computed by today's definitions, which then would not be the model's.
     """
-    choice = _choose(project, number)
+    choice = _choose(project, number, {})
     prepared = sources or {s.name: prepare_source(project, s.name) for s in project.definitions.sources}
     state = build_online_state(project, prepared, project.settings.serving.as_of or datetime.now(UTC))
     return _target(project, choice, state)
 
 
-def resolve_again(project: Project, state: StateFile, number: int | None = None) -> Target:
-    """As `resolve`, over an online state that is there. Takes milliseconds."""
-    return _target(project, _choose(project, number), state)
+def resolve_again(project: Project, before: Target, number: int | None = None) -> Target:
+    """As `resolve`, over the online state of `before`, whose versions are not read again. Takes milliseconds, and what
+    a slow storage takes to read another one."""
+    return _target(project, _choose(project, number, before.live), before.state)
 
 
 def releases_of(project: Project) -> Releases:
@@ -76,7 +78,7 @@ def _target(project: Project, choice: _Choice, state: StateFile) -> Target:
     timeless = project.definitions.label.spine.static
     known = "static tables only: there is no time" if timeless else f"as known at {state.as_of.isoformat()}"
     config = user_config(project, choice.plan, list(choice.live.values()), state)
-    return Target(choice.live[choice.plan.default], choice.plan, config, state, known, choice.entry)
+    return Target(choice.live[choice.plan.default], choice.live, choice.plan, config, state, known, choice.entry)
 
 
 def user_config(project: Project, plan: Rollout, live: list[LiveVersion], state: StateFile) -> dict[str, Any]:
@@ -114,13 +116,14 @@ class _Choice:
     entry: int
 
 
-def _choose(project: Project, number: int | None) -> _Choice:
-    """The spare is left out, with the reason, where it cannot be held; for any other version that is an error."""
+def _choose(project: Project, number: int | None, held: Mapping[int, LiveVersion]) -> _Choice:
+    """The spare is left out, with the reason, where it cannot be held; for any other version that is an error. held:
+    versions that were looked at before."""
     releases, entry = _known(project, number)
     plan, live = rollout(releases, project.settings.serving.traffic, number), {}
     for version in plan.live:
         try:
-            live[version] = _live(project, releases, version)
+            live[version] = held.get(version) or _live(project, releases, version)
         except (RegistryError, BundleError) as error:
             if version != plan.spare:
                 raise

@@ -1,4 +1,4 @@
-"""HTTPS: HAProxy speaks it, with the certificate of `serving.tls`. Control plane only.
+"""TLS, of HTTP and gRPC: HAProxy speaks it, with the certificate of `serving.tls`. Control plane only.
 
 Ray's HAProxy configuration knows no TLS, and Serve's own ssl_certfile would make the replicas speak it to a HAProxy
 that does not. So Serve's controller is given the files' names, and what starts HAProxy for it

@@ -81,8 +81,9 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Readers see the old content or the new one, and after a power cut too. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Readers see the old content or the new one, and after a power cut too. Makes no folder but the file's own: where
+    a storage root is gone, nothing grows in its place. Raises OSError."""
+    path.parent.mkdir(exist_ok=True)
     staging = path.parent / f".{path.name}-{uuid.uuid4().hex[:12]}"
     try:
         with staging.open("wb") as file:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from raypipe.cluster.connect import require_free_cpus
+from raypipe.data.storage_errors import storage_errors
 from raypipe.errors import RaypipeError, TrainingError
 from raypipe.training.checkpoint import write_atomically
 from raypipe.training.layout import Layout
@@ -83,7 +84,8 @@ def _on_rank(config: dict[str, Any]) -> dict[str, Any]:
 
     def say(pace: Pace) -> None:
         if time.monotonic() - written[0] >= PACE_EVERY_S:
-            write_atomically(path, orjson.dumps(asdict(pace)))
+            with storage_errors(path.parent):
+                write_atomically(path, orjson.dumps(asdict(pace)))
             written[0] = time.monotonic()
 
     return train_share(job, place, say)
@@ -92,13 +94,15 @@ def _on_rank(config: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _listening(path: Path, said: Callable[[Pace], None]) -> Iterator[None]:
     """Tell `said` what rank 0 writes to `path`, while the block runs."""
-    path.unlink(missing_ok=True)
+    with storage_errors(path.parent):
+        path.unlink(missing_ok=True)
     ended = threading.Event()
 
     def listen() -> None:
         while not ended.wait(PACE_EVERY_S):
-            if path.is_file():
-                said(Pace(**orjson.loads(path.read_bytes())))
+            told = _read(path)
+            if told is not None:
+                said(Pace(**orjson.loads(told)))
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
@@ -107,6 +111,14 @@ def _listening(path: Path, said: Callable[[Pace], None]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _read(path: Path) -> bytes | None:
+    """The file's content; None before the first round, and where the storage root is gone, which rank 0 tells of."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _told(error: Any, max_failures: int) -> RaypipeError:

@@ -203,6 +203,7 @@ def _train(
     checkpoints = project.storage / "checkpoints" / attempt.parent.name
     with storage_errors(attempt):
         _keep_code(project, attempt / CODE)
+        checkpoints.parent.mkdir(exist_ok=True)
     job = job_of(project, training_set, layout.threads, checkpoints)
     figures = _figures(project, job, layout, said)
     expected = {"rows": training_set.rows(TRAIN), "validation_rows": training_set.rows(VALIDATION)}

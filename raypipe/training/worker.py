@@ -18,6 +18,7 @@ import numpy as np
 import xgboost as xgb
 
 from raypipe.cluster.machine import free_memory
+from raypipe.data.storage_errors import storage_errors
 from raypipe.errors import TrainingError
 from raypipe.features.transforms import Transforms
 from raypipe.training.boosting import Recipe, best_model, boost
@@ -87,7 +88,8 @@ def train_share(job: Job, place: Place, said: Callable[[Pace], None]) -> dict[st
         state = _shared_checkpoint(job, place)
         resumed_at = len(state.history)
         memory = _memory(job, place)
-        train, validation = _matrices(job, place, Path(scratch) if memory.external else None, keep=memory.keep)
+        with storage_errors(Path(job.train[0][0]).parent):
+            train, validation = _matrices(job, place, Path(scratch) if memory.external else None, keep=memory.keep)
         read_s = time.monotonic() - began
         after_round = _Rank0(job, said, resumed_at) if place.rank == 0 else _nothing
         boost(job.recipe, train, validation, state, after_round)

@@ -37,8 +37,8 @@ def test_every_node_starts_with_raypipes_settings_and_a_token(config, key):
     assert "0.0.0.0" not in command
 
 
-def test_ray_env_prints_every_setting(raypipe):
+def test_ray_env_prints_every_setting(cli):
     from raypipe.cluster.settings import environment
 
-    printed = raypipe("ray-env").out.splitlines()
+    printed = cli("ray-env").out.splitlines()
     assert printed == [f"export {name}='{value}'" for name, value in environment().items()]

@@ -90,9 +90,9 @@ def tuned(folder: Path, cluster: SimpleNamespace) -> tuple[dict[str, Any], Evalu
 
 @needs("telco_churn")
 def test_telco_churn_tuned(cluster, tmp_path):
-    """Three random splits by customer. Published XGBoost: ROC AUC 0.828 +- 0.010."""
+    """Random splits by customer. Published XGBoost: ROC AUC 0.828 +- 0.010."""
     found = []
-    for seed in (1, 2, 3):
+    for seed in (1, 2, 3) if "RAYPIPE_MORE_CASES" in os.environ else (1,):
         search = {"trials": 16, "folds": 3, "seconds": 120}
         told, evaluation = tuned(telco(tmp_path / str(seed), seed, rounds=400, tuning=search), cluster)
         assert 0 < sum(told["trials"].values()) <= 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,8 +21,20 @@ from hypothesis import HealthCheck, settings
 
 from raypipe.data.sources import prepare_source
 from raypipe.project import load_project
+from tests.cases import MORE
 
-settings.register_profile("unit", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker has a core, on which XGBoost's threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same cases in every run; RAYPIPE_MORE_CASES asks for so many times as many, and others in each run.
+settings.register_profile(
+    "unit",
+    max_examples=30 * MORE,
+    deadline=None,
+    derandomize="RAYPIPE_MORE_CASES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
 settings.load_profile("unit")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -111,30 +108,10 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def said(tmp_path_factory, edited, raypipe) -> Callable[[str], SimpleNamespace]:
-    """What `raypipe` says to each of the above, by its name; a few at a time, since each is a process of its own."""
-    root = tmp_path_factory.mktemp("mistakes")
-
-    def about_project(mistake) -> SimpleNamespace:
-        folder = root / mistake.__name__
-        scaffold(folder)
-        mistake(folder, edited)
-        return raypipe("features", "--project", folder, "--plan", "local")
-
-    def about_arguments(arguments: list[str]) -> SimpleNamespace:
-        return raypipe(*arguments, cwd=root / "right")
-
-    scaffold(root / "right")
-    with ThreadPoolExecutor(3) as pool:
-        projects = {mistake.__name__: pool.submit(about_project, mistake) for mistake, _, _ in PROJECTS}
-        others = {" ".join(arguments): pool.submit(about_arguments, arguments) for arguments, _ in ARGUMENTS}
-    return lambda name: (projects | others)[name].result()
-
-
 @pytest.mark.parametrize(("mistake", "code", "words"), PROJECTS)
-def test_a_project_that_is_wrong(said, mistake, code, words):
-    done = said(mistake.__name__)
+def test_a_project_that_is_wrong(project, edited, cli, mistake, code, words):
+    mistake(project, edited)
+    done = cli("features", "--project", project, "--plan", "local")
     assert done.code == code, done.err
     assert done.err.splitlines()[0].startswith("error: ") or "\nerror: " in done.err
     for word in words:
@@ -144,16 +121,16 @@ def test_a_project_that_is_wrong(said, mistake, code, words):
 
 
 @pytest.mark.parametrize(("arguments", "words"), ARGUMENTS)
-def test_an_argument_that_is_wrong(said, arguments, words):
-    done = said(" ".join(arguments))
+def test_an_argument_that_is_wrong(project, cli, arguments, words):
+    done = cli(*arguments, cwd=project)
     assert done.code == 2
     assert words in done.err
     assert "Traceback" not in done.err
 
 
-def test_as_json_an_error_is_one_document(project, edited, raypipe):
+def test_as_json_an_error_is_one_document(project, edited, cli):
     unknown_key(project, edited)
-    done = raypipe("check", "--project", project, "--json")
+    done = cli("check", "--project", project, "--json")
     assert done.code == done.json["exit_code"] == 2
     assert done.json["error"] == "ConfigurationError"
     assert done.json["hint"] == "did you mean 'rounds'?"
@@ -172,8 +149,8 @@ def test_a_port_in_use(newcomer, raypipe):
     assert "Traceback" not in done.err
 
 
-def test_an_unknown_version(newcomer, raypipe):
-    done = raypipe("promote", 7, "--project", newcomer.folder)
+def test_an_unknown_version(newcomer, cli):
+    done = cli("promote", 7, "--project", newcomer.folder)
     assert done.code == 1
     assert "has no version 7" in done.err
     assert "expected: 1" in done.err
@@ -190,9 +167,9 @@ def test_a_cluster_that_does_not_answer(project, raypipe):
 
 
 @pytest.fixture(scope="module")
-def refused(trained, raypipe):
+def refused(trained, cli):
     folder = trained(evaluation__gate=["roc_auc >= 0.99", "log_loss < base_rate.log_loss"])
-    return folder, raypipe("run", "--project", folder, "--plan", "local")
+    return folder, cli("run", "--project", folder, "--plan", "local")
 
 
 def test_a_gate_names_the_rule_with_its_figures(refused):
@@ -204,7 +181,7 @@ def test_a_gate_names_the_rule_with_its_figures(refused):
     assert "Traceback" not in done.err
 
 
-def test_a_gate_makes_no_version_and_no_champion(refused, raypipe):
+def test_a_gate_makes_no_version_and_no_champion(refused, cli):
     folder, _ = refused
-    assert raypipe("models", "--project", folder, "--json").json["versions"] == []
-    assert raypipe("promote", 1, "--project", folder).code == 1
+    assert cli("models", "--project", folder, "--json").json["versions"] == []
+    assert cli("promote", 1, "--project", folder).code == 1

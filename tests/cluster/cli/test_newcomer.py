@@ -103,25 +103,25 @@ def test_for_people_it_says_what_was_built_and_what_to_do_next(again, newcomer):
         assert words in again.out
 
 
-def test_models_lists_the_version(newcomer, raypipe):
-    models = raypipe("models", "--project", newcomer.folder)
+def test_models_lists_the_version(newcomer, cli):
+    models = cli("models", "--project", newcomer.folder)
     assert models.code == 0
     [_, line] = models.out.splitlines()
     assert line.split()[:3] == ["1", "champion", "pass"]
 
 
-def test_models_as_json(newcomer, raypipe):
-    [version] = raypipe("models", "--project", newcomer.folder, "--json").json["versions"]
+def test_models_as_json(newcomer, cli):
+    [version] = cli("models", "--project", newcomer.folder, "--json").json["versions"]
     assert (version["version"], version["aliases"]) == (1, ["champion"])
 
 
-def test_promoting_the_champion_changes_nothing(newcomer, raypipe):
-    promoted = raypipe("promote", 1, "--project", newcomer.folder, "--json")
+def test_promoting_the_champion_changes_nothing(newcomer, cli):
+    promoted = cli("promote", 1, "--project", newcomer.folder, "--json")
     assert (promoted.code, promoted.json["changed"]) == (0, False)
 
 
-def test_check_needs_no_data(trained, raypipe):
+def test_check_needs_no_data(trained, cli):
     folder = trained()
     (folder / "data" / "deliveries.parquet").unlink()
-    checked = raypipe("check", "--project", folder)
+    checked = cli("check", "--project", folder)
     assert (checked.code, checked.out.splitlines()[-1]) == (0, "ok")

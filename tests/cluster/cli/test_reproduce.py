@@ -15,8 +15,8 @@ def copy(newcomer, tmp_path):
     return tmp_path / "copy"
 
 
-def test_a_version_comes_out_the_same(newcomer, cluster, raypipe):
-    done = raypipe("reproduce", 1, "--project", newcomer.folder, "--json", ray=cluster.address)
+def test_a_version_comes_out_the_same(newcomer, cluster, cli):
+    done = cli("reproduce", 1, "--project", newcomer.folder, "--json")
     assert (done.code, done.json["ok"], done.json["version"]) == (0, True, 1), done.err
     found = {finding["step"]: finding for finding in done.json["findings"]}
     assert {step for step, finding in found.items() if finding["verdict"] != "same"} <= {"code"}
@@ -25,18 +25,18 @@ def test_a_version_comes_out_the_same(newcomer, cluster, raypipe):
     assert json.loads(record.read_text())["equal"] is True
 
 
-def test_what_differs_is_said_in_words_and_by_the_exit_code(copy, raypipe):
+def test_what_differs_is_said_in_words_and_by_the_exit_code(copy, cli):
     (copy / "data" / "deliveries.parquet").unlink()
-    done = raypipe("reproduce", 1, "--project", copy)
+    done = cli("reproduce", 1, "--project", copy)
     assert done.code == 1
     assert "deliveries.parquet is gone" in done.out
     assert "version 1 is not reproduced: snapshot" in done.out
-    told = raypipe("reproduce", 1, "--project", copy, "--json")
+    told = cli("reproduce", 1, "--project", copy, "--json")
     assert (told.code, told.json["ok"], told.json["exit_code"]) == (1, False, 1)
     assert json.dumps(told.json["findings"]).count("not rebuilt") == 9
 
 
-def test_a_version_that_does_not_exist(newcomer, raypipe):
-    done = raypipe("reproduce", 99, "--project", newcomer.folder, "--json")
+def test_a_version_that_does_not_exist(newcomer, cli):
+    done = cli("reproduce", 99, "--project", newcomer.folder, "--json")
     assert (done.code, done.json["error"]) == (1, "RegistryError")
     assert "has no version 99" in done.json["what"]

@@ -52,8 +52,7 @@ def rows_of(task: dict, kind: str) -> int:
 @pytest.mark.parametrize(
     ("seed", "rows", "settings"),
     [
-        (11, 4000, {}),
-        (11, 4000, {"task_rows": 1500}),
+        (11, 1500, {}),
         (12, 1500, {"task_rows": 400, "chunk_rows": 64, "partition": "week"}),
         (13, 900, {"task_rows": 300, "chunk_rows": 1000, "partition": "week", "batch_rows": 40}),
     ],
@@ -180,7 +179,7 @@ nodes.shutdown()
 
 def test_two_nodes(messy, build, hashes, environment, ray_folder, tmp_path):
     """A cluster of two nodes with a CPU each, in a process of its own: both compute, and the bytes are the same."""
-    folder, where = messy(tmp_path / "project", rows=1500, task_rows=100), tmp_path / "nodes"
+    folder, where = messy(tmp_path / "project", rows=800, task_rows=100), tmp_path / "nodes"
     where.mkdir()
     variables = environment | {"RAY_TMPDIR": str(ray_folder / "two"), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(
@@ -189,6 +188,6 @@ def test_two_nodes(messy, build, hashes, environment, ray_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     digest, nodes = json.loads(done.stdout.splitlines()[-1])
     assert (nodes, len(list(where.iterdir()))) == (2, 2)
-    local = build(messy(tmp_path / "local", rows=1500, task_rows=100), "local")
+    local = build(messy(tmp_path / "local", rows=800, task_rows=100), "local")
     assert digest == local.digest
     assert hashes(build(folder, "local")) == hashes(local)  # found, not built

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import polars as pl
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -126,36 +125,19 @@ def test_what_it_made_lies_in_the_shared_storage(submitted):
 # ---- refusals ----------------------------------------------------------------------------------
 
 
-def unlike_the_contract(folder: Path) -> Path:
-    table = folder / "data" / "deliveries.parquet"
-    rows = pl.read_parquet(table).with_columns(
-        distance_km=pl.when(pl.col("order_id") != 7).then("distance_km").otherwise(-1)
-    )
-    rows.write_parquet(table)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def refused(submit, wait, trained, edited) -> SimpleNamespace:
-    """Jobs that are refused for one reason each, all at once."""
+def refused(submit, wait, trained) -> SimpleNamespace:
+    """Jobs that are refused for one reason each, at once; what else is refused, and how, is the command line's."""
     gate = trained(evaluation__gate=["roc_auc >= 0.99"])
     ends = {
         "gate": submit("run", "--project", gate, wait=wait),
-        "contract": submit("features", "--project", unlike_the_contract(trained()), wait=wait),
-        "setting": submit("run", "--project", trained(trainning={"workers": 2}), wait=wait),
         "storage": submit("run", "--project", "project", wait=wait),
     }
     return SimpleNamespace(folder=gate, jobs={name: end() for name, end in ends.items()})
 
 
 @pytest.mark.parametrize(
-    ("reason", "code", "words"),
-    [
-        ("gate", 3, "roc_auc >= 0.99: 0.77"),
-        ("contract", 4, "distance_km|min: 1"),
-        ("setting", 2, "did you mean 'training'?"),
-        ("storage", 2, "set RAYPIPE_STORAGE"),
-    ],
+    ("reason", "code", "words"), [("gate", 3, "roc_auc >= 0.99: 0.77"), ("storage", 2, "set RAYPIPE_STORAGE")]
 )
 def test_a_refusal(refused, reason, code, words):
     job = refused.jobs[reason]

@@ -12,34 +12,36 @@ import pytest
 
 from raypipe.data.publish import MANIFEST, find
 
+ROWS = 3000
+
 
 @pytest.fixture(scope="module")
 def table(flights, tmp_path_factory):
     rows = flights.sources["flights"].scan().select(flights.project.definitions.label.request)
     path = tmp_path_factory.mktemp("asked") / "rows.parquet"
-    rows.collect().sample(6000, seed=5).write_parquet(path)
+    rows.collect().sample(ROWS, seed=5).write_parquet(path)
     return path
 
 
-def test_scores_in_a_folder(flights, raypipe, table, tmp_path):
+def test_scores_in_a_folder(flights, cli, table, tmp_path):
     out = tmp_path / "out"
     command = ("score", table, "--project", flights.folder, "--plan", "local", "--output", out, "--json")
-    first, again = raypipe(*command), raypipe(*command)
+    first, again = cli(*command), cli(*command)
     assert (first.code, again.code) == (0, 0), first.err
-    assert (first.json["scored"], first.json["version"]) == (6000, 1)
+    assert (first.json["scored"], first.json["version"]) == (ROWS, 1)
     assert again.json["scores"] == first.json["scores"]
     assert again.json["reused"]
-    assert pl.read_parquet(first.json["files"]).height == 6000
+    assert pl.read_parquet(first.json["files"]).height == ROWS
     assert {path.name for path in out.iterdir()} == {"manifest.json", "scores-000000.parquet"}
 
 
-def test_rows_that_break_the_contract(flights, raypipe, table, tmp_path):
+def test_rows_that_break_the_contract(flights, cli, table, tmp_path):
     rows = pl.read_parquet(table).with_columns(pl.lit(None, pl.String).alias("origin"))
     rows.head(10).write_parquet(tmp_path / "bad.parquet")
-    refused = raypipe("score", tmp_path / "bad.parquet", "--project", flights.folder, "--plan", "local")
+    refused = cli("score", tmp_path / "bad.parquet", "--project", flights.folder, "--plan", "local")
     assert refused.code == 4
     assert "origin: must not be null: 10" in refused.err
-    aside = raypipe(
+    aside = cli(
         "score", tmp_path / "bad.parquet", "--project", flights.folder, "--on-bad-rows", "quarantine", "--plan", "local"
     )
     assert aside.code == 0
@@ -56,8 +58,8 @@ def test_rows_that_break_the_contract(flights, raypipe, table, tmp_path):
         (["rows.parquet", "--keep", "orgin"], 2, "did you mean 'origin'"),
     ],
 )
-def test_mistakes(flights, raypipe, table, options, code, words):
-    done = raypipe("score", *options, "--project", flights.folder, cwd=table.parent)
+def test_mistakes(flights, cli, table, options, code, words):
+    done = cli("score", *options, "--project", flights.folder, cwd=table.parent)
     assert done.code == code
     assert words in done.err
 
@@ -71,7 +73,7 @@ def attempts(flights) -> int:
     return len(list(flights.project.storage.glob("score_chunks/*/attempt-*")))
 
 
-def test_killed_and_run_again(flights, cluster, started, raypipe, edited, wait, table):
+def test_killed_and_run_again(flights, cluster, started, cli, edited, wait, table):
     """kill -9 of the driver, while nothing is done yet and when it has published a chunk; then the rest, to the bytes
     of a run left alone."""
     text = (flights.folder / "project.yaml").read_text()
@@ -87,16 +89,16 @@ def test_killed_and_run_again(flights, cluster, started, raypipe, edited, wait, 
             now = chunks(flights)
             assert kept.items() <= now.items()
             kept = now
-        again = raypipe(*command, "--plan", "distributed", "--json", ray=cluster.address)
+        again = cli(*command, "--plan", "distributed", "--json")
         assert again.code == 0, again.err
         assert kept.items() <= chunks(flights).items()
         content = [Path(name).read_bytes() for name in again.json["files"]]
         for kind in ("scores", "score_chunks"):
             shutil.rmtree(flights.project.storage / kind)
-        alone = raypipe(*command, "--plan", "local", "--json")
+        alone = cli(*command, "--plan", "local", "--json")
         assert alone.code == 0, alone.err
         assert [Path(name).read_bytes() for name in alone.json["files"]] == content
-        assert len(content) == 60
-        assert pl.read_parquet(alone.json["files"])["row"].to_list() == list(range(6000))
+        assert len(content) == ROWS // 100
+        assert pl.read_parquet(alone.json["files"])["row"].to_list() == list(range(ROWS))
     finally:
         (flights.folder / "project.yaml").write_text(text)

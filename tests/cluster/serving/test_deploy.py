@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from ray.util.state import list_actors
 
 from raypipe.errors import ClusterError, RaypipeError
 from raypipe.serving.deploy import deploy
+from tests.cluster.serving.faults.load import Load
 
 PREDICT = "/models/flights-late/predict"
 CONFIG = Path(__file__).parents[3] / "serve" / "config.yaml"
@@ -31,6 +33,15 @@ def restored(flights, target, endpoint):
     """Serve the champion again afterwards."""
     yield
     deploy(flights.project, target)
+
+
+@pytest.fixture
+def load(endpoint, call, flight, wait) -> Iterator[Load]:
+    """Six clients, whose every score is checked."""
+    score = call("POST", PREDICT, {"rows": [flight]}).json["predictions"][0]["probability"]
+    with Load(endpoint, "flights-late", flight, {"1": score}) as load:
+        wait(lambda: load.good_since(0) > 100, what="answers")
+        yield load
 
 
 @pytest.fixture
@@ -82,6 +93,22 @@ def test_a_new_version_takes_over_without_a_lost_request(flights, target, answer
     assert replicas() == before, "a replica was restarted"
 
 
+def test_new_replicas_take_over_without_a_lost_request(flights, target, load, restored, replicas, wait, capsys):
+    """Other CPUs of a replica are a code change to Serve: the old one leaves when a new one answers, there and back."""
+    settings = flights.project.settings
+    serving = settings.serving.model_copy(update={"replica_cpus": settings.serving.replica_cpus / 2})
+    changed = replace(flights.project, settings=settings.model_copy(update={"serving": serving}))
+    for project in (changed, flights.project):
+        before = replicas()
+        deploy(project, target)
+        wait(lambda old=before: replicas() - old and not replicas() & old, what="new replicas alone", seconds=120)
+        alone = time.time()
+        wait(lambda since=alone: load.good_since(since) > 200, what="answers of them")
+    with capsys.disabled():
+        print(f"\ntwo code changes: {load.figures()}")
+    assert not load.failures()
+
+
 def test_two_versions_side_by_side(flights, target, call, flight, restored):
     both = named(target, 2)
     both.user_config["versions"] |= target.user_config["versions"]
@@ -117,8 +144,8 @@ def test_the_config_is_valid():
 
 
 @pytest.fixture
-def deployed(flights, cluster, environment, endpoint, restored, wait, tmp_path) -> SimpleNamespace:
-    """serve/config.yaml, for the project's folder and port, by `serve deploy`."""
+def deployed(flights, cluster, environment, load, restored, wait, tmp_path) -> SimpleNamespace:
+    """serve/config.yaml, for the project's folder and port, by `serve deploy`: other arguments, so a code change."""
     from ray import serve
 
     config = yaml.safe_load(CONFIG.read_text())
@@ -137,11 +164,12 @@ def deployed(flights, cluster, environment, endpoint, restored, wait, tmp_path) 
     return SimpleNamespace(done=done, application=wait(status, what="a deployed application", seconds=120))
 
 
-def test_the_config_serves_the_champion(deployed, call, flight, target):
+def test_the_config_serves_the_champion(deployed, load, call, flight, target):
     assert deployed.done.returncode == 0, deployed.done.stderr
     assert deployed.application.status == "RUNNING", deployed.application.message
     answer = call("POST", PREDICT, {"rows": [flight]})
     assert (answer.status, answer.version) == (200, str(target.version.version))
+    assert not load.failures()
 
 
 def test_another_port_than_that_of_the_running_endpoint_is_refused(flights, target, endpoint, free_port):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +10,9 @@ from http.client import HTTPConnection
 
 import pytest
 
-COUNT = 1000 * int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
+from tests.cases import MORE
+
+COUNT = 1000 * MORE
 PREDICT, INFER = "/models/flights-late/predict", "/v2/models/flights-late/infer"
 TYPES = [
     "application/json",

@@ -44,29 +44,29 @@ def test_what_was_answered_is_what_is_logged(flights, call, flight, wait):
     assert [json.loads(text) for text in rows.filter(request_id="log-b")["fields"]] == [other, flight]
 
 
-def test_a_prediction_is_traced_at_once_and_its_score_is_the_same_again(flights, call, flight, raypipe):
+def test_a_prediction_is_traced_at_once_and_its_score_is_the_same_again(flights, call, flight, cli):
     answer = call("POST", PREDICT, {"rows": [flight, flight | {"carrier": "B6"}], "id": "just now"})
-    done = raypipe("trace", "just now", "--project", flights.folder, "--json")
+    done = cli("trace", "just now", "--project", flights.folder, "--json")
     assert (done.code, done.json["ok"], done.json["version"]) == (0, True, int(answer.version)), done.err
     [found] = done.json["answers"]
     assert [row["equal"] for row in found["rows"]] == [True, True]
     assert [row["fields"] for row in found["rows"]] == [flight, flight | {"carrier": "B6"}]
     assert list(found["rows"][0]["features"]) == list(flights.training_set.transforms().names)
     assert (done.json["trace"]["kind"], done.json["trace"]["name"]) == ("version", answer.version)
-    said = raypipe("trace", "just now", "--project", flights.folder)
+    said = cli("trace", "just now", "--project", flights.folder)
     assert said.out.startswith("prediction just now\n")
     assert "score recomputed: equal, bit for bit" in said.out
 
 
-def test_an_id_that_is_a_versions_number_too(flights, call, flight, raypipe):
+def test_an_id_that_is_a_versions_number_too(flights, call, flight, cli):
     call("POST", PREDICT, {"rows": [flight], "id": "1"})
-    version = raypipe("trace", "1", "--project", flights.folder, "--json")
+    version = cli("trace", "1", "--project", flights.folder, "--json")
     assert "prediction" not in version.json
-    done = raypipe("trace", "1", "--prediction", "--project", flights.folder, "--json")
+    done = cli("trace", "1", "--prediction", "--project", flights.folder, "--json")
     assert (done.code, done.json["prediction"], done.json["trace"]) == (0, "1", version.json["trace"]), done.err
 
 
-def test_an_id_that_nobody_gave(flights, endpoint, raypipe):
-    done = raypipe("trace", "nobody-s", "--project", flights.folder, "--json")
+def test_an_id_that_nobody_gave(flights, endpoint, cli):
+    done = cli("trace", "nobody-s", "--project", flights.folder, "--json")
     assert (done.code, done.json["error"]) == (1, "RegistryError")
     assert "neither a version nor a logged prediction" in done.json["what"]

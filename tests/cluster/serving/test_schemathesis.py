@@ -3,13 +3,13 @@ the document has not. RAYPIPE_MORE_CASES multiplies their count."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
+from tests.cases import MORE
+
 COMMAND = "from schemathesis.cli import schemathesis; schemathesis()"
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 

@@ -97,9 +97,9 @@ def test_the_access_log_has_the_requests_name(endpoint, ask, flight, wait):
     logs = Path(ray._private.worker._global_node.get_logs_dir_path()) / "serve"
 
     def found() -> list[dict[str, Any]]:
-        texts = [file.read_text() for file in logs.glob("access-flights-late-*/access.jsonl")]
-        whole = [text[: text.rfind("\n") + 1] for text in texts]  # a line may just be written
-        entries = [json.loads(line) for text in whole for line in text.splitlines()]
+        texts = [file.read_bytes() for file in logs.glob("access-flights-late-*/access.jsonl")]
+        lines = [line for text in texts for line in text.split(b"\n")[:-1]]  # the last one may just be written
+        entries = [json.loads(line) for line in lines]  # as bytes: a path may hold what ends a line of text
         return [entry for entry in entries if entry["id"] == "find-me-in-the-log"]
 
     [entry] = wait(found, what="the request's line")

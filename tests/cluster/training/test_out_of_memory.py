@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from raypipe.cli.scaffold import scaffold
+
 GREEDY = """
 held = []
 
@@ -29,7 +31,7 @@ def used_share() -> float:
 @pytest.mark.slow
 def test_a_worker_that_the_memory_monitor_kills_is_told_as_such(raypipe, edited, tmp_path):
     folder = tmp_path / "project"
-    assert raypipe("init", folder).code == 0
+    scaffold(folder)
     (folder / "losses.py").write_text(GREEDY)
     edited(folder, training__workers=2, training__max_failures=0, training__objective="losses:greedy")
     threshold = min(used_share() + 0.15, 0.9)  # Ray itself and two workers take less than that

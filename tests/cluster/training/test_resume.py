@@ -1,4 +1,4 @@
-"""Whatever is killed while training, the run ends with the trees of one that nothing befell.
+"""Whatever is killed or vanishes while training, the run ends with the trees of one that nothing befell.
 
 `RAYPIPE_MORE_CASES=7` kills seven times as often, at other moments.
 """
@@ -8,34 +8,40 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import xgboost as xgb
 
+from raypipe.cli.scaffold import scaffold
+from tests.cases import MORE
+
 ROUNDS, EVERY = 500, 10
-CASES = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 ACTORS = {"worker": "RayTrainWorker", "controller": "TrainController"}
-MORE = {"eta": 0.05, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.7}
+PARAMS = {"eta": 0.05, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.7}
 
 
 @pytest.fixture(scope="module")
-def make(edited, raypipe, tmp_path_factory):
-    """A project that trains long enough to be killed, with its training set built."""
+def long_one(edited, with_store, cli, tmp_path_factory) -> Path:
+    """A project that trains long enough to be killed, with its training set."""
+    folder = tmp_path_factory.mktemp("long") / "project"
+    scaffold(folder)
+    edited(
+        with_store(folder), training__workers=2, training__threads=1, training__rounds=ROUNDS, training__params=PARAMS,
+        training__early_stopping_rounds=ROUNDS, training__checkpoint_every=EVERY, training__max_failures=5,
+    )  # fmt: skip
+    assert cli("features", "--project", folder, "--plan", "local").code == 0
+    return folder
 
-    def project(name: str) -> Path:
-        folder = tmp_path_factory.mktemp("resume") / name
-        assert raypipe("init", folder).code == 0
-        edited(
-            folder, training__workers=2, training__threads=1, training__rounds=ROUNDS, training__params=MORE,
-            training__early_stopping_rounds=ROUNDS, training__checkpoint_every=EVERY, training__max_failures=5,
-        )  # fmt: skip
-        assert raypipe("features", "--project", folder, "--plan", "local").code == 0
-        return folder
 
-    return project
+@pytest.fixture(scope="module")
+def make(long_one, tmp_path_factory) -> Callable[[], Path]:
+    """A copy of it."""
+    return lambda: shutil.copytree(long_one, tmp_path_factory.mktemp("resume") / "project")
 
 
 def finished(folder: Path) -> SimpleNamespace:
@@ -53,9 +59,9 @@ def rounds_kept(folder: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster, make, raypipe) -> SimpleNamespace:
-    folder = make("project")
-    assert raypipe("train", "--project", folder, ray=cluster.address).code == 0
+def undisturbed(cluster, make, cli) -> SimpleNamespace:
+    folder = make()
+    assert cli("train", "--project", folder).code == 0
     return finished(folder)
 
 
@@ -75,45 +81,97 @@ def kill(victim: str, process, address: str) -> None:
     os.kill(random.choice(pids), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("case", range(CASES))
-@pytest.mark.parametrize("victim", ["worker", "controller", "driver"])
-def test_it_ends_with_the_same_trees(cluster, make, started, wait, raypipe, undisturbed, victim, case):
-    folder = make("project")
-    arguments = ("train", "--project", folder)
-    moment = random.Random(f"{victim} {case}").randint(1, ROUNDS - 50)
-    process = started(*arguments, ray=cluster.address)
-    wait(lambda: process.poll() is not None or rounds_kept(folder) >= moment, what=f"round {moment}", seconds=120)
-    assert process.poll() is None, "it ended before it could be killed"
-    assert not [*(folder / ".raypipe" / "runs").glob("*/manifest.json")]
-    kill(victim, process, cluster.address)
-    code = process.wait(timeout=240)
-    print(f"{victim} killed after round {moment}: the command ended with {code}")
-    assert code == (-signal.SIGKILL if victim == "driver" else 0)
-    if victim == "driver":
-        again = raypipe(*arguments, ray=cluster.address)
-        assert again.code == 0, again.err
-        assert "continued after round" in again.err
+@pytest.fixture(scope="module")
+def killed(cluster, make, started, wait) -> Callable[..., SimpleNamespace]:
+    """A training of which each `victim` was killed once a round was kept, by the `case`: the last of these rounds."""
+
+    def train(case: int, *victims: str) -> SimpleNamespace:
+        folder = make()
+        rounds = sorted(random.Random(f"{victims} {case}").sample(range(1, ROUNDS - 50), len(victims)))
+        process = started("train", "--project", folder, ray=cluster.address)
+        for victim, wanted in zip(victims, rounds, strict=True):
+            wait(
+                lambda n=wanted: process.poll() is not None or rounds_kept(folder) >= n,
+                what=f"round {wanted}",
+                seconds=120,
+            )
+            assert process.poll() is None, "it ended before it could be killed"
+            assert not [*(folder / ".raypipe" / "runs").glob("*/manifest.json")]
+            kill(victim, process, cluster.address)
+        print(f"{victims} killed after rounds {rounds}")
+        return SimpleNamespace(folder=folder, process=process, round=rounds[-1])
+
+    return train
+
+
+def require_equal(folder: Path, since: int, undisturbed: SimpleNamespace) -> None:
+    """The run was resumed no earlier than at the last checkpoint before that round, and is the undisturbed one's equal."""
     end = finished(folder)
-    assert end.manifest["resumed_at"] >= moment // EVERY * EVERY
+    assert end.manifest["resumed_at"] >= since // EVERY * EVERY
     assert end.manifest["history"] == undisturbed.manifest["history"]
     assert end.manifest["curve"] == undisturbed.manifest["curve"]
     assert end.model == undisturbed.model
     assert not [*(folder / ".raypipe" / "checkpoints").glob("*")]
 
 
+def test_a_storage_that_vanishes_is_told_and_the_run_continues_once_it_is_back(
+    cluster, make, started, wait, cli, edited, undisturbed, tmp_path
+):
+    folder, said = edited(make(), training__max_failures=1), tmp_path / "said"
+    storage, away = folder / ".raypipe", folder / "away"
+    process = started("train", "--project", folder, ray=cluster.address, said=said)
+    wait(lambda: process.poll() is not None or rounds_kept(folder) >= 100, what="round 100", seconds=120)
+    storage.rename(away)
+    assert process.wait(timeout=240) == 1
+    told = said.read_text()
+    assert "error: the storage root cannot be read or written" in told
+    assert f"where: {storage}" in told
+    assert "check that it is mounted and writable, and run again" in told
+    assert "Traceback" not in told
+    assert not storage.exists(), "something grew in its place"
+    away.rename(storage)
+    again = cli("train", "--project", folder)
+    assert again.code == 0, again.err
+    end = finished(folder)
+    assert end.manifest["resumed_at"] >= 100
+    assert end.model == undisturbed.model
+
+
+@pytest.mark.parametrize("case", range(MORE))
+def test_without_a_worker_and_then_without_its_controller_it_goes_on(killed, undisturbed, case):
+    made = killed(case, "worker", "controller")
+    assert made.process.wait(timeout=240) == 0
+    require_equal(made.folder, made.round, undisturbed)
+
+
+@pytest.fixture(scope="module", params=range(MORE))
+def cut_off(killed, request) -> SimpleNamespace:
+    made = killed(request.param, "driver")
+    assert made.process.wait(timeout=240) == -signal.SIGKILL
+    return made
+
+
+@pytest.fixture
+def copied(cut_off, tmp_path) -> Path:
+    return shutil.copytree(cut_off.folder, tmp_path / "project")
+
+
+def test_after_its_driver_was_killed_it_is_continued(cluster, cut_off, copied, cli, undisturbed):
+    again = cli("train", "--project", copied)
+    assert again.code == 0, again.err
+    assert "continued after round" in again.err
+    require_equal(copied, cut_off.round, undisturbed)
+
+
+def test_another_configuration_does_not_continue_it(cluster, copied, cli, edited, undisturbed):
+    edited(copied, training__params={**PARAMS, "eta": 0.06}, training__rounds=20)
+    again = cli("train", "--project", copied)
+    assert again.code == 0, again.err
+    assert "continued" not in again.err
+    assert finished(copied).manifest["history"][:20] != undisturbed.manifest["history"][:20]
+
+
 def test_nothing_was_sampled_away(undisturbed):
     """The runs above would not prove much if the trees did not depend on the samplers."""
     booster = xgb.Booster(model_file=bytearray(undisturbed.model))
     assert len({frozenset(booster[i : i + 1].get_score()) for i in range(booster.num_boosted_rounds())}) > 1
-
-
-def test_another_configuration_does_not_continue_it(cluster, make, started, wait, raypipe, edited, undisturbed):
-    folder = make("project")
-    process = started("train", "--project", folder, ray=cluster.address)
-    wait(lambda: process.poll() is not None or rounds_kept(folder) >= EVERY, what="a checkpoint", seconds=120)
-    kill("driver", process, cluster.address)
-    edited(folder, training__params={**MORE, "eta": 0.06}, training__rounds=20)
-    again = raypipe("train", "--project", folder, ray=cluster.address)
-    assert again.code == 0
-    assert "continued" not in again.err
-    assert finished(folder).manifest["history"][:20] != undisturbed.manifest["history"][:20]

@@ -58,13 +58,13 @@ def test_one_process_is_as_good_and_again_gives_the_same_bytes(flights, monkeypa
     moved = Project(flights.project.folder, settings, flights.project.definitions)
     made = []
     for seed in (7, 7):
-        alone = with_training(moved, workers="auto", threads=2, seed=seed, rounds=120)
+        alone = with_training(moved, workers="auto", threads=2, seed=seed, rounds=40)
         run = train(alone, flights.training_set)
         made.append((run.model_path.read_bytes(), min(run.manifest["history"])))
         assert not run.manifest["distributed"]
         run.output.path("../manifest.json").unlink()  # or the second would be the first
     assert made[0] == made[1]
-    assert made[0][1] == pytest.approx(min(flights.run.manifest["history"][:120]), abs=TOLERANCE)
+    assert made[0][1] == pytest.approx(min(flights.run.manifest["history"][:40]), abs=TOLERANCE)
 
 
 def test_no_checkpoint_is_left(flights):
@@ -72,7 +72,7 @@ def test_no_checkpoint_is_left(flights):
 
 
 def test_a_worker_without_a_row_is_refused(small):
-    project, training_set = small("crowd")
+    project, training_set = small()
     rows = training_set.rows("validation")
     require_possible(project, training_set, Layout(rows, 1, distributed=True, why=""))
     with pytest.raises(NotEnoughDataError, match=f"validation has {rows} rows for {rows + 1} workers"):
@@ -80,7 +80,7 @@ def test_a_worker_without_a_row_is_refused(small):
 
 
 def test_more_cpus_than_there_are_is_refused_with_the_arithmetic(small, cluster):
-    project, training_set = small("greedy")
+    project, training_set = small()
     with pytest.raises(ClusterError, match="2 training workers of 3 CPUs do not fit") as refused:
         train(with_training(project, workers=2, threads=3), training_set)
     assert (refused.value.got, refused.value.expected) == ("4 CPUs, room for 1 such workers", "2 x 3 = 6 CPUs")
@@ -95,7 +95,7 @@ def test_cpus_that_others_keep_busy_are_named(small, cluster, monkeypatch):
     busy = ray.util.placement_group([{"CPU": 3}])
     ray.get(busy.ready())
     try:
-        project, training_set = small("busy")
+        project, training_set = small()
         with pytest.raises(ClusterError, match="needs CPUs that others keep busy") as refused:
             train(with_training(project, workers=2, threads=1), training_set)
         assert refused.value.got.endswith("of 4 CPUs are free after 1 s")
@@ -110,7 +110,7 @@ def test_threads_that_nobody_asked_for_are_those_that_are_free(small, cluster):
     held = ray.util.placement_group([{"CPU": 1}])
     ray.get(held.ready())
     try:
-        project, training_set = small("beside")
+        project, training_set = small()
         run = train(with_training(project, workers=2), training_set)
         assert (run.manifest["workers"], run.manifest["threads"]) == (2, 1)
     finally:
@@ -118,7 +118,7 @@ def test_threads_that_nobody_asked_for_are_those_that_are_free(small, cluster):
 
 
 def test_a_value_that_xgboost_does_not_take_is_refused_before_any_worker(small, cluster):
-    project, training_set = small("typo")
+    project, training_set = small()
     with pytest.raises(ConfigurationError, match="XGBoost refuses a parameter") as refused:
         train(with_training(project, workers=2, params={"max_depth": "deep"}), training_set)
     assert "max_depth" in refused.value.got
@@ -126,7 +126,7 @@ def test_a_value_that_xgboost_does_not_take_is_refused_before_any_worker(small, 
 
 def test_own_code_reaches_the_workers_and_its_errors_come_back(small, cluster):
     """A loss in a file of the project, named by import path: its module is nowhere on the workers' path."""
-    project, training_set = small("own")
+    project, training_set = small()
     (project.folder / "losses.py").write_text(
         "import numpy as np\n"
         "def logistic(margin, matrix):\n"
@@ -153,7 +153,7 @@ def test_own_code_reaches_the_workers_and_its_errors_come_back(small, cluster):
 
 
 def test_external_memory_gives_the_same_trees(small, cluster):
-    project, training_set = small("external")
+    project, training_set = small()
     made = {}
     for mode in ("never", "always"):
         run = train(with_training(project, workers=2, threads=1, external_memory=mode, rounds=8), training_set)
@@ -165,7 +165,7 @@ def test_external_memory_gives_the_same_trees(small, cluster):
 
 
 def test_a_refusal_leaves_no_run(small, cluster):
-    project, training_set = small("nothing")
+    project, training_set = small()
     with pytest.raises(ClusterError):
         train(with_training(project, workers=9), training_set)
     assert not [*(project.storage / "runs").glob("*/*")]

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
+from raypipe.cli.scaffold import scaffold
+
 JOBS = Path(__file__).parents[3] / "jobs"
 SPACE = {
     "eta": {"low": 0.02, "high": 0.3, "log": True},
@@ -22,14 +24,14 @@ SPACE = {
 
 
 @pytest.fixture(scope="module")
-def make(raypipe, edited, tmp_path_factory):
+def make(edited, with_store, tmp_path_factory):
     """`raypipe init`'s project, trained in one process, with tuning settings."""
 
     def project(name: str, *, training: dict | None = None, **tuning) -> Path:
         folder = tmp_path_factory.mktemp("tune") / name
-        assert raypipe("init", folder).code == 0
+        scaffold(folder)
         given = {"workers": 1, "rounds": 60, "early_stopping_rounds": 10, "params": {"eta": 0.1, "max_bin": 64}}
-        return edited(folder, training=given | (training or {}) | {"tuning": {"space": SPACE} | tuning})
+        return edited(with_store(folder), training=given | (training or {}) | {"tuning": {"space": SPACE} | tuning})
 
     return project
 
@@ -52,9 +54,9 @@ def told(folder: Path) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="module")
-def tuned(cluster, make, raypipe) -> SimpleNamespace:
+def tuned(cluster, make, cli) -> SimpleNamespace:
     folder = make("project", trials=8)
-    done = raypipe("train", "--tune", "--project", folder, "--plan", "local", "--json", ray=cluster.address)
+    done = cli("train", "--tune", "--project", folder, "--plan", "local", "--json")
     assert done.code == 0, done.err
     return SimpleNamespace(folder=folder, done=done, **vars(told(folder)))
 
@@ -123,21 +125,21 @@ def journal(folder: Path) -> list[dict]:
     ]
 
 
-def test_a_killed_study_continues_without_repeating_a_trial(cluster, make, raypipe, started, wait):
-    slow = {"rounds": 400, "early_stopping_rounds": 400}
-    folder = make("killed", training=slow, trials=9)
+def test_a_killed_study_continues_without_repeating_a_trial(cluster, make, cli, started, wait):
+    slow = {"rounds": 300, "early_stopping_rounds": 300}
+    folder = make("killed", training=slow, trials=6)
     command = ("train", "--tune", "--project", folder, "--plan", "local")
     process = started(*command, ray=cluster.address)
-    wait(lambda: process.poll() is not None or len(journal(folder)) >= 3, what="three finished trials", seconds=120)
+    wait(lambda: process.poll() is not None or len(journal(folder)) >= 2, what="two finished trials", seconds=120)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     kept = {trial["number"]: trial for trial in journal(folder)}
-    assert 3 <= len(kept) < 9
+    assert 2 <= len(kept) < 6
     assert not [*(folder / ".raypipe" / "tuning").glob("*/manifest.json")]
-    again = raypipe(*command, "--json", ray=cluster.address)
+    again = cli(*command, "--json")
     assert again.code == 0, again.err
     trials = told(folder).trials
-    assert trials["trial"].to_list() == list(range(9))
+    assert trials["trial"].to_list() == list(range(6))
     assert trials.select("eta", "max_depth", "subsample").is_unique().all()
     for number, trial in kept.items():
         row = trials.row(number, named=True)
@@ -154,10 +156,10 @@ def absolute(prediction, label, weight):
 """
 
 
-def test_time_ends_a_study_and_the_project_s_own_metric_decides(cluster, make, raypipe):
-    folder = make("timed", training={"metric": "losses:absolute"}, trials=5000, seconds=12)
+def test_time_ends_a_study_and_the_project_s_own_metric_decides(cluster, make, cli):
+    folder = make("timed", training={"metric": "losses:absolute"}, trials=5000, seconds=6)
     (folder / "losses.py").write_text(LOSSES)
-    done = raypipe("train", "--tune", "--project", folder, "--plan", "local", "--json", ray=cluster.address)
+    done = cli("train", "--tune", "--project", folder, "--plan", "local", "--json")
     assert done.code == 0, done.err
     found = told(folder)
     assert 1 <= found.trials.height < 5000
@@ -165,18 +167,18 @@ def test_time_ends_a_study_and_the_project_s_own_metric_decides(cluster, make, r
     assert found.run["history"][found.run["best_round"]] == pytest.approx(found.result["chosen"]["metric"], abs=1e-6)
 
 
-def test_settings_that_cannot_be_trained_end_the_study(cluster, make, raypipe):
+def test_settings_that_cannot_be_trained_end_the_study(cluster, make, cli):
     folder = make("broken", training={"metric": "losses:absolute"}, trials=50)
     command = ("train", "--tune", "--project", folder, "--plan", "local", "--json")
     (folder / "losses.py").write_text(LOSSES.replace("return", "raise KeyError('amount')\n    return"))
-    done = raypipe(*command, ray=cluster.address)
+    done = cli(*command)
     assert (done.code, done.json["got"]) == (1, "losses:absolute of the project failed: KeyError: 'amount'")
     assert "the settings as they are cannot be trained" in done.json["what"]
 
 
-def test_two_objectives_over_folds(cluster, make, raypipe):
-    folder = make("two", trials=8, folds=2, objectives=["metric", "size"], within=0.01)
-    done = raypipe("train", "--tune", "--project", folder, "--plan", "local", "--json", ray=cluster.address)
+def test_two_objectives_over_folds(cluster, make, cli):
+    folder = make("two", trials=6, folds=2, objectives=["metric", "size"], within=0.01)
+    done = cli("train", "--tune", "--project", folder, "--plan", "local", "--json")
     assert done.code == 0, done.err
     found = told(folder)
     rows = found.trials.to_dicts()

@@ -16,6 +16,7 @@ from raypipe.data import across
 from raypipe.data.across import Rows, replaced, violations
 from raypipe.data.rules import rules_of
 from raypipe.errors import DataContractError, DefinitionError
+from tests.cases import MORE
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
@@ -93,7 +94,7 @@ def by_hand(rows: list[dict]) -> set[tuple[int, str]]:
 
 @pytest.mark.parametrize("bucket_rows", [1000, 3])
 @given(rows=rows)
-@settings(max_examples=25)
+@settings(max_examples=10 * MORE)
 def test_rules_over_rows_match_a_plain_loop(tmp_path_factory, bucket_rows, rows):
     scratch = tmp_path_factory.getbasetemp()
     with buckets_of(bucket_rows):
@@ -104,7 +105,7 @@ def test_rules_over_rows_match_a_plain_loop(tmp_path_factory, bucket_rows, rows)
 
 @pytest.mark.parametrize("bucket_rows", [1000, 3])
 @given(rows=rows)
-@settings(max_examples=25)
+@settings(max_examples=10 * MORE)
 def test_a_conflict_counts_from_when_it_is_known(tmp_path_factory, bucket_rows, rows):
     """As of any minute, the excluded rows are those that share their key with a row known by then."""
     with buckets_of(bucket_rows):
@@ -134,7 +135,7 @@ CORRECTED = rp.Source("readings", contract=type("Plain", (dy.Schema,), {"sensor"
 
 @pytest.mark.parametrize("bucket_rows", [1000, 3])
 @given(rows=rows)
-@settings(max_examples=25)
+@settings(max_examples=10 * MORE)
 def test_each_row_is_replaced_by_the_next_known_of_its_key(tmp_path_factory, bucket_rows, rows):
     seen = set()
     rows = [r for r in rows if (r["sensor"], r["minute"]) not in seen and not seen.add((r["sensor"], r["minute"]))]

@@ -31,7 +31,7 @@ def curves(found: Scored, blocks, confidence: float = 0.95):
 @pytest.mark.parametrize("digits", [1, 9])
 def test_points_are_of_thresholds(digits):
     """Each is what some threshold does; with few distinct scores all are there."""
-    found, blocks = example(600, digits=digits)
+    found, blocks = example(200, digits=digits)
     roc, precision_recall = curves(found, blocks)
     possible = set()
     for threshold in np.unique(found.score):

@@ -17,6 +17,8 @@ from raypipe.evaluation.names import METRICS
 from raypipe.features.score import score
 from raypipe.features.training_set import build_training_set
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 LEARNED = {"metric": "logloss", "history": [1.0, 0.9], "curve": [(1, 0.9), (2, 0.8)], "best_round": 1}
 RUN = {"digest": "0" * 64, "rounds": 2, "workers": 1, **LEARNED}
 

@@ -18,6 +18,7 @@ from raypipe.evaluation.figure import Figure
 from raypipe.evaluation.metrics import Scored
 from raypipe.project import load_project
 from raypipe.project.slice_settings import FAIRNESS_METRICS
+from tests.cases import MORE
 
 RATES = ["selection_rate", "false_positive_rate", "false_negative_rate", "precision"]
 
@@ -120,7 +121,7 @@ def drawn(seed: int, shares: list[float], rows: int = 300):
     "shares", [[0.3] * 6, [0.02] * 4, [0.2, 0.3, 0.3], [0.01, 0.3]], ids=["alike", "rare", "apart", "nearly none"]
 )
 def test_the_ends_hold_the_true_difference_and_ratio(shares):
-    draws = 250
+    draws = 80 * MORE
     hits = {"differences": 0, "ratios": 0}
     true = {"differences": max(shares) - min(shares), "ratios": min(shares) / max(shares)}
     for seed in range(draws):

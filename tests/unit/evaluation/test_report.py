@@ -100,6 +100,7 @@ def test_every_plot_and_table_says_what_it_is(page, reported, task):
     assert len(axes) == 2 * len(plots)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, ...], ids=["null", "absent"])
 @pytest.mark.parametrize("task", ["binary", "ranking"])
 def test_any_key_may_be_missing(tmp_path, reported, task, value):

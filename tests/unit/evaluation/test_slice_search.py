@@ -13,6 +13,7 @@ from raypipe.evaluation.binning import Binned, binned, frequent
 from raypipe.evaluation.metrics import Scored
 from raypipe.evaluation.slice_search import Search, holm, search
 from raypipe.project.slice_settings import WorstSlices
+from tests.cases import MORE
 
 ROWS, DAYS = 12_000, 60
 
@@ -262,7 +263,7 @@ def weighted(dice, frame):
 @pytest.mark.parametrize("draw", [independent, rare, by_day, heavy, weighted])
 def test_on_noise_the_stated_share_of_data_sets_has_a_finding_at_most(draw):
     """However small the effects that are told."""
-    count, found = 250, 0
+    count, found = 60 * MORE, 0
     for seed in range(count):
         dice = np.random.default_rng(seed)
         frame = columns(dice, 6000)

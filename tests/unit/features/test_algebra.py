@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from datetime import UTC, date, datetime
 from fractions import Fraction
 
@@ -15,8 +14,8 @@ from hypothesis import strategies as st
 
 import raypipe as rp
 from raypipe.features.algebra import bucket, input_column, middle, rank, split_infinite, squarable, with_infinite
+from tests.cases import MORE
 
-MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 FLOATS = st.floats(allow_nan=False) | st.sampled_from(
     [0.0, -0.0, 5e-324, 2.0**-1028, 2.0**-1022, 1.7976931348623157e308]
 )
@@ -27,7 +26,7 @@ def middles(values):
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=50))
-@settings(max_examples=300 * MORE)
+@settings(max_examples=80 * MORE)
 def test_a_bucket_stands_for_its_values(values):
     for value, found in zip(values, middles(values), strict=True):
         if math.isinf(value):
@@ -38,14 +37,14 @@ def test_a_bucket_stands_for_its_values(values):
 
 
 @given(st.floats(2.0**-1022, 1.7976931348623157e308), st.sampled_from([-1, 1]))
-@settings(max_examples=300 * MORE)
+@settings(max_examples=80 * MORE)
 def test_there_are_64_buckets_between_two_powers_of_two(size, sign):
     mantissa, exponent = math.frexp(size)
     assert middles([sign * size]) == [sign * math.ldexp(math.floor(mantissa * 128) + 0.5, exponent - 7)]
 
 
 @given(FLOATS, FLOATS)
-@settings(max_examples=300 * MORE)
+@settings(max_examples=80 * MORE)
 def test_buckets_keep_the_order(a, b):
     low, high = bucket(np.array(sorted([a, b]), np.float64))
     assert low <= high
@@ -57,7 +56,7 @@ def test_zeros_and_infinities_are_buckets_of_their_own():
 
 
 @given(st.sampled_from([0, 0.01, 0.07, 0.1, 0.29, 0.5, 0.55, 0.58, 0.9, 0.999, 1]), st.integers(0, 2**31))
-@settings(max_examples=300 * MORE)
+@settings(max_examples=80 * MORE)
 def test_ranks_are_of_the_decimal_that_was_written(q, n):
     assert rank(float(q), np.array([n])).tolist() == [max(math.ceil(Fraction(str(q)) * n), 1)]
 

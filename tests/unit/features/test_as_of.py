@@ -13,6 +13,8 @@ import pytest
 
 from raypipe.features.training_set import TRANSFORMS, build_training_set
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 PARTS = ("train", "validation", "test")
 
 

@@ -25,6 +25,7 @@ from raypipe.pipeline.cluster_on_demand import ClusterOnDemand
 from raypipe.pipeline.progress import Progress
 from raypipe.pipeline.steps import Pipeline
 from raypipe.project import load_project
+from tests.cases import MORE
 
 
 def contents(rides, made) -> dict[str, dict[str, tuple[str, int]]]:
@@ -130,7 +131,7 @@ def test_a_range_has_the_partitions_built_that_it_overlaps(backfill):
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["day", "week", "month"]), st.sampled_from([1, 4, 1000]))
-@settings(max_examples=5)
+@settings(max_examples=3 * MORE)
 def test_every_row_is_in_one_file_of_one_partition(rides, tmp_path_factory, seed, every, chunk_rows):
     files = rides.history(seed, rows=60, days=20)
     made = rides.build(rides.make(tmp_path_factory.mktemp("rows"), files, partition=every, chunk_rows=chunk_rows))
@@ -202,7 +203,7 @@ def test_a_build_killed_over_and_over_is_finished_by_the_next(rides, tmp_path):
     files, dice = rides.history(4, rows=120, days=45), random.Random(6)
     killed, whole = (rides.make(tmp_path / name, files, batch_rows=1) for name in ("killed", "whole"))
     said, seen = [], {}
-    for _ in range(5):
+    for _ in range(3):
         said += build_and_kill(killed, dice)
         now = published(killed)
         assert seen.items() <= now.items()

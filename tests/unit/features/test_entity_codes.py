@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -13,8 +12,8 @@ from hypothesis import strategies as st
 
 from raypipe.features import entity_codes
 from raypipe.features.entity_codes import by_code, encode
+from tests.cases import MORE
 
-MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 LOW, HIGH = -(2**63), 2**63 - 1
 TIME = pl.Datetime("us", "UTC")
 
@@ -60,14 +59,14 @@ def check(events, spine):
 
 
 @given(frames())
-@settings(max_examples=150 * MORE)
+@settings(max_examples=40 * MORE)
 def test_codes_are_the_entities(both):
     check(*both)
 
 
 @pytest.mark.parametrize("dense", [0, 1, 4, 30])
 @given(both=frames(width=3))
-@settings(max_examples=60 * MORE, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20 * MORE, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_codes_are_numbered_anew_where_there_are_many(monkeypatch, dense, both):
     with monkeypatch.context() as patch:
         patch.setattr(entity_codes, "_DENSE", dense)
@@ -85,7 +84,7 @@ def test_a_product_beyond_64_bits():
 
 
 @given(st.lists(st.integers(-1, 2**34), max_size=60))
-@settings(max_examples=150 * MORE)
+@settings(max_examples=40 * MORE)
 def test_places_are_in_order_of_code_and_then_as_they_come(codes):
     expected = sorted((at for at, code in enumerate(codes) if code >= 0), key=lambda at: codes[at])
     assert by_code(np.array(codes, np.int64), max(codes, default=0) + 1).tolist() == expected

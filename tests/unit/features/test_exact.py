@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from fractions import Fraction
 
 import numpy as np
@@ -12,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.features.exact import digits, round_once, squares, variance
+from tests.cases import MORE
 
-MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 LARGEST, SMALLEST = 2.0**1023 * (2 - 2**-52), 5e-324
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -56,13 +55,13 @@ def nearest(values):
 
 
 @given(VALUES)
-@settings(max_examples=400 * MORE)
+@settings(max_examples=100 * MORE)
 def test_a_sum_is_the_nearest_double(values):
     assert added(values).hex() == (nearest(values) + 0.0).hex()
 
 
 @given(VALUES, st.randoms(use_true_random=False), st.integers(2, 4), POWERS | SPECIAL)
-@settings(max_examples=200 * MORE)
+@settings(max_examples=60 * MORE)
 def test_a_sum_does_not_depend_on_order_groups_or_extra_places(values, dice, groups, extra):
     shuffled = [*values, extra, -extra]
     dice.shuffle(shuffled)
@@ -132,7 +131,7 @@ def test_uncarried_digits_of_any_sign():
 
 
 @given(VALUES.filter(len))
-@settings(max_examples=200 * MORE)
+@settings(max_examples=60 * MORE)
 def test_digits_are_the_value(values):
     found = list(digits(np.array(values, np.float64)))
     exact = [
@@ -151,7 +150,7 @@ def test_what_is_not_finite_has_no_digits(value):
 
 
 @given(st.floats(2.0**-480, 2.0**511) | st.integers(-(2**53), 2**53).map(float))
-@settings(max_examples=200 * MORE)
+@settings(max_examples=60 * MORE)
 def test_squares_are_exact(value):
     rounded, lost = squares(np.array([value]))
     assert rounded[0] == value * value
@@ -175,21 +174,21 @@ MEANS = st.sampled_from([0.0, 1.0, -1e9, 1e9, 1e15, 1e-100, -1e100, 1e153, 0.1])
 
 
 @given(MEANS, st.integers(-17, 0), st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=9))
-@settings(max_examples=200 * MORE)
+@settings(max_examples=60 * MORE)
 def test_a_large_mean_costs_no_digits(mean, size, noise):
     values = [mean + n * (abs(mean) or 1.0) * 10.0**size for n in noise]
     assert spread(values) == pytest.approx(exact_spread(values), rel=1e-15, abs=0)
 
 
 @given(st.floats(-(2.0**511), 2.0**511) | st.floats(1e-162, 1e-146), st.integers(2, 50))
-@settings(max_examples=200 * MORE)
+@settings(max_examples=60 * MORE)
 def test_equal_values_do_not_vary(value, count):
     assert spread([value] * count) >= 0
     assert spread([value] * count) == (0.0 if abs(value) > 2.0**-480 else pytest.approx(0, abs=1e-320))
 
 
 @given(st.lists(st.floats(-1e-150, 1e-150), min_size=2, max_size=9))
-@settings(max_examples=100 * MORE)
+@settings(max_examples=40 * MORE)
 def test_tiny_values(values):
     assert spread(values) == pytest.approx(exact_spread(values), rel=1e-9, abs=1e-320)
 

@@ -18,6 +18,7 @@ from raypipe.features.exchange import Exchange, Layout, Scratch, compute_tasks, 
 from raypipe.features.job import Build, Job
 from raypipe.features.partitions import Partition, moment, us
 from raypipe.features.plan_distributed import Computed, assemble_tasks
+from tests.cases import MORE
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -80,7 +81,7 @@ def test_rows_are_divided_by_how_many_there_are(made, rides, view, spine_rows, t
     st.integers(1, 90 * 24 * 3600 * 10**6),
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30),
 )
-@settings(max_examples=60)
+@settings(max_examples=25 * MORE)
 def test_a_task_reads_the_slices_of_every_event_that_its_rows_may_see(made, rides, name, length_us, points):
     start, view = us(rides.start), view_of(made, name)
     plan = layout(view, a_job(made, rides.start, moment(start + length_us)), 1, 2)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import raypipe as rp
 from raypipe.features.point_in_time import event_columns, view_features
+from tests.cases import MORE
 
 Row = dict[str, Any]
 
@@ -155,7 +156,7 @@ def days_apart(draw: Callable[..., Any]) -> tuple[list[Row], list[Row]]:
 
 
 @given(hopping(), st.sampled_from([["user"], ["shop"], ["user", "shop"]]))
-@settings(max_examples=120)
+@settings(max_examples=40 * MORE)
 def test_windows_match_plain_loops(same, history, entity):
     hop, lengths, events, spine = history
     view = rp.FeatureView("v", VISITS, entity, [f"{n}us" for n in lengths], AGGREGATIONS, hop=f"{hop}us")
@@ -169,7 +170,7 @@ def test_windows_match_plain_loops(same, history, entity):
 
 
 @given(days_apart())
-@settings(max_examples=50)
+@settings(max_examples=20 * MORE)
 def test_default_hops_match_plain_loops(same, history):
     events, spine = history
     windows = {"1h": HOUR, "12h": 12 * HOUR, "13h": 13 * HOUR, "12d": 12 * DAY, "13d": 13 * DAY}
@@ -184,7 +185,7 @@ def test_default_hops_match_plain_loops(same, history):
 
 
 @given(hopping(), st.sampled_from([None, 0, 1, 2]))
-@settings(max_examples=70)
+@settings(max_examples=25 * MORE)
 def test_latest_matches_plain_loops(same, history, age):
     hop, _, events, spine = history
     max_age = None if age is None else age * hop + 1

@@ -13,6 +13,8 @@ import raypipe as rp
 from raypipe.features.point_in_time import event_columns, view_features
 from raypipe.features.spine import spine
 
+pytestmark = pytest.mark.slow  # a year of flights
+
 HOUR = 3_600_000_000
 WINDOWS = {"3h": (3 * HOUR, HOUR // 12), "24h": (24 * HOUR, HOUR), "7d": (168 * HOUR, HOUR)}  # length and default hop
 ASKED = 2_000

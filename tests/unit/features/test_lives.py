@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from itertools import pairwise
 
 import numpy as np
@@ -13,8 +12,7 @@ from hypothesis import strategies as st
 
 from raypipe.definitions.views import Window
 from raypipe.features.lives import Lives, Ranked, count, count_distinct, largest, total
-
-MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
+from tests.cases import MORE
 
 
 @st.composite
@@ -39,7 +37,7 @@ def seen(case) -> list[list[int]]:
 
 
 @given(lives())
-@settings(max_examples=150 * MORE)
+@settings(max_examples=40 * MORE)
 def test_counts_totals_and_extremes(case):
     size, first, end, values = case
     of = Lives.of(size, first, end)
@@ -51,7 +49,7 @@ def test_counts_totals_and_extremes(case):
 
 
 @given(lives(), st.integers(0, 40))
-@settings(max_examples=150 * MORE)
+@settings(max_examples=40 * MORE)
 def test_the_kth_smallest(case, k):
     size, first, end, values = case
     found = Ranked(Lives.of(size, first, end), values).kth(np.full(size, k + 1))
@@ -60,7 +58,7 @@ def test_the_kth_smallest(case, k):
 
 
 @given(lives())
-@settings(max_examples=100 * MORE)
+@settings(max_examples=30 * MORE)
 def test_only_rows_with_a_value(case):
     size, first, end, values = case
     some = Lives.of(size, first, end).among(values > 0)
@@ -88,7 +86,7 @@ def test_no_rows(size):
 
 
 @given(st.integers(-60, 60), st.integers(1, 40), st.integers(1, 12))
-@settings(max_examples=200 * MORE)
+@settings(max_examples=40 * MORE)
 def test_a_row_expires_when_the_tail_passes_it(event, length, hop):
     window = Window("w", length, hop)
     inside = [t for t in range(-200, 200) if window.tail(t) <= event]

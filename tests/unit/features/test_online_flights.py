@@ -20,7 +20,7 @@ from raypipe.project import Project, load_project
 
 pytestmark = pytest.mark.slow
 
-MOMENTS, OTHERS = 12, 100
+MOMENTS, OTHERS = 8, 100
 WINDOWS = ["at_origin", "by_carrier", "of_plane", "by_carrier_at_origin", "on_route"]
 
 
@@ -61,7 +61,7 @@ def answers(state: OnlineState, asked: pl.DataFrame) -> pl.DataFrame:
 def test_the_rows_are_enough_to_mean_something(both):
     assert both.asked.height > MOMENTS * OTHERS + MOMENTS
     assert both.asked["prediction_time"].n_unique() == MOMENTS
-    assert both.asked["prediction_time"].dt.month().n_unique() >= 7
+    assert both.asked["prediction_time"].dt.month().n_unique() >= 6
     assert both.online.columns == list(both.project.definitions.features())
     for view in WINDOWS:
         assert both.online[f"{view}_7d_flights"].sum() > 0

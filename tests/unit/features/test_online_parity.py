@@ -28,6 +28,7 @@ from raypipe.features.online_plan import state_folder, state_plan
 from raypipe.features.point_in_time import event_columns, view_features
 from raypipe.features.serving_spec import ServingSpec, serving_spec
 from raypipe.project import Project, Settings
+from tests.cases import MORE
 
 pytestmark = pytest.mark.slow
 
@@ -240,14 +241,14 @@ def check(data: st.DataObject, kind: str, moments: st.SearchStrategy[int], hop: 
 
 @pytest.mark.parametrize("kind", SOURCES)
 @given(st.sampled_from([1, 1_000, 5 * MINUTE, HOUR]), st.data())
-@settings(max_examples=15)
+@settings(max_examples=6 * MORE)
 def test_one_hop(kind, hop, data):
     check(data, kind, near(hop), f"{hop}us", *(f"{n}us" for n in (2 * hop, 5 * hop, 3 * hop + 1)))
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 @given(st.data())
-@settings(max_examples=15)
+@settings(max_examples=6 * MORE)
 def test_default_hops(kind, data):
     step = st.sampled_from([5 * MINUTE, HOUR, 12 * HOUR, DAY, 13 * DAY])
     check(data, kind, step.flatmap(near), None, "1h", "13h", "13d")

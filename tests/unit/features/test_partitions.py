@@ -20,6 +20,7 @@ from raypipe.features.partitions import Grid, Partition, in_batches, oldest_even
 from raypipe.features.point_in_time import event_columns, view_features
 from raypipe.features.spine import spine
 from raypipe.project.split_settings import TimeSplit
+from tests.cases import MORE
 
 SECOND = timedelta(seconds=1)
 TIME = pl.Datetime("us", "UTC")
@@ -87,7 +88,7 @@ def splits(draw) -> TimeSplit:
 
 
 @given(splits(), st.sampled_from(["day", "week", "month"]), st.lists(MOMENTS, min_size=1, max_size=40))
-@settings(max_examples=60)
+@settings(max_examples=25 * MORE)
 def test_every_time_of_a_partition_is_in_one_part_of_the_split(split, every, times):
     """Also one microsecond before its end."""
     features = SimpleNamespace(partition=every)
@@ -155,7 +156,7 @@ SEEDS = st.integers(0, 2**32)
 
 @pytest.mark.slow
 @given(SEEDS, st.sampled_from(["day", "week"]))
-@settings(max_examples=4)
+@settings(max_examples=3 * MORE)
 def test_what_does_not_reach_a_partition_changes_no_value_in_it(rides, seed, every):
     """Each partition's rows are those that one join over all rows of all files finds."""
     with a_folder() as folder:
@@ -184,7 +185,7 @@ def bytes_by_name(rides, made: SimpleNamespace) -> dict[str, dict[str, str]]:
 
 @pytest.mark.slow
 @given(SEEDS, st.booleans())
-@settings(max_examples=4)
+@settings(max_examples=3 * MORE)
 def test_one_name_has_one_content(rides, seed, corrected):
     """Over what the files were before and after one of them came, and over what was known when."""
     files, dice = rides.history(seed, rows=60, days=14), random.Random(seed)
@@ -217,7 +218,7 @@ def test_a_row_that_was_undone_later_is_in_the_name(rides, tmp_path, corrected):
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 40), st.randoms())
-@settings(max_examples=50)
+@settings(max_examples=20 * MORE)
 def test_batches_are_neighbours_and_as_large_as_they_may_be(three, rows, most, dice):
     """Over partitions later than every event, a batch holds as many spine rows as `most`, or one partition."""
     partitions = [

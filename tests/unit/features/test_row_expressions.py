@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from raypipe.definitions.expressions import to_json
 from raypipe.features.row_expressions import Scope, compile_expression
 from raypipe.features.row_values import FallBackError, UnsupportedError
+from tests.cases import MORE
 
 TIME = pl.Datetime("us", "UTC")
 SCHEMA = {
@@ -136,7 +137,7 @@ def polars_values(expression: pl.Expr, rows: list[dict]) -> list:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=3 * MORE)
 @given(rows=ROWS)
 def test_a_compiled_expression_gives_polars_values(name, rows):
     expression = EXPRESSIONS[name]

@@ -20,6 +20,7 @@ from raypipe.features.row_transforms import RowTransforms, as_matrix
 from raypipe.features.row_values import UnsupportedError
 from raypipe.features.serving_spec import serving_spec
 from raypipe.features.transforms import Category, Encoding, Number, Transforms
+from tests.cases import MORE
 
 AS_OF = datetime(2024, 2, 8, tzinfo=UTC)
 
@@ -111,7 +112,7 @@ CATEGORIES = [
 ]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=40 * MORE)
 @given(
     number=st.builds(
         lambda edges, missing: Number(*edges, missing),

@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def room(module: str) -> str:
     return ([*module.split("."), "__init__"])[1]
 
 
+@cache
 def imported(source: str) -> set[str]:
     """Modules that a source text imports anywhere in it; `from a import b` names a and a.b."""
     found: set[str] = set()
@@ -177,6 +179,7 @@ print(json.dumps(sorted({"ray", "mlflow", "matplotlib", "lmdb", "raypipe.evaluat
 """
 
 
+@pytest.mark.slow
 def test_explaining_a_prediction_imports_no_evaluation():
     done = subprocess.run([sys.executable, "-c", EXPLAIN], capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout) == []

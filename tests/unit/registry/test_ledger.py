@@ -198,6 +198,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_of_writers_that_have_read_the_same_entry_one_appends(tmp_path):
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -452,6 +452,8 @@ def test_two_promoters_at_once_cannot_both_win(shelf, monkeypatch):
             assert len(entries) == 1
             assert entries[0].words() == loser["got"]
         assert shelf.alias() == shelf.registry.releases().champion == entries[-1].change.to
+        if lost and number >= 9:
+            break
     for promoter in promoters:
         promoter.communicate()
     assert lost > 0, "they never met"

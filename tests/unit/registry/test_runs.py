@@ -15,9 +15,11 @@ import xgboost as xgb
 from sklearn.metrics import log_loss
 
 from raypipe.data.sources import prepare_source
-from raypipe.errors import ConfigurationError, GateRefusedError, RegistryError, TrainingError
+from raypipe.errors import ConfigurationError, GateRefusedError, RegistryError, StorageError, TrainingError
 from raypipe.registry.tracking import Registry
 from raypipe.training.train import layout_of, train
+
+pytestmark = pytest.mark.slow  # projects built whole
 
 KILLED = """
 import os, signal, sys
@@ -68,7 +70,6 @@ def test_another_configuration_is_another_run(made, runs, edited, opened):
     assert [run.data.params["eta"] for run in runs(p)] == ["0.3", "0.1"]
 
 
-@pytest.mark.slow
 def test_a_killed_recording_is_completed(made, runs):
     p = made()
     done = subprocess.run(
@@ -229,6 +230,39 @@ def test_an_error_of_raypipe_says_what_where_and_got(made, runs, monkeypatch):
     said = {name: value for name, value in run.data.tags.items() if name.startswith("error")}
     assert said == {"error": "TrainingError", "error.what": error.what, "error.where": "worker 0", "error.got": "5|6"}
     assert "| got | 5\\|6 |" in run.data.tags["mlflow.note.content"]
+
+
+VANISHING = """
+
+from pathlib import Path
+store = Path(__file__).parent / ".raypipe" / "mlflow"
+rounds = []
+
+
+def logloss_until_the_store_is_gone(prediction, label, weight):
+    import numpy as np
+
+    rounds.append(0)
+    if len(rounds) == 5 and store.exists():
+        store.rename(store.with_name("away"))
+    return -(np.log(np.where(label > 0.5, prediction, 1 - prediction)) * weight).sum(), weight.sum()
+"""
+
+
+def test_a_store_that_vanishes_while_it_trains_has_the_run_once_it_is_back(made, runs, edited, opened):
+    p = made()
+    (p.project.folder / "losses.py").write_text(VANISHING)
+    p = opened(edited(p.project.folder, training__metric="losses:logloss_until_the_store_is_gone"))
+    store = p.project.storage / "mlflow"
+    with pytest.raises(StorageError, match="cannot be read or written") as told:
+        p.steps.train(p.training_set)
+    assert told.value.where == str(store)
+    assert not store.exists(), "another store was made in its place"
+    store.with_name("away").rename(store)
+    again = p.steps.train(p.training_set)
+    assert again.reused
+    [run] = runs(p)
+    assert (run.info.status, run.data.tags["run_digest"]) == ("FINISHED", again.digest)
 
 
 def test_no_training_starts_when_mlflow_cannot_be_reached(made, monkeypatch, free_port):

@@ -14,10 +14,10 @@ import polars as pl
 import pytest
 
 from raypipe.data.publish import MANIFEST, find
+from tests.cases import MORE
 
 pytestmark = pytest.mark.slow
 
-CASES = 2 * int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 SCORE = """
 import sys
 from pathlib import Path
@@ -81,7 +81,7 @@ def undisturbed(made, tmp_path_factory) -> dict[str, bytes]:
     return files(storage)
 
 
-@pytest.mark.parametrize("seed", range(CASES))
+@pytest.mark.parametrize("seed", range(MORE))
 def test_killed_at_any_moment(made, undisturbed, wait, tmp_path, seed):
     """Once by the clock, once when it has done some more."""
     dice, kept = random.Random(seed), {}

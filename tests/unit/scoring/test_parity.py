@@ -10,6 +10,8 @@ import pytest
 
 from raypipe.features.score import score
 
+pytestmark = pytest.mark.slow  # projects built whole
+
 TASKS = ["binary", "multiclass", "regression", "ranking"]
 
 

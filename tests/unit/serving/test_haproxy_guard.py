@@ -47,14 +47,25 @@ RAYLET = "import subprocess, sys; process = subprocess.Popen(sys.argv[1:]); proc
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[SimpleNamespace]:
+def guards_python(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """What the guard runs in: parametrized, a Python that takes so many seconds to start, as on a busy machine."""
+    if not hasattr(request, "param"):
+        return sys.executable
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nsleep {request.param}\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, guards_python: str) -> Iterator[SimpleNamespace]:
     port, config = a_free_port(), tmp_path / "haproxy.cfg"
     config.write_text(CONFIG.format(folder=tmp_path, port=port))
     script = settings.environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
     manager = [sys.executable, "-c", MANAGER, script, "-db", "-dR", "-f", str(config)]
     raylet = subprocess.Popen(
         [sys.executable, "-c", RAYLET, *manager], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | settings.environment(), start_new_session=True,
+        env=os.environ | settings.environment() | {"RAYPIPE_PYTHON": guards_python}, start_new_session=True,
     )  # fmt: skip
 
     def start() -> int:
@@ -94,6 +105,15 @@ def test_a_stand_in_answers_until_there_is_another(cluster, wait):
     wait(lambda: cluster.ours() == [second], what="the stand-in gone")
     assert stand_in != second
     assert cluster.answers()
+
+
+@pytest.mark.parametrize("guards_python", [2], indirect=True)
+def test_one_that_is_killed_before_its_guard_has_begun_has_a_stand_in(cluster, wait):
+    first = cluster.start()
+    wait(cluster.ours, what="HAProxy")  # in the place of the script that has started the guard
+    os.kill(first, signal.SIGKILL)
+    wait(lambda: set(cluster.ours()) - {first}, what="a stand-in")
+    wait(cluster.answers, what="its answer")
 
 
 def test_a_stand_in_that_is_killed_has_another(cluster, wait):

@@ -37,6 +37,7 @@ from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.request_path import THREADS, RequestPath
 from raypipe.serving.routes import answer
 from raypipe.serving.traffic import Traffic
+from raypipe.serving.v2_grpc.ingress import SERVICER_FUNCTION
 
 needs_haproxy = pytest.mark.skipif(not cluster.haproxy_available(), reason="no HAProxy for this machine")
 LIMIT = 3 * INLINE_BYTES
@@ -385,29 +386,51 @@ def test_observers_hear_of_every_answer(replica, wait):
 # ---- through HAProxy ---------------------------------------------------------------------------
 
 
+def configured(folder: Path, host: str, ports: list[int], servers: list[tuple[str, int]]) -> Path:
+    """HAProxy's configuration as Ray makes it. ports: of HTTP, gRPC, statistics and metrics."""
+    from ray.serve._private import haproxy as rays
+    from ray.serve.config import HTTPOptions, gRPCOptions
+
+    config = rays.HAProxyConfig(
+        socket_path=str(folder / "s"), server_state_base=str(folder), server_state_file=str(folder / "state"),
+        http_options=HTTPOptions(host=host, port=ports[0]), stats_port=ports[2], metrics_port=ports[3],
+        grpc_options=gRPCOptions(port=ports[1], grpc_servicer_functions=[SERVICER_FUNCTION]),
+        retry_on="conn-failure empty-response 502 504", retries=3, metrics_enabled=False,
+    )  # fmt: skip
+    replicas = [rays.ServerConfig(name="replica", host=host, port=port) for host, port in servers]
+    backend = rays.BackendConfig(name="http-shop", path_prefix="/", app_name="shop", servers=replicas)
+    backends = {backend.name: backend} if replicas else {}
+    rays.HAProxyApi(config, backends, str(folder / "haproxy.cfg"))._generate_config_file_internal()
+    return folder / "haproxy.cfg"
+
+
+def binds(config: Path) -> list[str]:
+    """The addresses that a configuration listens on."""
+    lines = [line.split() for line in config.read_text().splitlines()]
+    return sorted(words[1] for words in lines if words[:1] == ["bind"])
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Of what starts HAProxy: without a guard, which is for a HAProxy that Ray started."""
+    given = {"RAYPIPE_HAPROXY": cluster.environment()["RAYPIPE_HAPROXY"], "RAYPIPE_PYTHON": "true"}
+    return {"PATH": os.environ["PATH"], **given, **variables}
+
+
+def checked(config: Path) -> None:
+    """Have the configuration changed as it is before HAProxy starts, and looked at by it."""
+    script = cluster.environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    subprocess.run([script, "-c", "-f", config], env=environment(), check=True, capture_output=True)
+
+
 @contextmanager
 def haproxy(replica: Any, folder: Path, **variables: str) -> Iterator[Any]:
     """HAProxy in front of the replica; yields what `connect` and `ask` take."""
-    from ray.serve._private import haproxy as rays
-    from ray.serve.config import HTTPOptions
-
-    port, *own = (int(found) for found in free_ports(3))
-    config = rays.HAProxyConfig(
-        socket_path=str(folder / "s"), server_state_base=str(folder), server_state_file=str(folder / "state"),
-        http_options=HTTPOptions(host="127.0.0.1", port=port), stats_port=own[0], metrics_port=own[1],
-        retry_on="conn-failure empty-response 502 504", retries=3, metrics_enabled=False,
-    )  # fmt: skip
-    server = rays.ServerConfig(name="replica", host=replica.address[0], port=replica.address[1])
-    backend = rays.BackendConfig(name="http-shop", path_prefix="/", app_name="shop", servers=[server])
-    rays.HAProxyApi(config, {backend.name: backend}, str(folder / "haproxy.cfg"))._generate_config_file_internal()
-    environment = {"RAYPIPE_HAPROXY": cluster.environment()["RAYPIPE_HAPROXY"], "PATH": os.environ["PATH"], **variables}
-    environment["RAYPIPE_PYTHON"] = "true"  # no guard: it is for a HAProxy that Ray started
+    ports = [int(found) for found in free_ports(4)]
+    config = configured(folder, "127.0.0.1", ports, [replica.address])
     script = cluster.environment()["RAY_SERVE_HAPROXY_BINARY_PATH"]
-    process = subprocess.Popen(
-        [script, "-db", "-f", folder / "haproxy.cfg"], env=environment, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([script, "-db", "-f", config], env=environment(**variables), stderr=subprocess.DEVNULL)
     try:
-        yield SimpleNamespace(address=("127.0.0.1", port), own=own, clients=replica.clients)
+        yield SimpleNamespace(address=("127.0.0.1", ports[0]), own=ports[1:], clients=replica.clients)
     finally:
         process.terminate()
         process.wait(20)
@@ -479,13 +502,25 @@ def test_a_refusal_of_ours_reaches_the_caller_once(proxy, replica, wait):
 @needs_haproxy
 def test_haproxys_own_pages_are_on_loopback_and_its_commands_are_for_its_user(proxy, tmp_path):
     assert (tmp_path / "s").stat().st_mode & 0o077 == 0
-    binds = [
-        line.split()[1]
-        for line in (tmp_path / "haproxy.cfg").read_text().splitlines()
-        if line.strip().startswith("bind")
-    ]
-    assert sorted(binds) == sorted(f"127.0.0.1:{port}" for port in (proxy.address[1], *proxy.own))
+    assert binds(tmp_path / "haproxy.cfg") == sorted(f"127.0.0.1:{port}" for port in (proxy.address[1], *proxy.own))
     assert all(up(("127.0.0.1", port)) for port in proxy.own)
+
+
+@needs_haproxy
+@pytest.mark.parametrize(("host", "written"), [("0.0.0.0", "*"), ("127.0.0.2", "127.0.0.2")])
+def test_haproxy_listens_where_the_settings_say(host, written, tmp_path):
+    config = configured(tmp_path, host, [8000, 9000, 8404, 9101], [("127.0.0.1", 30000)])
+    checked(config)
+    assert binds(config) == sorted([f"{written}:8000", f"{written}:9000", "127.0.0.1:8404", "127.0.0.1:9101"])
+
+
+@needs_haproxy
+def test_haproxy_does_not_listen_while_it_knows_no_replica(tmp_path):
+    """Beside a stand-in that knows them, it would say that there is nothing."""
+    config = configured(tmp_path, "127.0.0.2", [8000, 9000, 8404, 9101], [])
+    assert {"127.0.0.2:8000", "127.0.0.2:9000"} <= set(binds(config))
+    checked(config)
+    assert binds(config) == ["127.0.0.1:8404", "127.0.0.1:9101"]
 
 
 @needs_haproxy

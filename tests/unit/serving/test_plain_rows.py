@@ -15,6 +15,7 @@ from raypipe.features.serving_spec import DerivedSpec, Field, RequestSpec, Servi
 from raypipe.features.transforms import Category, Number, Transforms
 from raypipe.serving.plain_rows import PlainRows
 from raypipe.serving.rows import read_rows
+from tests.cases import MORE
 
 FIELDS = (
     Field("single", "Float32", nullable=False),
@@ -47,7 +48,7 @@ def slowly(rows: list) -> np.ndarray:
     return TRANSFORMS.matrix(read_rows(SPEC, rows).select(COLUMNS.values()))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100 * MORE)
 @given(rows=st.lists(ROW, min_size=1, max_size=4), spoiled=st.none() | st.tuples(st.sampled_from(FIELDS), ODD))
 def test_rows_become_what_polars_makes_of_them_or_nothing(rows, spoiled):
     if spoiled:

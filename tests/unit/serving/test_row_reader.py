@@ -12,6 +12,7 @@ from raypipe.features.serving_spec import TYPES, Field, ServingSpec
 from raypipe.serving import rows as rows_of_json
 from raypipe.serving.row_reader import REFUSED, RowReader, matcher
 from raypipe.serving.rows import read_rows
+from tests.cases import MORE
 
 FIELDS = [
     *(Field(f"n_{at}", name, nullable=True) for at, name in enumerate(TYPES)),
@@ -107,7 +108,7 @@ def physical(frame: pl.DataFrame) -> list[tuple]:
     return frame.select(pl.all().to_physical()).rows()
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=40 * MORE)
 @given(rows=st.lists(RIGHT_ROW, min_size=1, max_size=4))
 def test_right_rows_have_the_same_values(rows):
     expected = by_read_rows(rows)
@@ -116,7 +117,7 @@ def test_right_rows_have_the_same_values(rows):
     assert [tuple(by_one(row)) for row in rows] == physical(expected)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=80 * MORE)
 @given(row=RIGHT_ROW, field=st.sampled_from(FIELDS), value=ODD)
 def test_any_value_in_any_field_is_judged_alike(row, field, value):
     rows = [row, row | {field.name: value}]
@@ -177,7 +178,7 @@ def test_an_unknown_field_beside_the_others():
         "^a|b$",
     ],
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25 * MORE)
 @given(
     text=st.text(st.sampled_from("abcABx19é.\n _٣"), max_size=4)
     | st.sampled_from(["EWR", "EWR\n", "JFKx", "AB", "AB\n"])

@@ -60,6 +60,22 @@ def test_a_failing_disk_is_named_and_leaves_the_last_one(states, tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["round-00000001"]
 
 
+@pytest.mark.parametrize("left", ["nothing", "a file"])
+def test_where_the_storage_root_is_gone_nothing_grows_in_its_place(states, tmp_path, left):
+    root, away = tmp_path / "storage", tmp_path / "away"
+    root.mkdir()
+    save(root / "run", states[0])
+    root.rename(away)
+    if left == "a file":
+        root.touch()
+    with pytest.raises(StorageError, match="cannot be read or written") as told:
+        save(root / "run", states[1])
+    assert (told.value.where, root.is_dir()) == (str(root / "run"), False)
+    root.unlink(missing_ok=True)
+    away.rename(root)
+    assert unpack(newest(root / "run")).history == states[0].history
+
+
 def test_a_full_disk_for_real(states):
     """/dev/full takes nothing: what the operating system says of a full disk is what we say."""
     with (

@@ -107,8 +107,9 @@ def test_size_is_of_the_model_at_its_best_round(job, study):
 
 
 def test_latency_grows_with_the_model(job):
-    matrix = xgb.DMatrix(np.random.default_rng(0).normal(size=(500, 2)), label=np.arange(500) % 2)
-    small, large = (bytes(xgb.train({"max_depth": 8}, matrix, n).save_raw("ubj")) for n in (1, 3000))
+    matrix = xgb.DMatrix(np.random.default_rng(0).normal(size=(200, 2)), label=np.arange(200) % 2)
+    params = {"max_depth": 8, "nthread": 1}
+    small, large = (bytes(xgb.train(params, matrix, n).save_raw("ubj")) for n in (1, 1000))
     rows = np.zeros((50, 2), np.float32)
     assert 0 < latency_us(small, rows) < latency_us(large, rows)
 

@@ -40,44 +40,45 @@ def add_version(folder: Path, trees: int) -> int:
     return registry.register(first.run_id, uri=uri, tags=tags, at=datetime.now(UTC)).version
 
 
-@pytest.fixture(scope="module")
-def versions(trained, raypipe, edited) -> Callable[..., Path]:
-    """A project with version 1, champion, and smaller versions 2 and 3; settings may change."""
-
-    def make(**settings: Any) -> Path:
-        folder = trained()
-        ran = raypipe("run", "--project", folder, "--plan", "local", "--json")
-        assert ran.code == 0, ran.err
-        for trees in (20, 10):
-            add_version(folder, trees)
-        return edited(folder, **settings)
-
-    return make
+@pytest.fixture(scope="session")
+def versions(trained, cli, edited) -> Callable[..., Path]:
+    """The project with version 1, champion, and smaller versions 2 and 3; settings may change."""
+    folder = trained()
+    ran = cli("run", "--project", folder, "--plan", "local", "--json")
+    assert ran.code == 0, ran.err
+    for trees in (20, 10):
+        add_version(folder, trees)
+    return lambda **settings: edited(folder, **settings)
 
 
 class Served:
-    """`raypipe serve` of a project, and what it said."""
+    """`raypipe serve` of a project, and what it said. key: an API key that it knows, where it asks for one."""
 
-    def __init__(self, folder: Path, port: int, process: subprocess.Popen[bytes], said: Path) -> None:
-        self.folder, self.process, self._said = folder, process, said
-        self.base, self.model = f"http://127.0.0.1:{port}", "slow-delivery"
+    def __init__(
+        self, folder: Path, port: int, process: subprocess.Popen[bytes], said: Path, key: str | None = None
+    ) -> None:
+        from raypipe.project import load_project
+        from raypipe.serving.tls import trust
+
+        self.folder, self.process, self._said, self._key = folder, process, said, key
+        self._trusted = trust(load_project(folder))
+        self.base, self.model = f"http{'s' if self._trusted else ''}://127.0.0.1:{port}", "slow-delivery"
         self.row = json.loads((folder / "request.json").read_text())["rows"][0]
 
     def said(self) -> str:
         return self._said.read_text()
 
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.base + path, timeout=10) as response:
+    def get(self, path: str, body: Any = None) -> Any:
+        headers = {"content-type": "application/json"} | ({"x-api-key": self._key} if self._key else {})
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, content, headers)
+        with urllib.request.urlopen(request, timeout=30, context=self._trusted) as response:
             return json.load(response)
 
     def score(self, version: str) -> float:
         """What a version says of the row, by the endpoint."""
-        url = f"{self.base}/models/{self.model}/versions/{version}/predict"
-        request = urllib.request.Request(
-            url, json.dumps({"rows": [self.row]}).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return float(json.load(response)["predictions"][0]["probability"])
+        answer = self.get(f"/models/{self.model}/versions/{version}/predict", {"rows": [self.row]})
+        return float(answer["predictions"][0]["probability"])
 
     def pids(self, program: str) -> set[int]:
         """Processes of this endpoint's Ray whose command line holds `program`."""
@@ -88,17 +89,20 @@ class Served:
 
 
 @contextmanager
-def serve(folder: Path, port: int, environment: dict[str, str], session: Path, *arguments: str) -> Iterator[Served]:
-    """`raypipe serve` until the block ends. `session`: a short path for its Ray."""
+def serve(
+    folder: Path, port: int, environment: dict[str, str], session: Path, *arguments: str, key: str | None = None
+) -> Iterator[Served]:
+    """`raypipe serve` until the block ends. `session`: a short path for its Ray; key: the one that callers need."""
     from tests.conftest import RAYPIPE, wait_until
 
     said = folder / f"said-{time.monotonic_ns()}.txt"
     with said.open("wb") as stream:
         process = subprocess.Popen(
             [RAYPIPE, "serve", "--project", folder, "--port", str(port), *arguments],
-            env=environment | {"RAY_TMPDIR": str(session)}, stdout=stream, stderr=stream, start_new_session=True,
+            env=environment | {"RAY_TMPDIR": str(session)} | ({"RAYPIPE_API_KEYS": key} if key else {}),
+            stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
-    served = Served(folder, port, process, said)
+    served = Served(folder, port, process, said, key)
     try:
         wait_until(
             lambda: "Ctrl-C ends it" in served.said() or process.poll() is not None,

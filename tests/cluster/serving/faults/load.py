@@ -31,16 +31,16 @@ class Answer:
 
 
 class Load:
-    """Use as a context manager. scores: the right ones of `row`, by version; keep: clients that keep their connection;
-    renew: clients that connect for each request."""
+    """Use as a context manager. scores: the right ones of `row`, by version; more may be added. keep: clients that keep
+    their connection; renew: clients that connect for each request."""
 
     def __init__(
-        self, base: str, model: str, row: Mapping[str, Any], scores: Mapping[str, float], keep: int = 4, renew: int = 2
+        self, base: str, model: str, row: Mapping[str, Any], scores: dict[str, float], keep: int = 4, renew: int = 2
     ) -> None:
         parts = urlsplit(base)
         self._address = (parts.hostname, parts.port)
         self._path, self._body = f"/models/{model}/predict", json.dumps({"rows": [row]}).encode()
-        self._scores, self.answers, self._done = scores, list[Answer](), threading.Event()
+        self.scores, self.answers, self._done = scores, list[Answer](), threading.Event()
         kept = [True] * keep + [False] * renew
         self._clients = [threading.Thread(target=self._ask, args=(each,), daemon=True) for each in kept]
 
@@ -84,7 +84,7 @@ class Load:
         if status != 200:
             return f"{status} {body[:80].decode(errors='replace')}"
         score = json.loads(body)["predictions"][0]["probability"]
-        right = version in self._scores and abs(score - self._scores[version]) <= TOLERANCE
+        right = version in self.scores and abs(score - self.scores[version]) <= TOLERANCE
         return None if right else f"score {score} of version {version}"
 
     # ---- figures -------------------------------------------------------------------------------

@@ -10,19 +10,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
 from raypipe.project import load_project
-from raypipe.registry.ledger import Ledger
-from raypipe.registry.lifecycle import promotion
+from raypipe.registry.ledger import Change, Ledger
+from raypipe.registry.lifecycle import promotion, rollback
 from raypipe.serving.prediction_log.config import log_config
 from raypipe.serving.resolve import releases_of
 from tests.cluster.serving.faults.conftest import MORE, Served, serve
+from tests.cluster.serving.faults.held import HeldFile
 from tests.cluster.serving.faults.load import Load
-from tests.conftest import a_free_port
+from tests.conftest import a_free_port, wait_until
 
 KILLS = 10 if MORE else 1
 ROLLBACKS = 20 if MORE else 2
@@ -65,6 +67,26 @@ def report(load, capsys) -> Callable[[str], None]:
             print(f"\n{what}: {load.figures()}")
 
     return say
+
+
+@pytest.fixture
+def append(served) -> Callable[..., None]:
+    """Append what `decide` makes of the ledger: the command would look at the bundle first."""
+
+    def change(decide: Callable[..., Change | None], *arguments: int) -> None:
+        project = load_project(served.folder)
+        known = releases_of(project)
+        made = decide(known, *arguments)
+        assert made is not None
+        assert Ledger.of(project).append(made, after=known.last, at=datetime.now(UTC), who="a test")
+
+    return change
+
+
+def model_of(served: Served, version: int) -> Path:
+    """The file of a version's trees."""
+    project = load_project(served.folder)
+    return project.storage / "bundles" / str(releases_of(project).evidence[version].bundle) / "model.ubj"
 
 
 def kill_one(served: Served, program: str) -> int:
@@ -137,7 +159,7 @@ def test_the_killed_proxy(served, load, answered, wait, report):
     assert load.failures().total() == lost, "requests failed when the stand-in was relieved"
 
 
-def test_the_killed_writer_of_online_values(served, load, answered, started, raypipe, tmp_path, report):
+def test_the_killed_writer_of_online_values(served, load, answered, started, cli, tmp_path, report):
     """`raypipe ingest` is killed at some moment: readers see the state as it was, and the next one writes."""
     rows = pl.read_parquet(served.folder / "data" / "deliveries.parquet")
     others = rows.with_columns(  # of other entities than the load's
@@ -151,7 +173,7 @@ def test_the_killed_writer_of_online_values(served, load, answered, started, ray
         time.sleep(dice.uniform(0.5, 2.5))
         os.killpg(writer.pid, signal.SIGKILL)
         writer.wait()
-    done = raypipe(*arguments, "--json")
+    done = cli(*arguments, "--json")
     assert done.code == 0, done.err
     answered(100)
     report(f"kill -9 of raypipe ingest, {3 * KILLS} times")
@@ -180,18 +202,16 @@ def test_the_registry_is_gone_for_a_while(served, load, answered, wait, report):
     assert served.said().count("an entry of the ledger is gone") == 1
 
 
-def test_a_damaged_bundle(served, load, answered, raypipe, wait, report):
+def test_a_damaged_bundle(served, load, answered, append, cli, wait, report):
     """A version that cannot be loaded is refused, and said to be; what serves goes on, and a rollback ends it."""
-    project = load_project(served.folder)
-    known = releases_of(project)
-    damaged = project.storage / "bundles" / str(known.evidence[3].bundle) / "model.ubj"
+    damaged = model_of(served, 3)
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    try:  # the command would look at the bundle first
-        Ledger.of(project).append(promotion(known, 3), after=known.last, at=datetime.now(UTC), who="a test")
+    try:
+        append(promotion, 3)
         wait(lambda: "version 1 goes on serving: a file of the bundle was changed" in served.said(), what="a refusal")
         answered(100)
-        rolled = raypipe("rollback", "--project", served.folder, "--json")
+        rolled = cli("rollback", "--project", served.folder, "--json")
         assert (rolled.code, rolled.json["version"]) == (0, 1)
     finally:
         damaged.write_bytes(whole)
@@ -201,16 +221,65 @@ def test_a_damaged_bundle(served, load, answered, raypipe, wait, report):
     assert {answer.version for answer in load.answers} == {"1"}
 
 
+# ---- slow --------------------------------------------------------------------------------------
+
+
+Told = tuple[str, str] | None
+
+
+def loads(served: Served, version: str) -> list[Told]:
+    """In both replicas: state of a version and since when, None where it is not known. Serve does not name a replica
+    that it is just telling of a change: then it is asked again."""
+
+    def found() -> list[Told]:
+        facts = [replica["versions"] for replica in served.get("/admin/status")["replicas"]]
+        known = [{v["version"]: (v["state"], v["since"]) for v in versions} for versions in facts]
+        return [one.get(version) for one in known] if len(known) == 2 else []
+
+    both: list[Told] = wait_until(found, what="both replicas in the status")
+    return both
+
+
+def test_a_version_on_a_storage_that_hangs(served, load, answered, append, wait, report):
+    """While it cannot be read the old one answers; rolled back meanwhile, it never answers; once it is read, it can."""
+    with HeldFile(model_of(served, 3)) as held:
+        append(promotion, 3)
+        wait(lambda: "still reading; version 1 goes on serving" in served.said(), what="a word of it")
+
+        def told() -> list[Told]:
+            """Once both replicas are; the command may read what it looks at first."""
+            waited_for, found = held.waited_for, loads(served, "3")
+            if waited_for and found == [None, None]:
+                held.let_in()
+            return [] if None in found else found
+
+        loading = wait(told, what="the version in both replicas")
+        assert {state for state, _ in loading} == {"loading"}
+        append(rollback)
+        wait(lambda: not set(loads(served, "3")) & set(loading), what="the rollback in both replicas")
+        answered(100)
+    wait(lambda: {one and one[0] for one in loads(served, "3")} == {"loaded"}, what="the version loaded")
+    answered(100)
+    assert {answer.version for answer in load.answers} == {"1"}
+    load.scores["3"] = served.score("3")
+    append(promotion, 3)
+    wait(lambda: load.answers[-1].version == "3", what="version 3")
+    append(rollback)
+    wait(lambda: load.answers[-1].version == "1", what="version 1")
+    report("a version on a storage that hangs")
+    assert not load.failures()
+
+
 # ---- rollback ----------------------------------------------------------------------------------
 
 
-def test_a_rollback_reaches_callers(served, load, answered, raypipe, wait, report, capsys):
+def test_a_rollback_reaches_callers(served, load, answered, cli, wait, report, capsys):
     """No request fails, and no answer of the new version comes after the old one has answered everybody."""
     for _ in range(ROLLBACKS):
-        assert raypipe("promote", 2, "--project", served.folder).code == 0
+        assert cli("promote", 2, "--project", served.folder).code == 0
         wait(lambda: load.answers[-1].version == "2", what="version 2")
         answered(100)
-        assert raypipe("rollback", "--project", served.folder).code == 0
+        assert cli("rollback", "--project", served.folder).code == 0
         appended = max((served.folder / ".raypipe" / "ledger").glob("*.json")).stat().st_mtime
         wait(lambda: load.answers[-1].version == "1", what="version 1")
         answered(300)

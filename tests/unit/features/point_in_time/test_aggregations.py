@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from fractions import Fraction
 
@@ -13,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raypipe as rp
+from tests.cases import MORE
 
-MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))  # a longer run: so many times the cases
 SEEDS = st.integers(0, 2**32)
 HOPS = {1: [1, 2, 5], 7: [7, 15, 3], 300_000_000: [300_000_000, 900_000_000, 3_000_000_001]}
 
 
 @pytest.mark.parametrize("entity", [["user"], ["shop"], ["user", "shop"]], ids="-".join)
 @given(seed=SEEDS, hop=st.sampled_from(list(HOPS)))
-@settings(max_examples=10 * MORE)
+@settings(max_examples=4 * MORE)
 def test_windows_are_plain_loops(pit, entity, seed, hop):
     events, spine = pit.world(seed, hop=hop)
     windows = [f"{length}us" for length in HOPS[hop]]
@@ -30,7 +29,7 @@ def test_windows_are_plain_loops(pit, entity, seed, hop):
 
 
 @given(seed=SEEDS)
-@settings(max_examples=10 * MORE)
+@settings(max_examples=4 * MORE)
 def test_windows_of_the_default_hops_are_plain_loops(pit, seed):
     events, spine = pit.world(seed, hop=pit.HOUR)
     view = rp.FeatureView("v", pit.source(), "shop", ["10m", "5h", "13h", "13d"], pit.AGGREGATIONS)
@@ -38,7 +37,7 @@ def test_windows_of_the_default_hops_are_plain_loops(pit, seed):
 
 
 @given(seed=SEEDS, rows=st.integers(30, 120))
-@settings(max_examples=4 * MORE)
+@settings(max_examples=2 * MORE)
 def test_long_windows_are_plain_loops(pit, seed, rows):
     events, spine = pit.world(seed, entities=2, rows=rows)
     view = rp.FeatureView("v", pit.source(), "shop", ["30m", "90m"], pit.AGGREGATIONS)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raypipe as rp
+from tests.cases import MORE
 
-MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 SEEDS = st.integers(0, 2**32)
 
 
 @given(seed=SEEDS, entity=st.sampled_from([["shop"], ["user", "shop"]]), hop=st.sampled_from([1, 300_000_000]))
-@settings(max_examples=15 * MORE)
+@settings(max_examples=6 * MORE)
 def test_windows_see_the_table_as_it_was_known(pit, seed, entity, hop):
     events, spine = pit.world(seed, hop=hop, corrected=True)
     windows = [f"{hop}us", f"{6 * hop}us", f"{40 * hop}us"]
@@ -24,7 +22,7 @@ def test_windows_see_the_table_as_it_was_known(pit, seed, entity, hop):
 
 
 @given(seed=SEEDS, age=st.sampled_from([None, "5m", "25m"]))
-@settings(max_examples=40 * MORE)
+@settings(max_examples=12 * MORE)
 def test_the_latest_row_is_of_the_table_as_it_was_known(pit, seed, age):
     events, spine = pit.world(seed, corrected=True)
     view = rp.LatestView("v", pit.source(corrections=True), "shop", ["x", "n", "flag", "word"], max_age=age)
@@ -32,7 +30,7 @@ def test_the_latest_row_is_of_the_table_as_it_was_known(pit, seed, age):
 
 
 @given(seed=SEEDS)
-@settings(max_examples=10 * MORE)
+@settings(max_examples=4 * MORE)
 def test_without_corrections_all_versions_are_rows_of_their_own(pit, seed):
     events, spine = pit.world(seed, corrected=True)
     view = rp.FeatureView("v", pit.source(), "shop", ["15m", "1h"], pit.AGGREGATIONS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
@@ -12,10 +11,10 @@ from hypothesis import strategies as st
 import raypipe as rp
 from raypipe.features import entity_codes, point_in_time
 from raypipe.features.algebra import WHOLE
+from tests.cases import MORE
 
-MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 EACH = settings(
-    max_examples=5 * MORE, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=3 * MORE, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 SEEDS = st.integers(0, 2**32)
 

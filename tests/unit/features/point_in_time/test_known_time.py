@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
@@ -10,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raypipe as rp
+from tests.cases import MORE
 
-MORE = int(os.environ.get("RAYPIPE_MORE_CASES", "1"))
 SEEDS = st.integers(0, 2**32)
 
 VIEWS = {
@@ -24,7 +23,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("kind", VIEWS)
 @given(seed=SEEDS, later=st.sampled_from([1, 299_999_999, 300_000_000, 1_500_000_000, 10**12]))
-@settings(max_examples=10 * MORE)
+@settings(max_examples=4 * MORE)
 def test_what_is_known_later_is_seen_later(pit, kind, seed, later):
     events, spine = pit.world(seed)
     view = VIEWS[kind](pit, pit.source())
@@ -39,7 +38,7 @@ def test_what_is_known_later_is_seen_later(pit, kind, seed, later):
 @pytest.mark.parametrize("corrected", [False, True], ids=["plain", "corrections"])
 @pytest.mark.parametrize("kind", VIEWS)
 @given(seed=SEEDS)
-@settings(max_examples=10 * MORE)
+@settings(max_examples=4 * MORE)
 def test_no_value_changes_with_what_is_known_after_it(pit, kind, corrected, seed):
     events, spine = pit.world(seed, corrected=corrected)
     view, dice = VIEWS[kind](pit, pit.source(corrections=corrected)), random.Random(seed)
