@@ -13,9 +13,10 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 
 import orjson
@@ -30,7 +31,7 @@ from raypipe.serving.prediction_log.table import PredictionTable
 logger = logging.getLogger("ray.serve")
 
 _LOCK, _NOTE, _WRITER = "flush.lock", "batch.json", "writer"
-_SEGMENTS_A_BATCH = 16  # a quarter of a full spool: bounds the memory that a flush takes
+_PART_A_BATCH = 4  # of a full spool: bounds the memory that a flush takes
 _PAUSE_S = 0.05
 
 
@@ -84,7 +85,7 @@ class Flusher:
         note = _read_note(self._spool.folder / _NOTE)
         if note is None:
             self._spool.remove_unborn(time.time())
-            segments = self._spool.finished()[:_SEGMENTS_A_BATCH]
+            segments = _within(self._spool.finished(), self._spool.max_bytes // _PART_A_BATCH)
             if not segments:
                 return None
             note = _Note(self._table.committed(writer) + 1, tuple(path.name for path in segments))
@@ -110,6 +111,12 @@ class Flusher:
         if not path.is_file():
             _write(path, uuid.uuid4().hex.encode())
         return path.read_text()
+
+
+def _within(segments: Sequence[Path], most_bytes: int) -> list[Path]:
+    """The first of them, as many as have no more bytes together, but one at least."""
+    sizes = accumulate(path.stat().st_size for path in segments)
+    return [path for at, (path, size) in enumerate(zip(segments, sizes, strict=True)) if at == 0 or size <= most_bytes]
 
 
 @dataclass(frozen=True)

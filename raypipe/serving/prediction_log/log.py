@@ -199,7 +199,8 @@ class PredictionLog:
             return
         self._flushed = tick
         try:
-            while not self._stopping.is_set() and self._flush_once():
+            newest = self.spool.finished()[-1:]  # what is finished meanwhile waits: a commit costs as much as many rows
+            while not self._stopping.is_set() and self._flush_once() and any(path.exists() for path in newest):
                 pass
         except Exception as error:  # of the storage, of Delta, of the disk: the segments stay, and so does the thread
             self.counts.failures += 1

@@ -29,6 +29,7 @@ from raypipe.serving.prediction_log.table import PredictionTable
 from raypipe.serving.record import Served
 
 VERSIONS = {"1": LoggedVersion("b" * 64)}
+SPOOL = (8192, 32768)  # bytes of a segment and of all: small, so that a few make two batches
 
 
 def config(folder: Path, machine: str = "spool", **changes) -> LogConfig:
@@ -68,7 +69,7 @@ def planted(at: int) -> None:
 
 
 def flush_all(folder: Path) -> None:
-    flusher = Flusher(Spool(folder / "spool", 65536, 4 * 1024**2), PredictionTable(str(folder / "table")))
+    flusher = Flusher(Spool(folder / "spool", *SPOOL), PredictionTable(str(folder / "table")))
     assert flusher.lead()
     while flusher.flush():
         pass

@@ -74,6 +74,18 @@ def test_finished_segments_become_rows_and_are_gone(place):
     open_one.finish()
 
 
+def test_a_batch_is_a_quarter_of_a_full_spool(tmp_path):
+    spool = Spool(tmp_path / "spool", 8192, 65536)
+    flusher = Flusher(spool, PredictionTable(str(tmp_path / "table")))
+    assert flusher.lead()
+    for number in range(7):
+        write(spool, f"{number}", rows=145)
+    sizes = [path.stat().st_size for path in spool.segments()]
+    assert 3 * max(sizes) < 16384 < 4 * min(sizes)
+    assert [flusher.flush().rows for _ in range(3)] == [435, 435, 145]
+    assert flusher.flush() is None
+
+
 def test_one_process_flushes_at_a_time(place):
     other = Flusher(place.spool, place.table)
     assert not other.lead()
@@ -85,9 +97,10 @@ def test_one_process_flushes_at_a_time(place):
 @pytest.mark.slow
 def test_a_flush_that_is_killed_at_any_step_is_finished_by_the_next(place):
     template = place.folder / "template"
-    spool = Spool(template / "spool", 65536, 4 * 1024**2)
+    spool = Spool(template / "spool", *process.SPOOL)
     for number in range(20):  # two batches
         write(spool, f"{number}-a", f"{number}-b", rows=2)
+    assert spool.max_bytes / 4 < spool.bytes() < spool.max_bytes / 2
     DeltaTable.create(
         template / "table", pl.Schema(decode([], "").schema).to_frame().to_arrow().schema, partition_by="date"
     )
