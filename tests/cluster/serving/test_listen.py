@@ -81,14 +81,19 @@ def test_grpc(endpoint, flights):
         assert listeners()[int(os.environ["RAY_SERVE_FALLBACK_PROXY_GRPC_PORT"])] <= LOOPBACK
 
 
-def test_the_replicas(endpoint):
+def replicas_ports() -> list[dict[int, set[str]]]:
+    """Of each replica, once all are there to stay: one that starts or drains does not listen for HTTP."""
+    try:
+        found = [listening(pid) for pid in descendants(os.getpid()) if "ServeReplica" in name_of(pid)]
+    except FileNotFoundError:  # one has just ended
+        return []
+    return found if all(any(30_000 <= port <= 31_000 for port in ports) for ports in found) else []
+
+
+def test_the_replicas(endpoint, wait):
     """HTTP, gRPC, and Serve's own for other deployments. Ray's core has one more in every worker, on all addresses,
     which its token guards."""
-    replicas = [pid for pid in descendants(os.getpid()) if "ServeReplica" in name_of(pid)]
-    assert replicas
-    for pid in replicas:
-        found = listening(pid)
-        assert any(30_000 <= port <= 31_000 for port in found)
+    for found in wait(replicas_ports, what="replicas that listen"):
         assert any(40_000 <= port <= 41_000 for port in found)
         assert len([port for port, addresses in found.items() if not addresses <= LOOPBACK]) <= 1, found
 

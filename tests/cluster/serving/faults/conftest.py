@@ -42,11 +42,11 @@ def add_version(folder: Path, trees: int) -> int:
 
 @pytest.fixture(scope="session")
 def versions(trained, cli, edited) -> Callable[..., Path]:
-    """The project with version 1, champion, and smaller versions 2 and 3; settings may change."""
+    """The project with version 1, champion, and smaller versions 2, 3 and 4; settings may change."""
     folder = trained()
     ran = cli("run", "--project", folder, "--plan", "local", "--json")
     assert ran.code == 0, ran.err
-    for trees in (20, 10):
+    for trees in (20, 10, 5):
         add_version(folder, trees)
     return lambda **settings: edited(folder, **settings)
 

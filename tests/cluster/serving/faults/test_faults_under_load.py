@@ -242,13 +242,13 @@ def loads(served: Served, version: str) -> list[Told]:
 
 def test_a_version_on_a_storage_that_hangs(served, load, answered, append, wait, report):
     """While it cannot be read the old one answers; rolled back meanwhile, it never answers; once it is read, it can."""
-    with HeldFile(model_of(served, 3)) as held:
-        append(promotion, 3)
+    with HeldFile(model_of(served, 4)) as held:
+        append(promotion, 4)
         wait(lambda: "still reading; version 1 goes on serving" in served.said(), what="a word of it")
 
         def told() -> list[Told]:
             """Once both replicas are; the command may read what it looks at first."""
-            waited_for, found = held.waited_for, loads(served, "3")
+            waited_for, found = held.waited_for, loads(served, "4")
             if waited_for and found == [None, None]:
                 held.let_in()
             return [] if None in found else found
@@ -256,14 +256,14 @@ def test_a_version_on_a_storage_that_hangs(served, load, answered, append, wait,
         loading = wait(told, what="the version in both replicas")
         assert {state for state, _ in loading} == {"loading"}
         append(rollback)
-        wait(lambda: not set(loads(served, "3")) & set(loading), what="the rollback in both replicas")
+        wait(lambda: not set(loads(served, "4")) & set(loading), what="the rollback in both replicas")
         answered(100)
-    wait(lambda: {one and one[0] for one in loads(served, "3")} == {"loaded"}, what="the version loaded")
+    wait(lambda: {one and one[0] for one in loads(served, "4")} == {"loaded"}, what="the version loaded")
     answered(100)
     assert {answer.version for answer in load.answers} == {"1"}
-    load.scores["3"] = served.score("3")
-    append(promotion, 3)
-    wait(lambda: load.answers[-1].version == "3", what="version 3")
+    load.scores["4"] = served.score("4")
+    append(promotion, 4)
+    wait(lambda: load.answers[-1].version == "4", what="version 4")
     append(rollback)
     wait(lambda: load.answers[-1].version == "1", what="version 1")
     report("a version on a storage that hangs")
