@@ -105,13 +105,11 @@ def _table(trees: Sequence[Mapping[str, Any]]) -> tuple[NDArray[Any], NDArray[np
 
 
 def _depth(tree: Mapping[str, Any]) -> int:
-    """How many splits the longest way to a leaf has. Children stand behind their parents."""
-    depths = [0] * len(tree["left_children"])
-    for node, children in enumerate(zip(tree["left_children"], tree["right_children"], strict=True)):
-        for child in children:
-            if child >= 0:
-                depths[child] = depths[node] + 1
-    return max(depths)
+    """How many splits the longest way to a leaf has."""
+    left, right, depth, level = tree["left_children"], tree["right_children"], 0, [0]
+    while level := [child for node in level for child in (left[node], right[node]) if child >= 0]:
+        depth += 1
+    return depth
 
 
 def _bit_set(categories: Sequence[int]) -> NDArray[np.uint32]:
