@@ -63,7 +63,7 @@ class PredictionLog:
         self.spool = config.the_spool()
         self._personal, self._header = Personal(frozenset(config.personal), hash_key()), replica.encode()
         self._flusher = Flusher(self.spool, config.the_table())
-        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._lock, self._creating, self._stopping = threading.Lock(), threading.Lock(), threading.Event()
         self._refused = ""  # why there is no segment
         self._sealed = self._flushed = _tick(time.time(), config.flush_interval_s)
         self._failing, self._reported, self._reported_at = False, 0, 0.0
@@ -154,7 +154,8 @@ class PredictionLog:
 
     def _created(self) -> Segment | None:
         try:
-            return self.spool.create(self._header)
+            with self._creating:  # a request and the thread at once would both find the last room
+                return self.spool.create(self._header)
         except SpoolFullError:
             self._refused = "full"
         except OSError as error:

@@ -67,6 +67,32 @@ def test_predictions_reach_the_table_while_it_is_open(opened, tmp_path):
     assert told["log_flush_seconds"] > 0
 
 
+def test_what_is_finished_during_a_flush_waits_for_the_next(opened, tmp_path, monkeypatch):
+    """Else a flush under load never ends, and its commits hold little."""
+    log = opened(flush_interval_s=1e9)
+    log._stopping.set()
+    log._thread.join()
+    log._stopping.clear()
+    flush, later = log._flusher.flush, iter("bcde")
+
+    def finish(name: str) -> None:
+        log.observe(process.request(name))
+        log._segment.finish()
+        log._segment = log._created()
+
+    def flush_and_finish() -> object:
+        done = flush()
+        finish(next(later))
+        return done
+
+    monkeypatch.setattr(log._flusher, "flush", flush_and_finish)
+    finish("a")
+    for tick, there in enumerate(["a", "ab"], start=2):
+        log._flush_if_due(tick * 1e9 + 1)
+        assert sorted(rows(tmp_path)["request_id"]) == list(there)
+    assert log.counts.failures == 0
+
+
 def test_what_comes_after_the_end_is_counted_as_lost(opened):
     log = opened()
     log.close()
