@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -14,6 +16,8 @@ from raypipe.features.row_values import UnsupportedError
 from raypipe.features.serving_spec import DerivedSpec, Field, RequestSpec, ServingSpec
 from raypipe.features.transforms import Category, Number, Transforms
 from raypipe.serving.plain_rows import PlainRows
+from raypipe.serving.quick_rows import quick_rows
+from raypipe.serving.row_reader import RowReader
 from raypipe.serving.rows import read_rows
 from tests.cases import MORE
 
@@ -99,6 +103,12 @@ def test_what_is_wrong_is_not_computed(row):
 
 def test_no_row_is_not_computed():
     assert PLAIN.compute([]) is None
+
+
+def test_a_version_of_plain_numbers_is_answered_so():
+    rows, facts = quick_rows(SimpleNamespace(spec=SPEC), TRANSFORMS, RowReader(SPEC), 0)
+    assert isinstance(rows, PlainRows)
+    assert facts == {"compiled": True, "most_rows": None}
 
 
 TIME = to_json(pl.col("double"), where="test")

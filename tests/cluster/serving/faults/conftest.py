@@ -19,7 +19,6 @@ import xgboost as xgb
 
 from tests.cluster.serving.faults.load import Load
 
-MORE = bool(os.environ.get("RAYPIPE_MORE_CASES"))
 RAYPIPE_START_S = 240
 
 

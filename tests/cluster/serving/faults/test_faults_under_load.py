@@ -21,13 +21,14 @@ from raypipe.registry.ledger import Change, Ledger
 from raypipe.registry.lifecycle import promotion, rollback
 from raypipe.serving.prediction_log.config import log_config
 from raypipe.serving.resolve import releases_of
-from tests.cluster.serving.faults.conftest import MORE, Served, serve
+from tests.cases import MORE
+from tests.cluster.serving.faults.conftest import Served, serve
 from tests.cluster.serving.faults.held import HeldFile
 from tests.cluster.serving.faults.load import Load
 from tests.conftest import a_free_port, wait_until
 
-KILLS = 10 if MORE else 1
-ROLLBACKS = 20 if MORE else 2
+KILLS = 10 if MORE > 1 else 1
+ROLLBACKS = 20 if MORE > 1 else 2
 SETTINGS = {"serving__replicas": 2, "serving__replica_cpus": 0.4, "serving__log": {"flush_interval": "1s"}}
 LOST_CONNECTION = {"RemoteDisconnected", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError"}
 
