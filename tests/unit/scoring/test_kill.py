@@ -77,7 +77,7 @@ def files(storage: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def undisturbed(made, tmp_path_factory) -> dict[str, bytes]:
     storage = tmp_path_factory.mktemp("undisturbed")
-    assert start(made, storage).wait() == 0
+    assert start(made, storage).wait(120) == 0
     return files(storage)
 
 
@@ -99,7 +99,7 @@ def test_killed_at_any_moment(made, undisturbed, wait, tmp_path, seed):
     for path in scores(tmp_path):
         output = find(path.parent)
         assert all(output.path(file["name"]).is_file() for file in output.manifest["files"])
-    assert start(made, tmp_path).wait() == 0
+    assert start(made, tmp_path).wait(120) == 0
     assert kept.items() <= chunks(tmp_path).items()
     assert files(tmp_path) == undisturbed
 
@@ -107,7 +107,7 @@ def test_killed_at_any_moment(made, undisturbed, wait, tmp_path, seed):
 def test_two_jobs_at_once(made, undisturbed, tmp_path):
     """Both end well, and there is one output, whole."""
     both = [start(made, tmp_path), start(made, tmp_path)]
-    assert [process.wait() for process in both] == [0, 0]
+    assert [process.wait(120) for process in both] == [0, 0]
     assert files(tmp_path) == undisturbed
 
 

@@ -89,9 +89,9 @@ def cluster(tmp_path: Path, guards_python: str) -> Iterator[SimpleNamespace]:
 
     yield SimpleNamespace(port=port, raylet=raylet.pid, start=start, ours=ours, answers=answers)
     raylet.kill()
-    raylet.communicate()
-    for pid in ours():
+    for pid in ours():  # they hold the other end of its pipe
         os.kill(pid, signal.SIGKILL)
+    raylet.communicate()
 
 
 def test_a_stand_in_answers_until_there_is_another(cluster, wait):
