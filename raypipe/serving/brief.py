@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from raypipe.serving.access import is_admin
 from raypipe.serving.call import ARROW, Call
+from raypipe.serving.json_body import count_byte
 from raypipe.serving.v2_binary import HEADER as BINARY
 
 INLINE_BYTES = 16 * 1024  # a body that is answered in the loop whatever it says
@@ -24,4 +25,4 @@ def brief(call: Call, most_values: int) -> bool:
         return True
     if len(call.body) > _MOST_BYTES or BINARY in call.headers or call.headers.get("content-type", "").startswith(ARROW):
         return False
-    return call.body.count(b",") < most_values
+    return count_byte(call.body, b",") < most_values

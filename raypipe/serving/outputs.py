@@ -24,17 +24,21 @@ def as_rows(bundle: Bundle, predictions: Predictions) -> list[dict[str, Any]]:
     without zone); and whether every entity that features were looked up for was known."""
     scores, classes = predictions.scores, bundle.transforms.classes
     if classes is None:
-        columns: dict[str, list[Any]] = {NUMBER[bundle.serving.task]: scores.tolist()}
+        name = NUMBER[bundle.serving.task]
+        found: list[dict[str, Any]] = [{name: score} for score in scores.tolist()]
     else:
+        found = [{CLASS: classes[best]} for best in scores.argmax(axis=1).tolist()]
         names = [str(c) for c in classes]
-        columns = {
-            CLASS: [classes[best] for best in scores.argmax(axis=1).tolist()],
-            PROBABILITIES: [dict(zip(names, row, strict=True)) for row in scores.tolist()],
-        }
+        _add(found, PROBABILITIES, [dict(zip(names, row, strict=True)) for row in scores.tolist()])
     if predictions.feature_time_us is not None:
-        columns[FEATURE_TIME] = predictions.feature_time_us.astype("datetime64[us]").tolist()
-    columns[KNOWN] = predictions.known.tolist()
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        _add(found, FEATURE_TIME, predictions.feature_time_us.astype("datetime64[us]").tolist())
+    _add(found, KNOWN, predictions.known.tolist())
+    return found
+
+
+def _add(rows: list[dict[str, Any]], name: str, values: list[Any]) -> None:
+    for row, value in zip(rows, values, strict=True):
+        row[name] = value
 
 
 def as_frame(bundle: Bundle, predictions: Predictions) -> pl.DataFrame:

@@ -178,7 +178,7 @@ def _rows(shape: Shape, parts: _Parts, replica: str) -> pl.DataFrame:
     frame = shared.with_columns(
         row=pl.col("row") + pl.Series(within, dtype=pl.Int32),
         time=pl.col("time").cast(_TIME),
-        fields=pl.Series(b"\n".join(parts.fields).decode().split("\n")),
+        fields=pl.Series(list(map(bytes.decode, parts.fields)), dtype=pl.String).str.split("\n").explode(),
         features=_lists(parts.matrix, features, shared["withheld"]),
         scores=_lists(parts.scores, outputs),
         base_margin=_values(parts.margin, "<f4", pl.Float32()),

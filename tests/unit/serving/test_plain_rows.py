@@ -74,6 +74,7 @@ def test_rows_become_what_polars_makes_of_them_or_nothing(rows, spoiled):
 
 
 GOOD = {"single": 0.05, "maybe": None, "double": 2**53 + 1, "share": 1, "low": 0.5, "unused": 0}
+FULL = GOOD | {"maybe": 0.0}
 
 
 def test_hand_computed():
@@ -92,12 +93,14 @@ def test_hand_computed():
         pytest.param(GOOD | {"share": 1.0000001}, id="above the bound"),
         pytest.param(GOOD | {"low": 0.09}, id="below the bound"),
         *(pytest.param(GOOD | {"double": v}, id=repr(v)[:9]) for v in (True, "1", [1], float("inf"), 10**400)),
+        *(pytest.param(FULL | {"double": v}, id=f"{v!r}"[:5] + " among numbers") for v in (True, False, 10**400)),
         pytest.param(GOOD | {"single": 1e39}, id="past float32"),
         *(pytest.param(v, id=repr(v)) for v in (1, None, "row", [], [1, 2, 3, 4, 5, 6])),
     ],
 )
 def test_what_is_wrong_is_not_computed(row):
-    assert PLAIN.compute([GOOD]) is not None
+    assert PLAIN.compute([GOOD, FULL]) is not None
+    assert PLAIN.compute([FULL, row]) is None
     assert PLAIN.compute([GOOD, row]) is None
 
 
