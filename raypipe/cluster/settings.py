@@ -33,6 +33,7 @@ RAY: dict[str, tuple[str, str]] = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": ("180", "60 s is short on a slow machine"),
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": ("0", "one actor less to start"),
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": ("0", "one actor less to start"),
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": ("0", "it would take over the logging of the driver"),
     "RAY_DEDUP_LOGS": ("0", "every line of every worker counts"),
     "RAY_TRAIN_ENABLE_PRINT_PATCH": ("0", "worker output is logged by raypipe"),
 }

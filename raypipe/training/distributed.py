@@ -35,22 +35,16 @@ def train_on_workers(
     TrainingError or StorageError when the workers give up.
     """
     from ray import cloudpickle
-    from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     require_free_cpus(layout.workers * layout.threads, what=f"training with {layout.words()}")
     for module in modules:
         cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
-    died: RayActorError | None = None
     with _listening(Path(job.checkpoints) / PACE, said):
-        for _ in range(max_failures + 1):
-            try:
-                return _fit(job, layout, max_failures)
-            except TrainingFailedError as error:
-                raise _told(error, max_failures) from None
-            except RayActorError as error:  # Ray Train's controller, which it does not start again by itself
-                died = error
-    raise _told(died, max_failures) from None
+        try:
+            return _fit(job, layout, max_failures)
+        except TrainingFailedError as error:
+            raise _told(error, max_failures) from None
 
 
 def _fit(job: Job, layout: Layout, max_failures: int) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from raypipe.cli.scaffold import scaffold
 from tests.cases import MORE
 
 ROUNDS, EVERY = 500, 10
-ACTORS = {"worker": "RayTrainWorker", "controller": "TrainController"}
 PARAMS = {"eta": 0.05, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.7}
 
 
@@ -66,7 +65,7 @@ def undisturbed(cluster, make, cli) -> SimpleNamespace:
 
 
 def kill(victim: str, process, address: str) -> None:
-    """SIGKILL the driver, or a process of the run's worker group."""
+    """SIGKILL the driver, or one of the run's workers."""
     if victim == "driver":
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -74,9 +73,9 @@ def kill(victim: str, process, address: str) -> None:
     from ray.util.state import list_actors
 
     os.environ["RAY_ADDRESS"] = address  # there may be other clusters on the machine
-    actors = list_actors(filters=[("class_name", "=", ACTORS[victim]), ("state", "=", "ALIVE")], detail=True)
+    actors = list_actors(filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")], detail=True)
     del os.environ["RAY_ADDRESS"]
-    newest = max(actor.job_id for actor in actors)  # earlier runs of this cluster may have left a controller
+    newest = max(actor.job_id for actor in actors)  # those of a run that was killed may just be ending
     pids = sorted(actor.pid for actor in actors if actor.job_id == newest)
     os.kill(random.choice(pids), signal.SIGKILL)
 
@@ -138,8 +137,8 @@ def test_a_storage_that_vanishes_is_told_and_the_run_continues_once_it_is_back(
 
 
 @pytest.mark.parametrize("case", range(MORE))
-def test_without_a_worker_and_then_without_its_controller_it_goes_on(killed, undisturbed, case):
-    made = killed(case, "worker", "controller")
+def test_without_a_worker_and_then_without_another_it_goes_on(killed, undisturbed, case):
+    made = killed(case, "worker", "worker")
     assert made.process.wait(timeout=240) == 0
     require_equal(made.folder, made.round, undisturbed)
 
