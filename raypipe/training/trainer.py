@@ -21,6 +21,8 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.xgboost import XGBoostTrainer
 
+from raypipe.training.lean_import import import_xgboost
+
 logger = logging.getLogger(__name__)
 logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # raypipe tells of what fails itself
 
@@ -47,6 +49,7 @@ class _Workers(WorkerGroup):
     """Workers without a handle of the controller: they report nothing to it but what they return."""
 
     def _init_train_context_on_workers(self, workers: Any, sync_actor: Any, train_context_args: Any) -> None:
+        lean = [worker.actor.execute.remote(import_xgboost) for worker in workers]
         begun = [
             worker.actor.init_train_context.remote(
                 train_run_context=self._train_run_context,
@@ -59,7 +62,7 @@ class _Workers(WorkerGroup):
             )
             for rank, worker in enumerate(workers)
         ]
-        ray.get(begun)
+        ray.get(lean + begun)
         self._decorate_worker_log_file_paths(workers)
 
 
