@@ -7,6 +7,8 @@
 # - The replica is told when a request came, in microseconds since 1970: a trace then shows what HAProxy spent.
 # - A request is sent on once its body is there, too: one whose body came later than its head could not be sent again to
 #   another replica, and its caller's connection would be closed without a word.
+# - No replica gets more requests at a time than it takes (RAYPIPE_MAX_ONGOING, of a raypipe endpoint); what is more is
+#   refused (haproxy_overload.cfg), by HAProxy itself: a replica would have no time left for those that it has.
 # - With RAYPIPE_TLS_CERTIFICATE and RAYPIPE_TLS_KEY (raypipe/serving/tls.py) both frontends speak TLS.
 # - While it knows no replica it does not listen: it would answer 404, beside another one that knows them.
 # A guard stands in for it if it is killed (haproxy_guard.py).
@@ -30,6 +32,8 @@ for argument in "$@"; do
             -e '/^[[:space:]]*log 127\.0\.0\.1:514 /d' \
             -e '/^frontend http_frontend/a\    option http-buffer-request' \
             -e '/^frontend http_frontend/a\    http-request set-header x-raypipe-proxied-us %[date(0,us)]' \
+            -e "/^backend http-/r ${0%/*}/haproxy_overload.cfg" \
+            -e "/^[[:space:]]*server .* check/{/proto h2/!s/\$/ maxconn ${RAYPIPE_MAX_ONGOING:-100}/}" \
             ${tls:+-e "/^frontend http_frontend/,/$bind/s#($bind[^ ]+)\$#\\1$tls h2,http/1.1#"} \
             ${tls:+-e "/^frontend grpc_frontend/,/$bind/s#($bind[^ ]+) proto h2\$#\\1$tls h2#"} \
             "$argument"

@@ -15,12 +15,12 @@ from raypipe.serving.app import DEPLOYMENT, IMPORT_PATH
 from raypipe.serving.client import answering_version
 from raypipe.serving.cluster_apps import apply, controller, forget, require_place
 from raypipe.serving.model import LoadedModel
-from raypipe.serving.options import deployment_options, grpc_options
+from raypipe.serving.options import controller_options, deployment_options, grpc_options
 from raypipe.serving.ports import close, require_free
 from raypipe.serving.prediction_log.config import log_config
 from raypipe.serving.prediction_log.flush import flush_waiting
 from raypipe.serving.resolve import Target
-from raypipe.serving.tls import controller_options, trust
+from raypipe.serving.tls import trust
 
 START_TIMEOUT_S = 120.0
 FLUSH_TIMEOUT_S = 10.0

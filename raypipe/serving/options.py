@@ -10,10 +10,12 @@ from raypipe.errors import ConfigurationError
 from raypipe.project import Project
 from raypipe.project.endpoint_settings import Autoscaling
 from raypipe.project.settings import Serving
+from raypipe.serving import tls
 from raypipe.serving.access import ADMINS_VARIABLE, CALLERS_VARIABLE, Access, read_digests
 from raypipe.serving.v2_grpc.ingress import SERVICER_FUNCTION
 
 METRICS_INTERVAL_S = 0.5
+HAPROXY_LIMIT = 100  # requests at a time that HAProxy gives a replica, where it is told nothing else
 
 
 def grpc_options(serving: Serving) -> dict[str, Any]:
@@ -21,6 +23,15 @@ def grpc_options(serving: Serving) -> dict[str, Any]:
     if serving.grpc_port is None:
         return {}
     return {"port": serving.grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION], "enable_reflection": False}
+
+
+def controller_options(project: Project) -> dict[str, Any]:
+    """Of Serve's controller, whose environment HAProxy is started in (raypipe/cluster/haproxy_on_loopback.sh). Raises
+    ConfigurationError as raypipe.serving.tls.certificate."""
+    told, limit = tls.variables(project), project.settings.serving.max_ongoing_requests
+    if limit > HAPROXY_LIMIT:
+        told["RAYPIPE_MAX_ONGOING"] = str(limit)
+    return {"runtime_env": {"env_vars": told}} if told else {}
 
 
 def deployment_options(serving: Serving) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Any
 
 from raypipe.cluster.settings import haproxy_available
 from raypipe.errors import ConfigurationError
@@ -18,13 +17,10 @@ from raypipe.project import Project
 WHERE = "project.yaml: serving.tls"
 
 
-def controller_options(project: Project) -> dict[str, Any]:
-    """Of Serve's controller, whose environment HAProxy is started in. Raises ConfigurationError as `certificate`."""
+def variables(project: Project) -> dict[str, str]:
+    """What HAProxy finds the files by in its environment. Raises ConfigurationError as `certificate`."""
     files = certificate(project)
-    if files is None:
-        return {}
-    variables = {"RAYPIPE_TLS_CERTIFICATE": str(files[0]), "RAYPIPE_TLS_KEY": str(files[1])}
-    return {"runtime_env": {"env_vars": variables}}
+    return {} if files is None else {"RAYPIPE_TLS_CERTIFICATE": str(files[0]), "RAYPIPE_TLS_KEY": str(files[1])}
 
 
 def certificate(project: Project) -> tuple[Path, Path] | None:

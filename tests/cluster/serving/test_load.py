@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 from collections import Counter
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -74,3 +77,26 @@ def test_the_replica_answers_in_front_of_rays_path(endpoint):
         response = connection.getresponse()
         response.read()
     assert [len(found) for found in response.headers.get_all("x-request-id")] == [32]
+
+
+def test_what_is_over_the_limit_is_refused_in_front_of_the_replica(endpoint, flight):
+    """A replica takes 100 requests at a time; of 400 that come at once some are answered, and each other one is told."""
+    where = urlsplit(endpoint)
+    body = json.dumps({"rows": [flight]}).encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    with ExitStack() as stack:
+        callers = [
+            stack.enter_context(socket.create_connection((where.hostname, where.port), timeout=60)) for _ in range(400)
+        ]
+        for caller in callers:
+            caller.sendall(head + body)
+        answers = [b"".join(iter(lambda c=caller: c.recv(65536), b"")) for caller in callers]
+    refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ")]
+    assert len(refused) + sum(answer.startswith(b"HTTP/1.1 200 ") for answer in answers) == 400
+    assert 0 < len(refused) <= 300
+    for answer in refused:
+        assert b"\r\nretry-after: 1\r\n" in answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"] == "OverloadedError"
+    with closing(HTTPConnection(where.netloc, timeout=30)) as connection:
+        connection.request("POST", PREDICT, body)
+        assert connection.getresponse().status == 200

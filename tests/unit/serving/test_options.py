@@ -11,12 +11,15 @@ import pytest
 from pydantic import ValidationError
 from ray.serve.schema import DeploymentSchema
 
+import raypipe.cluster
 from raypipe.cluster.settings import haproxy_available
 from raypipe.errors import ConfigurationError
 from raypipe.project.endpoint_settings import Autoscaling
 from raypipe.project.settings import Serving
-from raypipe.serving.options import access, deployment_options, limits
-from raypipe.serving.tls import controller_options, trust
+from raypipe.serving.options import HAPROXY_LIMIT, access, controller_options, deployment_options, limits
+from raypipe.serving.tls import trust
+
+HAPROXY = Path(raypipe.cluster.__file__).with_name("haproxy_on_loopback.sh")
 
 
 def project(folder: Path, **serving: Any) -> Any:
@@ -111,3 +114,10 @@ def test_tls_without_its_key(certified, key):
 def test_without_tls(tmp_path):
     plain = project(tmp_path)
     assert (controller_options(plain), trust(plain), plain.settings.serving.url) == ({}, None, "http://127.0.0.1:8000")
+
+
+@pytest.mark.parametrize(("limit", "told"), [(10, {}), (100, {}), (101, {"RAYPIPE_MAX_ONGOING": "101"})])
+def test_haproxy_gives_a_replica_no_fewer_requests_than_it_takes(tmp_path, limit, told):
+    found = controller_options(project(tmp_path, max_ongoing_requests=limit))
+    assert found.get("runtime_env", {}).get("env_vars", {}) == told
+    assert f"maxconn ${{RAYPIPE_MAX_ONGOING:-{HAPROXY_LIMIT}}}" in HAPROXY.read_text()
