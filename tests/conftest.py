@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gzip
 import json
 import logging
@@ -29,6 +30,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[1]
 RAYPIPE = Path(sys.executable).with_name("raypipe")
 AS_OF = "2013-11-27T09:15:00Z"  # the next hour is quiet: until 10:15 nothing becomes known in any table
+TEARDOWN_S = 600.0
 NOWHERE = "127.0.0.1:1"  # a Ray address that nobody answers at: a command that needs no Ray never notices
 
 
@@ -58,6 +60,16 @@ def edit_settings(folder: Path, **changes: Any) -> Path:
         section[last] = value
     path.write_text(yaml.safe_dump(document))
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """A teardown that hangs ends the process: of a test that has failed, neither pytest nor its plugin times that."""
+    faulthandler.dump_traceback_later(TEARDOWN_S, exit=True, file=sys.__stderr__)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def wait_until(done: Callable[[], Any], *, what: str, seconds: float = 60) -> Any:

@@ -39,7 +39,8 @@ for argument in "$@"; do
             "$argument"
         grep -q '^backend http-' "$argument" ||
             sed -i -E "/^frontend (http|grpc)_frontend/,/$bind/{/$bind/d}" "$argument"
-        "$RAYPIPE_PYTHON" -I -S "${0%/*}/haproxy_guard.py" $$ "$PPID" "$argument" &
+        # It ignores SIGTERM until it knows what to do on it.
+        (trap '' TERM && exec "$RAYPIPE_PYTHON" -I -S "${0%/*}/haproxy_guard.py" $$ "$PPID" "$argument") &
         config=$argument
     fi
     previous=$argument

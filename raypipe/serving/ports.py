@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,16 +43,21 @@ def require_free(host: str, port: int) -> None:
 def close(port: int) -> None:
     """Have the HAProxy of this machine that listens on `port` answer what it has and take no more: Serve just kills it.
 
-    Its guard (raypipe/cluster/haproxy_guard.py) passes that on. Waits for it, but not for long: callers may keep a
-    connection open and ask nothing.
+    Its guard (raypipe/cluster/haproxy_guard.py) passes that on, as soon as it has begun. Waits for it, but not for
+    long: callers may keep a connection open and ask nothing.
     """
     holder = listener(port)
-    guard = _guard(holder.pid) if holder else None
-    if guard is None:
+    if holder is None or "haproxy" not in holder.command:
         return
-    os.kill(guard, signal.SIGTERM)
-    deadline = time.monotonic() + CLOSE_S
-    while Path(f"/proc/{guard}").exists() and time.monotonic() < deadline:
+    deadline, guard = time.monotonic() + CLOSE_S, None
+    while time.monotonic() < deadline:
+        found = _guard(holder.pid)
+        if found is None and guard is not None:
+            return  # it has ended, after its HAProxy
+        guard = found
+        if guard is not None:
+            with suppress(ProcessLookupError):
+                os.kill(guard, signal.SIGTERM)  # which it ignores until it has begun
         time.sleep(0.05)
 
 

@@ -136,6 +136,7 @@ def test_a_stand_in_ends_with_its_manager_where_serve_has_ended_too(cluster, wai
     wait(lambda: not cluster.ours(), what="nothing left")
 
 
+@pytest.mark.parametrize("guards_python", [0, 2], indirect=True)
 def test_an_endpoint_that_is_closed_has_no_stand_in(cluster, wait):
     cluster.start()
     wait(cluster.answers, what="an answer")
