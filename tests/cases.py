@@ -1,4 +1,5 @@
-"""How long the tests that try many cases go on."""
+"""How long the tests that try many cases go on. For ten times as many and more, give a single test more time than
+pyproject.toml does: `--timeout 3600 -o faulthandler_timeout=3700`."""
 
 from __future__ import annotations
 
