@@ -1,4 +1,5 @@
-"""What a command costs with all that it starts: every process that has its mark in its environment, daemons too."""
+"""What a command costs with all that it starts: every process that has its mark in its environment, daemons too, and
+the children of these, since one that gives itself a title may overwrite its environment."""
 
 from __future__ import annotations
 
@@ -85,18 +86,22 @@ class Tree:
             self.sample()
 
     def _processes(self) -> list[int]:
-        wanted, found = f"{MARK}={self.mark}".encode(), []
+        wanted, found, parents = f"{MARK}={self.mark}".encode(), set[int](), dict[int, int]()
         for entry in Path("/proc").iterdir():
             with suppress(OSError):  # ended meanwhile, or not ours to look at
-                if entry.name.isdigit() and wanted in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-        return found
+                if entry.name.isdigit():
+                    parents[int(entry.name)] = int(_after_name(entry)[1])
+                    if wanted in (entry / "environ").read_bytes():
+                        found.add(int(entry.name))
+        while children := {child for child, parent in parents.items() if parent in found} - found:
+            found |= children
+        return sorted(found)
 
     def _look_at(self, process: int) -> int:
         """Note its CPU time; its share of memory in bytes, 0 if it has ended."""
         folder = Path(f"/proc/{process}")
         try:
-            after_name = (folder / "stat").read_text().rpartition(")")[2].split()
+            after_name = _after_name(folder)
             self.cpu_s[process] = (int(after_name[11]) + int(after_name[12])) / _TICKS
             lines = (folder / "smaps_rollup").read_text().splitlines()
         except OSError:
@@ -111,3 +116,8 @@ class Tree:
         for process in left:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
+
+
+def _after_name(process: Path) -> list[str]:
+    """The fields of /proc/PID/stat after the name, which may hold spaces."""
+    return (process / "stat").read_text().rpartition(")")[2].split()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import xgboost as xgb
 
 from raypipe.definitions.label import BASE_MARGIN, GROUP, LABEL, PREDICTION_TIME, WEIGHT
 from raypipe.features.transforms import Transforms
 from raypipe.training.shares import FileRows, share_groups
 
-BATCH_CELLS = 8_000_000  # of a float32 batch (32 MB), which XGBoost gets at a time; external memory: of a page on disk
+BATCH_CELLS = 4_000_000  # of a float32 batch (16 MB), which XGBoost gets at a time; external memory: of a page on disk
 Frames = Callable[[], Iterator[pl.DataFrame]]
 Matrix = xgb.DMatrix  # one of its subclasses, but for a validation with categories
 
@@ -121,17 +123,26 @@ def frames_of(share: Sequence[FileRows], transforms: Transforms, where: pl.Expr 
 
 
 def _batched(share: Sequence[FileRows], most: int) -> Iterator[list[FileRows]]:
-    """Neighbouring pieces together, up to `most` rows; a larger piece is cut."""
+    """Neighbouring pieces together, up to `most` rows."""
     batch: list[FileRows] = []
-    for whole in share:
-        for start in range(whole.start, whole.stop, most):
-            piece = FileRows(whole.path, start, min(start + most, whole.stop))
-            if batch and sum(p.rows for p in batch) + piece.rows > most:
-                yield batch
-                batch = []
-            batch.append(piece)
+    for piece in (part for whole in share for part in _cut(whole, most)):
+        if batch and sum(p.rows for p in batch) + piece.rows > most:
+            yield batch
+            batch = []
+        if batch and (batch[-1].path, batch[-1].stop) == (piece.path, piece.start):
+            piece = FileRows(piece.path, batch.pop().start, piece.stop)
+        batch.append(piece)
     if batch:
         yield batch
+
+
+def _cut(whole: FileRows, most: int) -> Iterator[FileRows]:
+    """By row groups, since each part of one that is cut again decodes all of it; one of over `most` rows is cut."""
+    metadata = pq.read_metadata(whole.path)
+    ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]).tolist()
+    for first, end in pairwise([0, *ends]):
+        for start in range(max(first, whole.start), min(end, whole.stop), most):
+            yield FileRows(whole.path, start, min(start + most, end, whole.stop))
 
 
 def _scan(piece: FileRows, where: pl.Expr | None = None) -> pl.LazyFrame:

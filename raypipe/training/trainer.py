@@ -46,7 +46,12 @@ class LeanTrainer(XGBoostTrainer):
 
 
 class _Workers(WorkerGroup):
-    """Workers without a handle of the controller: they report nothing to it but what they return."""
+    """Workers without a handle of the controller: they report nothing to it but what they return. And without an
+    environment of their own: idle processes of the cluster can become workers."""
+
+    @staticmethod
+    def _get_worker_runtime_env(custom_runtime_env: Any) -> Any:
+        return custom_runtime_env
 
     def _init_train_context_on_workers(self, workers: Any, sync_actor: Any, train_context_args: Any) -> None:
         lean = [worker.actor.execute.remote(import_xgboost) for worker in workers]

@@ -185,7 +185,8 @@ def _memory(job: Job, place: Place) -> _Memory:
     if job.external_memory != "auto":
         why = f"{why}; asked for"
     external = job.external_memory == "always" or (job.external_memory == "auto" and needed > free)
-    keep = not external and needed + rows * features * FLOAT32_BYTES < free / 2
+    alone = place.on_machine == 1  # several, with libraries of their own, would take more than one process does
+    keep = alone and not external and needed + rows * features * FLOAT32_BYTES < free / 2
     return _Memory(external, keep, f"{'in external memory' if external else 'in memory'} ({why})")
 
 

@@ -128,6 +128,12 @@ def classes_alone(frames):
     return lambda: (frame.drop("group", "base_margin") for frame in frames())
 
 
+def test_a_row_group_is_decoded_once(plain, monkeypatch):
+    """Batches end where row groups of 500 rows do, though not every file's do."""
+    monkeypatch.setattr(matrix, "BATCH_CELLS", 3 * 1100)
+    assert [f.height for f in frames_of(plain.share, plain.transforms)()] == [1000, 701, 1000, 1000, 1000, 299]
+
+
 def test_a_stretch_of_a_file_is_read_alone(plain):
     share = [FileRows(plain.share[0].path, 1200, 1700), plain.share[1], FileRows(plain.share[2].path, 0, 777)]
     assert pl.concat(frames_of(share, plain.transforms)())["a"].equals(plain.frame["a"][1200:2478])
