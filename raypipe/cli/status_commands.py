@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,23 +45,25 @@ def _watch(base: str) -> None:
 
 def _looks(base: str, seconds: float) -> Iterator[EndpointStatus]:
     """The status over each `seconds`, for ever."""
-    before, at = _facts(base), time.monotonic()
+    before, at = _look(base), time.monotonic()
     while True:
         time.sleep(seconds)
-        after, now = _facts(base), time.monotonic()
-        yield between(before, after, now - at)
+        after, now = _look(base), time.monotonic()
+        refused = after["refused_by_proxy"] - before["refused_by_proxy"]  # below zero: HAProxy was started anew
+        yield between(before["replicas"], after["replicas"], now - at, refused=max(refused, 0))
         before, at = after, now
 
 
-def _facts(base: str) -> Sequence[Mapping[str, Any]]:
-    """Every replica's facts. Raises ClusterError where nobody answers, or not with them."""
+def _look(base: str) -> Mapping[str, Any]:
+    """Every replica's facts (`replicas`), and how many requests HAProxy has refused (`refused_by_proxy`). Raises
+    ClusterError where nobody answers, or not with them."""
     key, url = os.environ.get(ADMIN_KEY), f"{base}/admin/status"
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 (the user's own endpoint)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-            found: list[dict[str, Any]] = json.load(response)["replicas"]
-            return found
+            found: dict[str, Any] = json.load(response)
+            return {name: found[name] for name in ("replicas", "refused_by_proxy")}
     except urllib.error.HTTPError as error:
         hint = f"set {ADMIN_KEY} to a key for admin calls" if error.code in (401, 403) else "see the endpoint's log"
         raise ClusterError("the endpoint does not tell its status", where=url, got=error, hint=hint) from None

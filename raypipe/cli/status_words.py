@@ -12,6 +12,8 @@ from raypipe.serving.status import EndpointStatus, VersionStatus
 def endpoint(base: str, found: EndpointStatus) -> str:
     """Totals, a line a version, a line a replica, and what needs a look."""
     errors = ", ".join(f"{rate:.1f}/s of {code}" for code, rate in found.errors_per_s.items()) or "none"
+    if found.refused_per_s:
+        errors += f"; refused by HAProxy: {found.refused_per_s:,.1f}/s"
     head = f"{found.model} at {base}: {found.requests_per_s:,.1f} requests/s, errors: {errors}"
     return "\n".join([head, "", *_versions(found.versions), "", *_replicas(found.replicas), *_remarks(found)])
 

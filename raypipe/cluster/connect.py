@@ -109,7 +109,7 @@ def _end_spare_services() -> None:
     driver that does not ask for them, and what is left of a dashboard that is off. No setting of Ray 2.60 does."""
     from ray._private import worker
 
-    node: Any = worker._global_node
+    node: Any = worker.global_worker.node
     for end in (node.kill_monitor, node.kill_log_monitor, node.kill_dashboard):
         end(check_alive=False)
 

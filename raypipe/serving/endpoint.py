@@ -49,7 +49,12 @@ class Endpoint:
     @cached_property
     def most_values(self) -> int:
         """How many values each version predicts while the event loop waits."""
-        return min((model.most_values for model in self.versions.values()), default=0)
+        return min((model.pace.most_values for model in self.versions.values()), default=0)
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether requests that arrive together are predicted together, as it pays for one of the versions at least."""
+        return any(model.pace.together for model in self.versions.values())
 
     def require_model(self, name: str) -> None:
         """Raise NotFoundError for another model than this endpoint's."""

@@ -125,7 +125,7 @@ def _identity(name: str, pointer: Mapping[str, str], config: Mapping[str, Any]) 
 def _loaded_or_error(identity: VersionIdentity) -> LoadedModel | RaypipeError:
     try:
         model = LoadedModel(identity.version, identity.pointer(), identity.max_past_us)
-        model.most_values = warm_up(model)
+        model.pace = warm_up(model)
     except RaypipeError as error:
         logger.exception("version %s cannot be loaded", identity.version)
         return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,6 +46,32 @@ class Predictions:
     features_us: int = 0
     predict_us: int = 0
 
+    def parts(self, rows: Sequence[int]) -> Iterator[Predictions]:
+        """Of so many rows each, in their order; the time that all took by their share of the rows."""
+        at = 0
+        for count in rows:
+            own = slice(at, at + count)
+            at += count
+            yield Predictions(
+                self.scores[own],
+                None if self.feature_time_us is None else self.feature_time_us[own],
+                self.matrix[own],
+                None if self.base_margin is None else self.base_margin[own],
+                self.predictor,
+                self.known[own],
+                self.features_us * count // len(self.scores),
+                self.predict_us * count // len(self.scores),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """most_values: of a request that is predicted in the event loop. together: whether requests of a row that arrive
+    together are predicted together, since that takes enough less time than one after the other."""
+
+    most_values: int = 0
+    together: bool = False
+
 
 class LoadedModel:
     """One version, ready to answer.
@@ -56,7 +82,7 @@ class LoadedModel:
 
     def __init__(self, version: str, pointer: Mapping[str, Any], max_past_us: int) -> None:
         self.version = version
-        self.most_values = 0  # of a request that is predicted in the event loop; known once the model is warm
+        self.pace = Pace()  # known once the model is warm
         self.bundle: Bundle = read_bundle(pointer["bundle"], pointer["digest"])
         self.bundle.model.set_param({"nthread": 1})
         self._predictors = Predictors(self.bundle.model)

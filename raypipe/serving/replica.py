@@ -32,11 +32,13 @@ from raypipe.serving.request_path import RequestPath
 from raypipe.serving.routes import allow, answer
 from raypipe.serving.shadow import Shadows
 from raypipe.serving.telemetry import Telemetry, telemetry_for
+from raypipe.serving.together import Steps
 from raypipe.serving.v2_grpc.ingress import Rpcs
 
 logger = logging.getLogger("ray.serve")
 
 ALL, OWN = "/admin/status", peers.PATH
+REFUSED_HEADER = "x-raypipe-proxy-refused"  # raypipe/cluster/haproxy_overload.cfg
 _SWITCH_S = 0.0005  # for how long a thread that keeps a log may hold a request up; Python's own interval is 5 ms
 
 
@@ -110,10 +112,10 @@ class Replica(Rpcs):
         """Answer a call that Ray's gRPC server carries."""
         return await self._path.reply_to(call, receive)
 
-    def _answer(self, endpoint: Endpoint, call: Call) -> Reply:
+    def _answer(self, endpoint: Endpoint, call: Call) -> Steps:
         if is_admin(call.path):
             return self._admin(call)
-        reply = answer(endpoint, call)
+        reply = yield from answer(endpoint, call)
         if reply.served is not None:
             self._keep(reply.served)
         return reply
@@ -131,7 +133,10 @@ class Replica(Rpcs):
             raise NotFoundError(f"no route {call.path[:200]}", expected=ALL)
         allow(call, "GET")
         own = self.facts()
-        return json_reply(200, own if call.path == OWN else {"replicas": peers.all_facts(own, call.headers)})
+        if call.path == OWN:
+            return json_reply(200, own)
+        refused = int(call.headers.get(REFUSED_HEADER, 0))
+        return json_reply(200, {"refused_by_proxy": refused, "replicas": peers.all_facts(own, call.headers)})
 
     def facts(self) -> dict[str, Any]:
         """What this replica holds and has done; `versions` as LiveVersions.loads, `requests` as Metrics.facts."""
@@ -156,6 +161,8 @@ class Replica(Rpcs):
             "ongoing": admission.ongoing,
             "queued": admission.queued,
             "refused": admission.refused,
+            "batches": self._path.turns.batches,
+            "batched_requests": self._path.turns.requests,
             **{f"shadow_{name}": count for name, count in self._shadows.counts().items()},
         }
         if self._log is not None:

@@ -26,11 +26,12 @@ from raypipe.serving.asgi import (
     require_announced_size,
     send_reply,
 )
-from raypipe.serving.brief import brief
+from raypipe.serving.brief import INLINE_BYTES, brief
 from raypipe.serving.call import Call, Reply, RequestObserver, json_reply, refusal
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.ray_private import caller_gone
 from raypipe.serving.record import PredictionObserver, Served
+from raypipe.serving.together import Steps, Turns, alone
 
 logger = logging.getLogger("ray.serve")
 
@@ -40,12 +41,12 @@ FAILED = json_reply(500, {"error": "InternalError", "what": "the endpoint failed
 
 
 class RequestPath:
-    """`endpoint` says what is served now; `answer` gives the reply to a call, in the loop or in a thread."""
+    """`endpoint` says what is served now; `answer` is the work on a call, done in the loop or in a thread."""
 
-    def __init__(self, endpoint: Callable[[], Endpoint | None], answer: Callable[[Endpoint, Call], Reply]) -> None:
+    def __init__(self, endpoint: Callable[[], Endpoint | None], answer: Callable[[Endpoint, Call], Steps]) -> None:
         self._endpoint, self._answer = endpoint, answer
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bulk")
-        self.admission = Admission()
+        self.admission, self.turns = Admission(), Turns()
         self.prediction_observers: Sequence[PredictionObserver] = ()
         self.request_observers: Sequence[RequestObserver] = ()
 
@@ -102,30 +103,38 @@ class RequestPath:
         max_bytes = limits.body_bytes(call.headers.get("content-type", ""))
         require_announced_size(call.headers, max_bytes)
         call = call.with_body(await read_body(receive, max_bytes))
+        work = self._wanted(endpoint, call, receive, until)
+        if not brief(call, endpoint.most_values):
+            await asyncio.sleep(0)
+            with self.admission.bulk(limits.max_queued):
+                return await self._in_thread(work, receive, until)
+        if endpoint.together and self.admission.ongoing > 1 and len(call.body) <= INLINE_BYTES:
+            return await self.turns.reply(work)
         await asyncio.sleep(0)  # raypipe.serving.admission says why
+        return alone(work)
+
+    def _wanted(self, endpoint: Endpoint, call: Call, receive: Receive, until: float) -> Steps:
+        """The work on a call that is still waited for and is not late when it begins."""
         if caller_gone(receive):
             raise CallerGoneError
         require_time(until, time.monotonic())
-        if brief(call, endpoint.most_values):
-            return self._answer(endpoint, call)
-        with self.admission.bulk(limits.max_queued):
-            return await self._in_thread(endpoint, call, receive, until)
+        return (yield from self._answer(endpoint, call))
 
-    async def _in_thread(self, endpoint: Endpoint, call: Call, receive: Receive, until: float) -> Reply:
+    async def _in_thread(self, work: Steps, receive: Receive, until: float) -> Reply:
         """The answer, unless the caller goes or time runs out before: then work that has begun ends for nothing, and
         work that has not never begins."""
-        job = self._threads.submit(self._answer, endpoint, call)
-        work = asyncio.wrap_future(job)
+        job = self._threads.submit(alone, work)
+        coming = asyncio.wrap_future(job)
         gone = asyncio.ensure_future(receive())  # ends when the connection does
         left = until - time.monotonic() if isfinite(until) else None
         try:
-            both: list[asyncio.Future[Any]] = [work, gone]
+            both: list[asyncio.Future[Any]] = [coming, gone]
             await asyncio.wait(both, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return work.result()
+            if coming.done():
+                return coming.result()
             if gone.done():
                 raise CallerGoneError
             raise DeadlineError("the request's time ran out in the midst of its work", hint="send fewer rows")
         finally:
             gone.cancel()
-            job.cancel()  # at once: cancelling `work` would tell the thread after the caller
+            job.cancel()  # at once: cancelling `coming` would tell the thread after the caller

@@ -1,4 +1,5 @@
-"""The routes of the endpoint. Pure: a call in, a reply out; what cannot be answered is raised."""
+"""The routes of the endpoint. A call in, a reply out, with predictions between; what cannot be answered is
+raised."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from raypipe.errors import MethodNotAllowedError, NotFoundError, RequestError
 from raypipe.serving import openapi, predict_arrow, predict_json, v2, v2_errors
 from raypipe.serving.call import ARROW, Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
+from raypipe.serving.together import Steps
 from raypipe.serving.v2_grpc import service as v2_grpc
 from raypipe.serving.v2_grpc.messages import RPCS
 
@@ -19,10 +21,10 @@ _SERVER: Mapping[str, Callable[[Endpoint], Reply]] = {
 }
 
 
-def answer(endpoint: Endpoint, call: Call) -> Reply:
-    """The reply to one call. Raises RequestError for the caller's mistakes."""
+def answer(endpoint: Endpoint, call: Call) -> Steps:
+    """The work on one call. It raises RequestError for the caller's mistakes."""
     if call.method in RPCS:
-        return v2_grpc.answer(endpoint, call)
+        return (yield from v2_grpc.answer(endpoint, call))
     parts = [part for part in call.path.split("/") if part]
     if about_server := _SERVER.get("/" + "/".join(parts)):
         allow(call, "GET")
@@ -30,27 +32,27 @@ def answer(endpoint: Endpoint, call: Call) -> Reply:
     match parts:
         case ["v2", "models", model, *rest]:
             try:
-                return _v2(endpoint, *_versioned(endpoint, model, rest), call)
+                return (yield from _v2(endpoint, *_versioned(endpoint, model, rest), call))
             except RequestError as error:
                 return v2_errors.refusal(error)
         case ["models", model, *rest]:
-            return _people(endpoint, *_versioned(endpoint, model, rest), call)
+            return (yield from _people(endpoint, *_versioned(endpoint, model, rest), call))
     raise NotFoundError(
         f"no route {call.path[:200]}",
         expected=f"/models/{endpoint.model}/predict, /v2/models/{endpoint.model}/infer, /v2/health/ready",
     )
 
 
-def _people(endpoint: Endpoint, version: str | None, action: list[str], call: Call) -> Reply:
+def _people(endpoint: Endpoint, version: str | None, action: list[str], call: Call) -> Steps:
     if action != ["predict"]:
         raise NotFoundError(f"no route {call.path[:200]}", expected=f"/models/{endpoint.model}/predict")
     allow(call, "POST")
     if call.headers.get("content-type", "").startswith(ARROW):
         return predict_arrow.answer(endpoint, version, call)
-    return predict_json.answer(endpoint, version, call)
+    return (yield from predict_json.answer(endpoint, version, call))
 
 
-def _v2(endpoint: Endpoint, version: str | None, action: list[str], call: Call) -> Reply:
+def _v2(endpoint: Endpoint, version: str | None, action: list[str], call: Call) -> Steps:
     match action:
         case []:
             allow(call, "GET")
@@ -60,7 +62,7 @@ def _v2(endpoint: Endpoint, version: str | None, action: list[str], call: Call) 
             return v2.ready(endpoint, version)
         case ["infer"]:
             allow(call, "POST")
-            return v2.answer(endpoint, version, call)
+            return (yield from v2.answer(endpoint, version, call))
     raise NotFoundError(
         "no such route under this model", got="/".join(action)[:100], expected="nothing, ready or infer"
     )

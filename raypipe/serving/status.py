@@ -32,20 +32,22 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class EndpointStatus:
-    """errors: answers of 400 and more, by status, a second; predicted: rows since the replicas started."""
+    """errors: answers of 400 and more, by status, a second; refused: what HAProxy refused itself, of which no replica
+    knows, a second; predicted: rows since the replicas started."""
 
     model: str
     replicas: Sequence[Facts]
     versions: Sequence[VersionStatus]
     requests_per_s: float
     errors_per_s: Mapping[int, float]
+    refused_per_s: float
     predicted: int
 
 
-def status(before: Sequence[Facts], after: Sequence[Facts], seconds: float) -> EndpointStatus:
+def status(before: Sequence[Facts], after: Sequence[Facts], seconds: float, *, refused: int = 0) -> EndpointStatus:
     """The endpoint between two looks at its replicas' facts (`Replica.facts`), the second `seconds` after the first.
 
-    A replica that was not there the first time, or was started anew, is counted from nothing.
+    A replica that was not there the first time, or was started anew, is counted from nothing. refused: by HAProxy.
     """
     known, new = {facts["replica"]: facts["requests"] for facts in before}, _Requests()
     for facts in after:
@@ -64,6 +66,7 @@ def status(before: Sequence[Facts], after: Sequence[Facts], seconds: float) -> E
         versions,
         new.answers.total() / seconds,
         {code: count / seconds for code, count in sorted(errors.items()) if count},
+        refused / seconds,
         sum(sum(facts["requests"]["predicted"].values()) for facts in after),
     )
 

@@ -15,6 +15,7 @@ from raypipe.serving import v2_binary
 from raypipe.serving.call import Call, Reply, json_reply
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.outputs import metadata as outputs_of
+from raypipe.serving.together import Steps
 from raypipe.serving.v2_infer import PLATFORM, InferRequest, Output, infer, inputs_of, named
 from raypipe.serving.v2_tensors import Tensor, tensor_of_bytes, to_raw
 
@@ -44,11 +45,12 @@ def ready(endpoint: Endpoint, version: str | None) -> Reply:
     return json_reply(200, {"name": endpoint.model, "version": model.version, "ready": True}, model.version)
 
 
-def answer(endpoint: Endpoint, version: str | None, call: Call) -> Reply:
+def answer(endpoint: Endpoint, version: str | None, call: Call) -> Steps:
     """The reply to `infer`. version: the one that the path names; None: the traffic decides."""
     document, tail = v2_binary.split(call)
     inputs, wanted = _inputs(document, tail), _outputs(document)
-    inference = infer(endpoint, version, call, InferRequest(document.get("id") or None, inputs, list(wanted)))
+    asked = InferRequest(document.get("id") or None, inputs, list(wanted))
+    inference = yield from infer(endpoint, version, call, asked)
     binary_default = _parameters(document).get("binary_data_output", False)
     parts = [
         _encoded(output, binary=wanted.get(output.metadata["name"], binary_default)) for output in inference.outputs

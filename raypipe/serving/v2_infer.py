@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from raypipe.errors import MalformedRequestError, RequestError
 from raypipe.serving.call import Call
 from raypipe.serving.endpoint import Endpoint, first
-from raypipe.serving.model import LoadedModel
+from raypipe.serving.model import LoadedModel, Predictions
 from raypipe.serving.outputs import metadata, tensor_values
 from raypipe.serving.record import Served
+from raypipe.serving.together import Wanted
 from raypipe.serving.v2_tensors import Tensor, datatype, require_declared, row_count, rows_of
 
 PLATFORM = "raypipe_xgboost"
@@ -55,7 +56,9 @@ def inputs_of(model: LoadedModel) -> list[dict[str, Any]]:
     return [{"name": f.name, "datatype": datatype(f), "shape": [-1]} for f in model.bundle.serving.fields]
 
 
-def infer(endpoint: Endpoint, version: str | None, call: Call, request: InferRequest) -> Inference:
+def infer(
+    endpoint: Endpoint, version: str | None, call: Call, request: InferRequest
+) -> Generator[Wanted, Predictions, Inference]:
     """version: the one that the caller names; None: the traffic decides."""
     endpoint.require_rows(row_count(request.inputs))
     rows = rows_of(request.inputs)
@@ -65,7 +68,7 @@ def infer(endpoint: Endpoint, version: str | None, call: Call, request: InferReq
     if not rows:
         raise MalformedRequestError("the inputs hold no row")
     wanted = _wanted(request.outputs, metadata(model.bundle))
-    predictions = model.predict_rows(rows)
+    predictions = yield Wanted(model, rows)
     served = Served(request.id or call.id, call.received_us, endpoint.model, model.version, key, rows, predictions)
     values = tensor_values(model.bundle, predictions.scores)
     outputs = {

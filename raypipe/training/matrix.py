@@ -129,9 +129,8 @@ def _batched(share: Sequence[FileRows], most: int) -> Iterator[list[FileRows]]:
         if batch and sum(p.rows for p in batch) + piece.rows > most:
             yield batch
             batch = []
-        if batch and (batch[-1].path, batch[-1].stop) == (piece.path, piece.start):
-            piece = FileRows(piece.path, batch.pop().start, piece.stop)
-        batch.append(piece)
+        follows = bool(batch) and (batch[-1].path, batch[-1].stop) == (piece.path, piece.start)
+        batch.append(FileRows(piece.path, batch.pop().start, piece.stop) if follows else piece)
     if batch:
         yield batch
 

@@ -16,12 +16,14 @@ from raypipe.errors import MalformedRequestError
 from raypipe.serving.call import Call, Reply
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.json_body import MAX_ID_LENGTH
+from raypipe.serving.together import Steps
 from raypipe.serving.v2 import model_metadata, server_metadata
 from raypipe.serving.v2_grpc.messages import request, response
 from raypipe.serving.v2_infer import InferRequest, Output, infer, named
 from raypipe.serving.v2_tensors import BYTES, NUMPY, Tensor, plain, tensor_of_bytes, to_raw
 
 MEDIA_TYPE = "application/grpc"
+INFER = "ModelInfer"
 _CONTENTS: Mapping[str, str] = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -29,13 +31,15 @@ _CONTENTS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def answer(endpoint: Endpoint, call: Call) -> Reply:
+def answer(endpoint: Endpoint, call: Call) -> Steps:
     """The reply to one RPC, its body the response message. Raises MalformedRequestError for bytes that are no message,
     and what the protocol raises."""
     try:
         asked = request(call.method, call.body)
     except DecodeError as error:
         raise MalformedRequestError("the body is no message of this RPC", got=error) from None
+    if call.method == INFER:
+        return (yield from _model_infer(endpoint, call, asked))
     return _RPCS[call.method](endpoint, call, asked)
 
 
@@ -63,12 +67,12 @@ def _model_metadata(endpoint: Endpoint, call: Call, asked: Any) -> Reply:
     return _reply(call, named(endpoint, asked.version or None).version, **found | {"outputs": outputs})
 
 
-def _model_infer(endpoint: Endpoint, call: Call, asked: Any) -> Reply:
+def _model_infer(endpoint: Endpoint, call: Call, asked: Any) -> Steps:
     endpoint.require_model(asked.model_name)
     if len(asked.id) > MAX_ID_LENGTH:
         raise MalformedRequestError("the id is too long", expected=f"at most {MAX_ID_LENGTH} characters")
     wanted = [output.name for output in asked.outputs]
-    inference = infer(
+    inference = yield from infer(
         endpoint, asked.model_version or None, call, InferRequest(asked.id or None, _inputs(asked), wanted)
     )
     raw = bool(asked.raw_input_contents)
@@ -89,7 +93,6 @@ _RPCS: Mapping[str, Callable[[Endpoint, Call, Any], Reply]] = {
     "ModelReady": _model_ready,
     "ServerMetadata": _server_metadata,
     "ModelMetadata": _model_metadata,
-    "ModelInfer": _model_infer,
 }
 
 

@@ -25,6 +25,7 @@ from raypipe.serving.call import Call, Reply, refusal
 from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.routes import answer
+from raypipe.serving.together import alone
 from raypipe.serving.traffic import Traffic
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -161,7 +162,7 @@ def _caller(endpoint: Endpoint) -> Callable[..., Reply]:
     def call(method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
-            return answer(endpoint, Call(method, path, "", named, body, "r-1", 0))
+            return alone(answer(endpoint, Call(method, path, "", named, body, "r-1", 0)))
         except RaypipeError as error:
             return refusal(error)
 

@@ -8,6 +8,7 @@ import pytest
 from raypipe.serving.brief import INLINE_BYTES, brief
 from raypipe.serving.call import ARROW, Call
 from raypipe.serving.live import LiveVersions, load
+from raypipe.serving.model import Pace
 from raypipe.serving.warm_up import warm_up
 
 ROWS = [{"a": 0.123456789, "b": "w" * 40}] * 400  # about 26 kB, 800 values
@@ -39,7 +40,7 @@ def test_what_is_small_or_quick_to_predict_is_answered_in_the_loop(asked, most_v
 def test_a_warm_version_knows_how_many_values_it_predicts_meanwhile(served):
     """More than one row's, and less than a second's: the figure itself is the machine's."""
     fields = len(served.model.bundle.serving.fields)
-    assert fields < warm_up(served.model) < 500 * 100_000 * fields
+    assert fields < warm_up(served.model).most_values < 500 * 100_000 * fields
 
 
 def test_an_endpoint_goes_by_its_slowest_version(served):
@@ -51,6 +52,7 @@ def test_an_endpoint_goes_by_its_slowest_version(served):
     change = live.begin(config)
     loaded = load(change)
     one, two = loaded.values()
-    assert min(one.most_values, two.most_values) > 0
-    one.most_values = 7
-    assert live.finish(change, loaded).most_values == 7
+    assert min(one.pace.most_values, two.pace.most_values) > 0
+    one.pace = Pace(7, together=True)
+    found = live.finish(change, loaded)
+    assert (found.most_values, found.together) == (7, True)

@@ -14,6 +14,7 @@ import pytest
 
 from raypipe.serving.call import ARROW, Call
 from raypipe.serving.routes import answer
+from raypipe.serving.together import alone
 from raypipe.serving.traffic import Traffic
 
 PREDICT = "/models/rides/predict"
@@ -221,8 +222,8 @@ def test_what_stands_in_the_place_of_a_null_is_not_looked_at(served):
 
 def test_the_first_rows_key_chooses_the_version(served):
     endpoint = replace(served.endpoint, traffic=Traffic("1", {}, (), ("zone", "i64")))
-    as_arrow = answer(endpoint, Call("POST", PREDICT, "", {"content-type": ARROW}, stream(served.frame), "r", 0))
-    as_json = answer(endpoint, Call("POST", PREDICT, "", {}, orjson.dumps({"rows": served.rows}), "r", 0))
+    as_arrow = alone(answer(endpoint, Call("POST", PREDICT, "", {"content-type": ARROW}, stream(served.frame), "r", 0)))
+    as_json = alone(answer(endpoint, Call("POST", PREDICT, "", {}, orjson.dumps({"rows": served.rows}), "r", 0)))
     assert as_arrow.served.key == as_json.served.key == f"{served.rows[0]['zone']}\x1f{served.rows[0]['i64']}"
 
 

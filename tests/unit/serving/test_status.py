@@ -35,9 +35,10 @@ AFTER = [
 
 
 def test_what_came_between_two_looks_is_added_up():
-    found = status(BEFORE, AFTER, 4.0)
+    found = status(BEFORE, AFTER, 4.0, refused=6)
     assert found.requests_per_s == (40 + 20 + 8 + 2 + 4) / 4
     assert found.errors_per_s == {422: 0.5, 503: 1.0}
+    assert found.refused_per_s == 1.5
     assert found.predicted == 140 + 20 + 8
     by_name = {v.version: v for v in found.versions}
     assert (by_name["3"].requests_per_s, by_name["4"].requests_per_s, by_name["2"].requests_per_s) == (12, 5, 0)

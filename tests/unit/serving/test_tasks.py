@@ -32,6 +32,7 @@ from raypipe.serving.endpoint import Endpoint, Limits
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.routes import answer
 from raypipe.serving.rows import read_rows
+from raypipe.serving.together import alone
 from raypipe.serving.traffic import Traffic
 
 OBJECTIVE = {
@@ -191,7 +192,7 @@ def test_a_version_of_another_task_has_blanks(made):
 
 
 def post(made, path: str, document) -> dict:
-    given = answer(made.endpoint, Call("POST", path, "", {}, orjson.dumps(document), "r", 0))
+    given = alone(answer(made.endpoint, Call("POST", path, "", {}, orjson.dumps(document), "r", 0)))
     assert given.status == 200
     return orjson.loads(given.body)
 
@@ -240,7 +241,9 @@ def test_tensors_are_what_the_metadata_says(made):
         {"name": n, "datatype": "BYTES", "shape": [3], "data": [row[n] for row in ROWS]} for n in ("at", "user", "shop")
     ]
     outputs = post(made, "/v2/models/shop/infer", {"inputs": inputs})["outputs"]
-    told = orjson.loads(answer(made.endpoint, Call("GET", "/v2/models/shop", "", {}, b"", "r", 0)).body)["outputs"]
+    told = orjson.loads(alone(answer(made.endpoint, Call("GET", "/v2/models/shop", "", {}, b"", "r", 0))).body)[
+        "outputs"
+    ]
     assert [(o["name"], o["datatype"]) for o in outputs] == [(t["name"], t["datatype"]) for t in told]
     for output, metadata in zip(outputs, told, strict=True):
         assert output["shape"] == [3, *metadata["shape"][1:]]
@@ -368,7 +371,7 @@ def test_arrow_has_the_columns_of_rows(made):
     sink = io.BytesIO()
     rows.write_ipc_stream(sink)
     call = Call("POST", "/models/shop/predict", "", {"content-type": ARROW}, sink.getvalue(), "r", 0)
-    got = pl.read_ipc_stream(answer(made.endpoint, call).body).with_columns(
+    got = pl.read_ipc_stream(alone(answer(made.endpoint, call)).body).with_columns(
         pl.col("feature_time").dt.strftime("%FT%TZ")
     )
     assert got.to_dicts() == post(made, "/models/shop/predict", {"rows": ROWS})["predictions"]
