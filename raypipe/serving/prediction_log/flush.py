@@ -13,6 +13,7 @@ import logging
 import os
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,15 +45,15 @@ class Flushed:
 
 
 class Flusher:
-    """Empties a spool into a table while this process holds the spool's lock."""
+    """Empties a spool into a table while this process holds the spool's lock. lock: its descriptor, None: not held."""
 
-    def __init__(self, spool: Spool, table: PredictionTable) -> None:
+    def __init__(self, spool: Spool, table: PredictionTable, lock: int | None = None) -> None:
         self._spool, self._table = spool, table
-        self._lock: int | None = None
+        self.lock = lock
 
     def lead(self) -> bool:
         """Whether it is this process that flushes, from now on until `resign` or its end."""
-        if self._lock is not None:
+        if self.lock is not None:
             return True
         self._spool.make_folder()
         descriptor = os.open(self._spool.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
@@ -61,13 +62,13 @@ class Flusher:
         except BlockingIOError:
             os.close(descriptor)
             return False
-        self._lock = descriptor
+        self.lock = descriptor
         return True
 
     def resign(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def flush(self) -> Flushed | None:
         """One batch: what a predecessor left half done, else the oldest finished segments; None: there is nothing. Only
@@ -175,12 +176,14 @@ def flush_waiting(config: LogConfig, seconds: float) -> bool:
 
 def read_rows(segments: list[Path]) -> tuple[pl.DataFrame, int]:
     """The rows of segments, and how many of those are damaged. One that is gone was flushed by another process."""
-    frames, damaged = [], 0
+    records: dict[str, list[bytes]] = defaultdict(list)  # by replica
+    damaged = 0
     for path in segments:
         try:
             contents = read_segment(path)
         except FileNotFoundError:
             continue
-        frames.append(decode(contents.records, contents.header.decode()))
+        records[contents.header.decode()] += contents.records
         damaged += contents.damaged
+    frames = [decode(found, replica) for replica, found in records.items()]
     return pl.concat(frames) if frames else decode([], ""), damaged

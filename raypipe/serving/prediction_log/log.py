@@ -20,6 +20,7 @@ import polars as pl
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.prediction_log.config import LogConfig
 from raypipe.serving.prediction_log.flush import Flusher, drain
+from raypipe.serving.prediction_log.flush_process import FlushProcess
 from raypipe.serving.prediction_log.personal import Personal, hash_key
 from raypipe.serving.prediction_log.records import LoggedVersion, encode
 from raypipe.serving.prediction_log.spool import Segment, SpoolFullError
@@ -57,12 +58,18 @@ class Counts:
 class PredictionLog:
     """One a replica. `observe` may be called from any thread; `versions` is replaced when others are loaded."""
 
-    def __init__(self, config: LogConfig, replica: str, versions: Mapping[str, LoggedVersion]) -> None:
-        """Raises ConfigurationError for a key of hashes that is none."""
+    def __init__(
+        self,
+        config: LogConfig,
+        replica: str,
+        versions: Mapping[str, LoggedVersion],
+        flusher: Flusher | FlushProcess | None = None,
+    ) -> None:
+        """flusher: None for a process of its own. Raises ConfigurationError for a key of hashes that is none."""
         self.config, self.counts, self.versions = config, Counts(), versions
         self.spool = config.the_spool()
         self._personal, self._header = Personal(frozenset(config.personal), hash_key()), replica.encode()
-        self._flusher = Flusher(self.spool, config.the_table())
+        self._flusher = flusher or FlushProcess(config)
         self._lock, self._creating, self._stopping = threading.Lock(), threading.Lock(), threading.Event()
         self._refused = ""  # why there is no segment
         self._sealed = self._flushed = _tick(time.time(), config.flush_interval_s)

@@ -12,12 +12,14 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
 import polars as pl
 
-from raypipe.serving.record import Rows, Served
+if TYPE_CHECKING:  # a process that only decodes needs no model
+    from raypipe.serving.record import Rows, Served
 
 _HEAD = struct.Struct("<IIIIIB3x")  # rows, features, outputs, bytes of the document, bytes of the fields, flags
 _ARROW, _MARGIN, _TIMES = 1, 2, 4

@@ -73,11 +73,13 @@ def kill(victim: str, process, address: str) -> None:
     from ray.util.state import list_actors
 
     os.environ["RAY_ADDRESS"] = address  # there may be other clusters on the machine
-    actors = list_actors(filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")], detail=True)
+    actors = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
     del os.environ["RAY_ADDRESS"]
-    newest = max(actor.job_id for actor in actors)  # those of a run that was killed may just be ending
-    pids = sorted(actor.pid for actor in actors if actor.job_id == newest)
-    os.kill(random.choice(pids), signal.SIGKILL)
+    workers = [actor for actor in actors if actor.class_name == "RayTrainWorker"]
+    newest = max(actor.job_id for actor in workers)  # those of a run that was killed may just be ending
+    kinds = {actor.class_name for actor in actors if actor.job_id == newest}
+    assert kinds <= {"RayTrainWorker", "SynchronizationActor"}, "the driver itself controls the workers"
+    os.kill(random.choice(sorted(actor.pid for actor in workers if actor.job_id == newest)), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")

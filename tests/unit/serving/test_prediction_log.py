@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from raypipe.serving.model import Predictions
+from raypipe.serving.prediction_log.flush import Flusher
 from raypipe.serving.prediction_log.log import PredictionLog, log_for
 from raypipe.serving.prediction_log.personal import KEY_VARIABLE, Personal
 from raypipe.serving.prediction_log.records import LoggedVersion
@@ -28,11 +29,13 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 @pytest.fixture
 def opened(tmp_path):
-    """Open a log in the test's folder; it is closed at the end."""
+    """Open a log in the test's folder, which flushes in a thread; it is closed at the end."""
     logs = []
 
     def open_log(versions=process.VERSIONS, **changes) -> PredictionLog:
-        logs.append(PredictionLog(process.config(tmp_path, **changes), "replica-1", versions))
+        config = process.config(tmp_path, **changes)
+        flusher = Flusher(config.the_spool(), config.the_table())
+        logs.append(PredictionLog(config, "replica-1", versions, flusher))
         return logs[-1]
 
     yield open_log
