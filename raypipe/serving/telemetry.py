@@ -16,6 +16,7 @@ from raypipe.serving.metrics import Metrics
 
 PERIOD_S = 1.0
 MOST = 200_000  # requests between two turns of the thread; what is past them is counted, not described
+SLICE, SLICES, PAUSE_S = 16, 250, 0.002  # handed on at a time, in how many parts at most, with pauses between
 logger = logging.getLogger("ray.serve")
 
 
@@ -26,8 +27,9 @@ class Sink(Protocol):
 
 
 class Telemetry:
-    """`answered` costs microseconds; once a second the thread hands on what was noted. A sink that fails (a full disk)
-    is told of once in the replica's log, and tried again the next time."""
+    """`answered` costs microseconds; once a second the thread hands on what was noted, little by little: at once, it
+    would slow down each request of some tens of milliseconds. A sink that fails (a full disk) is told of once in the
+    replica's log, and tried again the next time."""
 
     def __init__(
         self,
@@ -59,25 +61,31 @@ class Telemetry:
 
     def facts(self) -> dict[str, Any]:
         """The metrics up to now."""
-        self._hand_on()
+        self._hand_on(len(self._noted))
+        self._metrics.show(self._gauges())
         return self._metrics.facts() | {"telemetry_dropped": self.dropped}
 
     def close(self) -> None:
         """Hand on what is left and end the thread."""
         self._stop.set()
         self._thread.join()
-        self._hand_on()
+        self._hand_on(len(self._noted))
+        self._metrics.show(self._gauges())
 
     def _run(self) -> None:
         while not self._stop.wait(PERIOD_S):
-            self._hand_on()
+            noted = len(self._noted)
+            part = max(SLICE, noted // SLICES)
+            for _ in range(0, noted, part):
+                self._hand_on(part)
+                self._stop.wait(PAUSE_S)
+            self._metrics.show(self._gauges())
 
-    def _hand_on(self) -> None:
+    def _hand_on(self, most: int) -> None:
         with self._turn:
-            answered = [self._noted.popleft() for _ in range(len(self._noted))]
+            answered = [self._noted.popleft() for _ in range(min(most, len(self._noted)))]
             for number, sink in enumerate((self._metrics, *self._sinks)):
                 self._add(number, sink, answered)
-            self._metrics.show(self._gauges())
 
     def _add(self, number: int, sink: Sink, answered: Sequence[Done]) -> None:
         try:
