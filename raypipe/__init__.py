@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from raypipe.serving.client import Client
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "Aggregation",

@@ -29,6 +29,7 @@ from tests.conftest import a_free_port, wait_until
 
 KILLS = 10 if MORE > 1 else 1
 ROLLBACKS = 20 if MORE > 1 else 2
+FLUSHES = "prediction_log.flush_process"
 SETTINGS = {"serving__replicas": 2, "serving__replica_cpus": 0.4, "serving__log": {"flush_interval": "1s"}}
 LOST_CONNECTION = {"RemoteDisconnected", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError"}
 
@@ -122,9 +123,18 @@ def test_a_killed_replica(served, load, answered, wait, report):
     assert not load.failures()
 
 
-def test_every_answer_is_logged_once_though_replicas_are_killed(served, load, answered, wait):
-    for _ in range(2 * KILLS):
+def test_its_ray_runs_nothing_that_nobody_uses(served, wait):
+    assert not set().union(*map(served.pids, ("log_monitor.py", "/monitor.py", "dashboard/dashboard.py")))
+    wait(lambda: len(served.pids(FLUSHES)) == 1, what="one process that flushes for both replicas")
+
+
+def test_every_answer_is_logged_once_though_replicas_and_what_flushes_are_killed(served, load, answered, wait):
+    for turn in range(2 * KILLS):
         before = wait(lambda: len(ready(served)) == 2 and ready(served), what="two replicas", seconds=120)
+        if turn % 2:
+            wait(lambda: served.pids(FLUSHES), what="a process that flushes", seconds=60)
+        for pid in served.pids(FLUSHES):
+            os.kill(pid, signal.SIGKILL)
         os.kill(min(before), signal.SIGKILL)
         wait(partial(lambda known: replicas(served) - known, before), what="a new replica", seconds=120)
         answered(200)
