@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from raypipe.errors import RequestError
 from raypipe.serving.call import Reply
 from raypipe.serving.model import LoadedModel, Predictions
 
@@ -77,11 +76,11 @@ def _groups(asked: Sequence[tuple[int, Wanted]]) -> list[list[tuple[int, Wanted]
 
 
 def _all_predicted(wanted: Sequence[Wanted]) -> list[Predictions | Exception]:
-    """Where one of them is refused, each is predicted by itself: the others are not refused with it."""
+    """Where one of them cannot be, each is predicted by itself: the others do not fail with it."""
     if len(wanted) > 1:
         try:
             found = wanted[0].model.predict_rows([row for one in wanted for row in one.rows])
-        except RequestError:
+        except Exception:  # noqa: BLE001, S110 (raised again below, for the one that it is of)
             pass
         else:
             return list(found.parts([len(one.rows) for one in wanted]))

@@ -124,8 +124,19 @@ def test_a_failure_of_ours_is_told_to_each(two, monkeypatch):
     calls = [call(path, {"rows": two.rows[:1]}), replace(call("/v2/health/ready", {}), method="GET")]
     with pytest.raises(RuntimeError, match="broken"):
         alone(answer(two.endpoint, calls[0]))
-    with pytest.raises(RuntimeError, match="broken"):
-        together([answer(two.endpoint, one) for one in [*calls, calls[0]]])
+    first, health, last = together([answer(two.endpoint, one) for one in [*calls, calls[0]]])
+    assert (str(first), health.status, str(last)) == ("broken", 200, "broken")
+
+
+def test_a_failure_of_ours_in_a_turn_leaves_nobody_waiting(two, monkeypatch):
+    def fails(rows: Any) -> None:
+        raise MemoryError
+
+    for model in two.endpoint.versions.values():
+        monkeypatch.setattr(model, "predict_rows", fails)
+    answers, turns = asked_at_once(paced(two, together=True), [orjson.dumps({"rows": two.rows[:1]})] * 5)
+    assert [status for status, _ in answers] == [500] * 5
+    assert turns.requests == 4
 
 
 def test_parts_are_the_whole_and_share_its_time(served):
