@@ -26,7 +26,8 @@ previous=
 for argument in "$@"; do
     if [ "$previous" = "-f" ]; then
         tls=$(tls "$(dirname "$argument")")
-        sed -i -E \
+        # Once: a file that has it all may come again.
+        grep -q 'set-header x-raypipe-proxied-us' "$argument" || sed -i -E \
             -e "/^(frontend prometheus|listen stats)/,/$bind/s/($bind)\*?:([0-9]+)/\1127.0.0.1:\2/" \
             -e 's/mode 666 level admin/mode 600 level admin/' \
             -e '/^[[:space:]]*log 127\.0\.0\.1:514 /d' \
