@@ -15,7 +15,8 @@ from raypipe.definitions.label import BASE_MARGIN, GROUP, LABEL, PREDICTION_TIME
 from raypipe.features.transforms import Transforms
 from raypipe.training.shares import FileRows, share_groups
 
-BATCH_CELLS = 4_000_000  # of a float32 batch (16 MB), which XGBoost gets at a time; external memory: of a page on disk
+BATCH_CELLS = 4_000_000  # of a float32 batch (16 MB), which XGBoost gets at a time
+PAGE_CELLS = 8_000_000  # of one that becomes a page on disk: rounds over pages of half the size take a quarter longer
 Frames = Callable[[], Iterator[pl.DataFrame]]
 Matrix = xgb.DMatrix  # one of its subclasses, but for a validation with categories
 
@@ -106,12 +107,14 @@ def columns_of(schema: pl.Schema, transforms: Transforms) -> list[str]:
     return [*transforms.names, *(name for name in beside if name in schema and name not in transforms.names)]
 
 
-def frames_of(share: Sequence[FileRows], transforms: Transforms, where: pl.Expr | None = None) -> Frames:
+def frames_of(
+    share: Sequence[FileRows], transforms: Transforms, where: pl.Expr | None = None, *, external: bool = False
+) -> Frames:
     """The rows of a share, of them those `where` it is true, read as they are asked for, in frames of at most about
-    BATCH_CELLS cells; none of them is empty, unless the share is."""
+    BATCH_CELLS cells (external: PAGE_CELLS); none of them is empty, unless the share is."""
     schema = pl.read_parquet_schema(share[0].path)
     columns = columns_of(pl.Schema(schema), transforms)
-    most = max(BATCH_CELLS // max(len(transforms.names), 1), 1)
+    most = max((PAGE_CELLS if external else BATCH_CELLS) // max(len(transforms.names), 1), 1)
 
     def read() -> Iterator[pl.DataFrame]:
         for batch in _batched(share, most):
@@ -207,4 +210,4 @@ def estimated_bytes(rows: int, features: int, classes: int = 1) -> int:
     classes: margins and gradients a row, 1 but for a multiclass label.
     """
     cells = rows * features
-    return cells * CELL_BYTES + rows * (ROW_BYTES + CLASS_BYTES * classes) + min(cells, BATCH_CELLS) * BATCH_CELL_BYTES
+    return cells * CELL_BYTES + rows * (ROW_BYTES + CLASS_BYTES * classes) + min(cells, PAGE_CELLS) * BATCH_CELL_BYTES

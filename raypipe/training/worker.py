@@ -148,7 +148,7 @@ def _matrices(job: Job, place: Place, cache: Path | None, *, keep: bool) -> tupl
 
     def made(name: str, files: Files, ref: Matrix | None) -> Matrix:
         batches = Batches(
-            _frames(job, place, files),
+            _frames(job, place, files, external=cache is not None),
             job.transforms,
             training=ref is None,
             class_weights=job.class_weights,
@@ -161,11 +161,11 @@ def _matrices(job: Job, place: Place, cache: Path | None, *, keep: bool) -> tupl
     return train, made("validation", job.validation, train)
 
 
-def _frames(job: Job, place: Place, files: Files) -> Frames:
+def _frames(job: Job, place: Place, files: Files, *, external: bool) -> Frames:
     if job.ranking:
         everything = [FileRows(path, 0, rows) for path, rows in files]
         return ranked_frames(everything, job.transforms, place.rank, place.workers)
-    return frames_of(share_rows(files, place.workers)[place.rank], job.transforms)
+    return frames_of(share_rows(files, place.workers)[place.rank], job.transforms, external=external)
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,12 @@ def test_a_row_group_is_decoded_once(plain, monkeypatch):
     assert [f.height for f in frames_of(plain.share, plain.transforms)()] == [1000, 701, 1000, 1000, 1000, 299]
 
 
+def test_pages_of_external_memory_are_larger(plain, monkeypatch):
+    monkeypatch.setattr(matrix, "BATCH_CELLS", 3 * 1100)
+    monkeypatch.setattr(matrix, "PAGE_CELLS", 3 * 2600)
+    assert [f.height for f in frames_of(plain.share, plain.transforms, external=True)()] == [2201, 2500, 299]
+
+
 def test_a_stretch_of_a_file_is_read_alone(plain):
     share = [FileRows(plain.share[0].path, 1200, 1700), plain.share[1], FileRows(plain.share[2].path, 0, 777)]
     assert pl.concat(frames_of(share, plain.transforms)())["a"].equals(plain.frame["a"][1200:2478])
