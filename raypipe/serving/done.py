@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from raypipe.serving.call import Call, Reply
 
 TRACEPARENT, PROXIED = "traceparent", "x-raypipe-proxied-us"
 PREDICT, INFER, METADATA, HEALTH, OTHER = "predict", "infer", "metadata", "health", "other"
+_MOST_DIGITS = 18  # of a number of 64 bits
 _ROUTES = {"predict": PREDICT, "infer": INFER, "live": HEALTH, "ready": HEALTH}
 
 
@@ -45,17 +47,22 @@ class Done:
         return OTHER
 
 
+def count_in(headers: Mapping[str, str], name: str) -> int | None:
+    """The count that a header gives; None: it is not there, or none. Past HAProxy callers may send anything."""
+    given = headers.get(name, "")
+    return int(given) if given.isdecimal() and len(given) <= _MOST_DIGITS else None
+
+
 def done(call: Call, reply: Reply, ended_us: int) -> Done:
     """What stays of a request once it is answered: no body, no values."""
     predictions, headers = reply.served.predictions if reply.served else None, call.headers
-    proxied, size = headers.get(PROXIED, ""), headers.get("content-length", "")
     return Done(
         call.id, call.method, call.path, reply.status, reply.version or "", call.received_us,
-        ended_us - call.received_us, int(size) if size.isdecimal() else 0, len(reply.body), reply.error,
+        ended_us - call.received_us, count_in(headers, "content-length") or 0, len(reply.body), reply.error,
         rows=len(predictions.scores) if predictions else 0,
         unknown=len(predictions.known) - int(np.count_nonzero(predictions.known)) if predictions else 0,
         features_us=predictions.features_us if predictions else 0,
         predict_us=predictions.predict_us if predictions else 0,
         traceparent=headers.get(TRACEPARENT),
-        proxied_us=int(proxied) if proxied.isdecimal() else None,
+        proxied_us=count_in(headers, PROXIED),
     )  # fmt: skip

@@ -22,6 +22,7 @@ from raypipe.serving import peers
 from raypipe.serving.access import is_admin
 from raypipe.serving.asgi import Message, Receive, Scope, Send
 from raypipe.serving.call import Call, Reply, json_reply
+from raypipe.serving.done import count_in
 from raypipe.serving.endpoint import Endpoint
 from raypipe.serving.ingress import answer_with
 from raypipe.serving.live import Change, LiveVersions, load
@@ -135,7 +136,7 @@ class Replica(Rpcs):
         own = self.facts()
         if call.path == OWN:
             return json_reply(200, own)
-        refused = int(call.headers.get(REFUSED_HEADER, 0))
+        refused = count_in(call.headers, REFUSED_HEADER) or 0
         return json_reply(200, {"refused_by_proxy": refused, "replicas": peers.all_facts(own, call.headers)})
 
     def facts(self) -> dict[str, Any]:

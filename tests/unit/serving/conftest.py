@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from raypipe.serving.model import LoadedModel
 from raypipe.serving.routes import answer
 from raypipe.serving.together import alone
 from raypipe.serving.traffic import Traffic
+from tests.unit.serving.held import Held, held_replica
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 INTEGERS = {
@@ -167,3 +168,9 @@ def _caller(endpoint: Endpoint) -> Callable[..., Reply]:
             return refusal(error)
 
     return call
+
+
+@pytest.fixture
+def replica() -> Iterator[Held]:
+    with held_replica() as held:
+        yield held

@@ -25,7 +25,6 @@ from tests.unit.serving.held import (
     BULK,
     ask,
     connect,
-    held_replica,
     post,
     send,
     settings,
@@ -33,12 +32,6 @@ from tests.unit.serving.held import (
 )
 
 needs_haproxy = pytest.mark.skipif(not cluster.haproxy_available(), reason="no HAProxy for this machine")
-
-
-@pytest.fixture
-def replica() -> Iterator[Any]:
-    with held_replica() as held:
-        yield held
 
 
 def configured(folder: Path, host: str, ports: list[int], servers: list[tuple[str, int]]) -> Path:

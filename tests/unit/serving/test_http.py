@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from types import SimpleNamespace
@@ -23,19 +22,11 @@ from tests.unit.serving.held import (
     Client,
     ask,
     connect,
-    held_replica,
     post,
     send,
     settings,
     text,
 )
-
-
-@pytest.fixture
-def replica() -> Iterator[Any]:
-    with held_replica() as held:
-        yield held
-
 
 # ---- the protocol ------------------------------------------------------------------------------
 

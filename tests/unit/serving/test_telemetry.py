@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from raypipe.errors import RequestError
 from raypipe.serving.access_log import AccessLog
 from raypipe.serving.call import Call, json_reply, refusal
-from raypipe.serving.done import Done, done
+from raypipe.serving.done import Done, count_in, done
 from raypipe.serving.latencies import BOUNDS_US, counts_of, percentile_ms
 from raypipe.serving.metrics import Metrics
 from raypipe.serving.spans import Spans
@@ -37,6 +37,12 @@ def test_a_done_request_keeps_no_body():
     one = done(call, refusal(RequestError("no")), 350)
     assert (one.status, one.latency_us, one.bytes_in, one.error) == (422, 250, 3, "RequestError")
     assert (one.traceparent, one.proxied_us, one.rows, one.version) == ("t", 12, 0, "")
+
+
+@pytest.mark.parametrize(("given", "count"), [("12", 12), ("", None), ("-1", None), ("1.5", None), ("9" * 5000, None)])
+def test_a_count_in_a_header_is_one_or_none(given, count):
+    assert count_in({"x": given}, "x") == count
+    assert count_in({}, "x") is None
 
 
 def test_what_a_proxy_says_of_the_time_is_no_number():
