@@ -1,7 +1,8 @@
-"""Which form of a version's trees answers: compiled for a few rows, XGBoost for many. Chosen when it is loaded.
+"""Which form of a version's trees answers, the compiled one or XGBoost. Chosen when it is loaded.
 
 The compiled form is taken only after its scores were equal to XGBoost's bit for bit on made-up rows, and only for up to
-so many rows as it is the quicker of the two here. So whichever answers, a prediction has the same bits.
+so many rows as it is the quicker of the two here: where trees split on categories those are few, else mostly any
+number. So whichever answers, a prediction has the same bits.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from raypipe.serving.trees import Floats, Trees, UnsupportedError
 
 Predictor = Literal["compiled", "xgboost"]
 _CHECKED_ROWS = 2000
-_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # rows, timed in this order until XGBoost is the quicker
+_BATCHES = (1, 4, 16, 64, 256, 1024, 4096)  # rows, timed in this order until XGBoost is the quicker
 _TRIES = 5
 _SEED = 7
 
@@ -27,12 +28,13 @@ _SEED = 7
 class Predictors:
     """A booster and its compiled form. Threads may share it.
 
-    facts: for the model's metadata: `compiled` (whether it may answer), `most_rows` (up to how many rows it does), and
-    the number of `checked_rows`, or the `reason` why XGBoost answers alone.
+    facts: for the model's metadata: `compiled` (whether it may answer), `most_rows` (up to how many rows it does;
+    None: of any number), and the number of `checked_rows`, or the `reason` why XGBoost answers alone.
     """
 
     def __init__(self, booster: xgb.Booster) -> None:
-        self._booster, self._trees, self._most_rows = booster, None, 0
+        self._booster, self._trees = booster, None
+        self._most_rows: int | None = 0
         self.facts: dict[str, Any] = {"compiled": False}
         try:
             trees = Trees(booster)
@@ -49,7 +51,7 @@ class Predictors:
 
     def choose(self, rows: int) -> Predictor:
         """Which form answers for so many rows."""
-        return "compiled" if rows <= self._most_rows else "xgboost"
+        return "compiled" if self._most_rows is None or rows <= self._most_rows else "xgboost"
 
     def score(self, matrix: Floats, margin: Floats | None, predictor: Predictor) -> Floats:
         """Scores as `raypipe.features.score`, by the form that is named: to answer, or to recompute what it answered.
@@ -90,15 +92,15 @@ def _unequal(booster: xgb.Booster, trees: Trees, rows: Floats, margins: Floats) 
     return sum(int((ours.view(np.int32) != theirs.view(np.int32)).sum()) for ours, theirs in found)
 
 
-def _most_rows(booster: xgb.Booster, trees: Trees, rows: Floats) -> int:
-    """The largest batch up to which the compiled form is the quicker."""
+def _most_rows(booster: xgb.Booster, trees: Trees, rows: Floats) -> int | None:
+    """The largest batch up to which the compiled form is the quicker; None: it is for all of them."""
     most = 0
     for size in _BATCHES:
-        batch = rows[:size]
+        batch = np.resize(rows, (size, rows.shape[1]))
         if _seconds(partial(trees.score, batch, None)) > _seconds(partial(score_matrix, booster, batch, None)):
-            break
+            return most
         most = size
-    return most
+    return None
 
 
 def _seconds(call: Callable[[], Any]) -> float:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-# Less than `value` goes left, NaN to `missing`. A leaf leads to itself whatever the value, and has a `weight`. Of a
-# split on categories `words` counts its bit set's words, which begin at `first`; the categories in it go right. Of a
-# split on a number `words` is -1.
-NODE = np.dtype(
-    [
-        ("feature", np.int32), ("value", np.float32), ("left", np.int32), ("right", np.int32), ("missing", np.int32),
-        ("first", np.int32), ("words", np.int32), ("weight", np.float32),
-    ],
-    align=True,
-)  # fmt: skip
+# A row is walked as widened: each feature's value twice, NaN as minus infinity in the first and as infinity in the
+# second, and last a 0. `column` is of that row, so it also says where NaN goes. Less than `value` goes to the node
+# `left`, the rest to the one after it. A leaf has the last column and an infinite `value`, so that it leads to itself,
+# and a `weight`.
+NODE = np.dtype([("column", np.uint32), ("value", np.float32), ("left", np.uint32), ("weight", np.float32)], align=True)
 
 IDENTITY, SIGMOID, EXP, SOFTMAX = range(4)
 LINKS = {

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import numpy as np
 import pytest
 import xgboost as xgb
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from raypipe.serving.predictors import Predictors, rows_to_check
 from raypipe.serving.trees import Trees, UnsupportedError
+from tests.cases import MORE
 
 OBJECTIVES = [
     "binary:logistic", "multi:softprob", "reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:gamma",
@@ -57,6 +63,55 @@ def test_scores_are_xgboosts_bit_for_bit(objective):
         )
 
 
+@given(
+    st.integers(1, 9),
+    st.integers(1, 40),
+    st.integers(1, 9),
+    st.integers(1, 45),
+    st.sampled_from([0.0, 0.1, 0.9]),
+    st.sampled_from(["binary:logistic", "multi:softprob", "reg:squarederror"]),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60 * MORE, deadline=None)
+def test_trees_on_numbers_of_any_shape_and_any_number_of_rows(features, rounds, depth, rows, missing, objective, seed):
+    """Full blocks of rows and what is left of them, uneven trees, missing values and infinities."""
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(300, features)).round(1).astype(np.float32)
+    matrix[rng.random(matrix.shape) < missing] = np.nan
+    label = np.abs(np.nan_to_num(matrix).sum(axis=1) + rng.normal(size=300))
+    classes = {"binary:logistic": 2, "multi:softprob": 3}.get(objective)
+    label = label if classes is None else np.digitize(label, np.quantile(label, [0.4, 0.7][: classes - 1]))
+    params = {"objective": objective, "max_depth": depth, "nthread": 1, "eta": 0.3, "min_child_weight": 0}
+    params |= {"num_class": 3} if classes == 3 else {}
+    booster = xgb.train(params, xgb.DMatrix(matrix, label), rounds)
+    odd = np.resize(matrix, (rows, features))
+    odd[rng.random(odd.shape) < 0.1] = np.inf
+    odd[rng.random(odd.shape) < 0.1] = -np.inf
+    assert same_bits(Trees(booster).score(odd, None), booster.inplace_predict(odd))
+
+
+def test_many_rows_have_the_scores_of_few():
+    matrix = np.random.default_rng(5).normal(size=(1000, 4)).astype(np.float32)
+    booster = xgb.train({"max_depth": 4, "nthread": 1}, xgb.DMatrix(matrix, matrix.sum(axis=1)), 20)
+    trees = Trees(booster)
+    assert same_bits(
+        trees.score(matrix, None), np.concatenate([trees.score(row, None) for row in np.split(matrix, 1000)])
+    )
+    assert same_bits(trees.score(matrix, None), booster.inplace_predict(matrix))
+
+
+def test_a_split_at_minus_infinity_stays_with_xgboost():
+    """It cannot be told from a missing value that goes left."""
+    matrix = np.random.default_rng(6).normal(size=(200, 2)).astype(np.float32)
+    booster = xgb.train({"max_depth": 2, "nthread": 1}, xgb.DMatrix(matrix, matrix[:, 0]), 1)
+    document = json.loads(booster.save_raw("json"))
+    tree = document["learner"]["gradient_booster"]["model"]["trees"][0]
+    tree["split_conditions"][0] = -np.inf
+    changed = xgb.Booster({"nthread": 1}, model_file=bytearray(json.dumps(document).encode()))
+    with pytest.raises(UnsupportedError, match="not finite"):
+        Trees(changed)
+
+
 def test_the_rows_that_are_checked_reach_every_kind_of_node():
     """Otherwise equality would say little."""
     booster = trained("binary:logistic")
@@ -66,7 +121,7 @@ def test_the_rows_that_are_checked_reach_every_kind_of_node():
     data = xgb.DMatrix(finite, feature_types=["q"] * 4 + ["c"] * 2, enable_categorical=True)
     leaves = booster.predict(data, pred_leaf=True)
     reached = sum(len(np.unique(column)) for column in leaves.T)
-    assert reached > 0.7 * (trees._nodes["feature"] < 0).sum()
+    assert reached > 0.7 * (booster.trees_to_dataframe()["Feature"] == "Leaf").sum()
     for at, edges in enumerate(trees.edges(FEATURES)):
         if len(edges):
             assert np.isin(edges, rows[:, at]).mean() > 0.9
@@ -109,14 +164,26 @@ def test_other_forms_stay_with_xgboost(objective, params):
     assert same_bits(predictors.score(row, None, "xgboost"), booster.inplace_predict(row))
 
 
-def test_a_few_rows_go_the_compiled_way_and_many_do_not():
+def test_the_quicker_form_answers():
     booster = trained("binary:logistic")
     predictors = Predictors(booster)
     assert predictors.facts["compiled"]
     assert predictors.choose(1) == "compiled"
-    assert predictors.choose(10**6) == "xgboost"
     rows = table()[:40]
     assert same_bits(predictors.score(rows, None, "compiled"), predictors.score(rows, None, "xgboost"))
+
+
+def test_trees_that_are_slow_for_many_rows_leave_those_to_xgboost(monkeypatch):
+    honest = Trees.score
+
+    def slow(self, matrix, margin):
+        time.sleep(0.05 if 16 < len(matrix) <= 1024 else 0)
+        return honest(self, matrix, margin)
+
+    monkeypatch.setattr(Trees, "score", slow)
+    predictors = Predictors(trained("binary:logistic"))
+    assert predictors.facts["most_rows"] == 16
+    assert [predictors.choose(rows) for rows in (1, 16, 17, 10**6)] == ["compiled", "compiled", "xgboost", "xgboost"]
 
 
 def test_trees_that_differ_do_not_answer(monkeypatch):
