@@ -101,7 +101,7 @@ def _intercept(booster: xgb.Booster) -> Floats:
 def _table(
     trees: Sequence[Mapping[str, Any]], features: int
 ) -> tuple[NDArray[Any], NDArray[np.uint32], NDArray[np.int32], Categories]:
-    """All trees' nodes one after the other, by tree where it begins and how deep it is, and its splits on categories."""
+    """All trees' nodes one after the other, by tree where it begins and how deep it is, and splits on categories."""
     sizes = [len(tree["left_children"]) for tree in trees]
     roots = np.cumsum([0, *sizes[:-1]]).astype(np.uint32)
     nodes, depths, sets = np.zeros(sum(sizes), NODE), [], [np.zeros(0, np.uint32)]
