@@ -26,7 +26,8 @@ def prediction_reply(
 ) -> Reply:
     """given_id: the body's own; explanations: one a row, which only JSON can hold."""
     request_id = given_id or call.id
-    served = Served(request_id, call.received_us, endpoint.model, model.version, key, rows, predictions)
+    body = call.body if isinstance(rows, list) else None
+    served = Served(request_id, call.received_us, endpoint.model, model.version, key, rows, predictions, body=body)
     if explanations is None and wants_arrow(call):
         metadata = {"model": endpoint.model, "model_version": model.version, "id": request_id}
         stream = write_stream(as_frame(model.bundle, predictions), metadata)

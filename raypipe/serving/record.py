@@ -19,7 +19,8 @@ Rows = Sequence[Mapping[str, Any]] | pl.DataFrame
 @dataclass(frozen=True, slots=True)
 class Served:
     """One request's predictions. rows: its fields as they were sent (JSON), or as a frame (tensors, Arrow); key: what
-    its version was chosen by; time_us: when it came, microseconds since 1970, UTC."""
+    its version was chosen by; time_us: when it came, microseconds since 1970, UTC; body: the JSON document that the
+    rows were sent in, if they were."""
 
     request_id: str
     time_us: int
@@ -29,6 +30,7 @@ class Served:
     rows: Rows
     predictions: Predictions
     shadow: bool = False
+    body: bytes | None = None
 
 
 class PredictionObserver(Protocol):

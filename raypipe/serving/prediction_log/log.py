@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,9 +22,9 @@ from raypipe.serving.prediction_log.config import LogConfig
 from raypipe.serving.prediction_log.flush import Flusher, drain
 from raypipe.serving.prediction_log.flush_process import FlushProcess
 from raypipe.serving.prediction_log.personal import Personal, hash_key
-from raypipe.serving.prediction_log.records import LoggedVersion, encode
+from raypipe.serving.prediction_log.records import LoggedVersion, as_sent, encode
 from raypipe.serving.prediction_log.spool import Segment, SpoolFullError
-from raypipe.serving.record import Served
+from raypipe.serving.record import Rows, Served
 from raypipe.serving.traffic import place
 
 logger = logging.getLogger("ray.serve")
@@ -123,7 +123,7 @@ class PredictionLog:
     def _records(self, served: Served, latency_us: int) -> list[tuple[int, bytes]]:
         """The request's records with the number of their rows: one, or several that each fit into a segment."""
         version, personal, count = self.versions[served.version], self._personal, len(served.predictions.matrix)
-        fields = personal.without(served.rows) if personal.names else served.rows
+        fields: Rows | Sequence[bytes] = personal.without(served.rows) if personal.names else served.rows
         key_hash = personal.hashed(served.key) if personal.key else None
         if count == 1:
             return [(1, encode(served, version, fields, latency_us=latency_us, key_hash=key_hash))]
@@ -131,6 +131,8 @@ class PredictionLog:
         if isinstance(fields, pl.DataFrame):
             record, size = None, int(fields.estimated_size()) + served.predictions.matrix.nbytes
         else:
+            if served.body is not None and not personal.names:
+                fields = as_sent(served.body, count) or fields
             record = written(fields)
             size = len(record)
         pieces = -(-size * _RECORDS_A_SEGMENT // self.spool.segment_bytes)

@@ -66,13 +66,14 @@ class LoggedVersion:
 def encode(
     served: Served,
     version: LoggedVersion,
-    fields: Rows,
+    fields: Rows | Sequence[bytes],
     *,
     latency_us: int,
     key_hash: str | None,
     span: tuple[int, int] | None = None,
 ) -> bytes:
-    """The record of a request, or of the rows `span` of it. fields: of those rows, personal ones hashed or left out.
+    """The record of a request, or of the rows `span` of it. fields: of those rows, personal ones hashed or left out, or
+    `as_sent`.
 
     Raises TypeError for fields that JSON cannot hold.
     """
@@ -103,7 +104,7 @@ def encode(
     if isinstance(fields, pl.DataFrame):
         told, flags = _stream(fields), _ARROW
     else:
-        told = orjson.dumps(fields[0]) if len(fields) == 1 else b"\n".join(map(orjson.dumps, fields))
+        told = b"\n".join([one if isinstance(one, bytes) else orjson.dumps(one) for one in fields])
     parts = [b"", shared, told, scores.tobytes(), matrix.tobytes()]
     if margin is not None:
         flags |= _MARGIN
@@ -114,6 +115,16 @@ def encode(
     rows, features = matrix.shape
     parts[0] = _HEAD.pack(rows, features, 1 if scores.ndim == 1 else scores.shape[1], len(shared), len(told), flags)
     return b"".join(parts)
+
+
+def as_sent(body: bytes, rows: int) -> list[bytes] | None:
+    """The objects in the list that a JSON document holds, `rows` of them, as they were sent: to write their numbers
+    again takes three times as long. None: their braces do not tell them apart, or they have line breaks."""
+    text = np.frombuffer(body, np.uint8)
+    opened, closed = np.flatnonzero(text == ord("{")), np.flatnonzero(text == ord("}"))
+    if not len(opened) == len(closed) == rows + 1 or b"\n" in body:
+        return None
+    return [body[o : c + 1] for o, c in zip(opened[1:].tolist(), closed[:-1].tolist(), strict=True)]
 
 
 def _stream(frame: pl.DataFrame) -> bytes:

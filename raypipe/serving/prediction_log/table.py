@@ -10,7 +10,7 @@ import logging
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -50,7 +50,7 @@ class PredictionTable:
             self._opened(),
             rows,
             mode="append",
-            writer_properties=_properties(rows.height),
+            writer_properties=_properties(rows.height, "LZ4_RAW"),
             commit_properties=CommitProperties(app_transactions=[Transaction(writer, number)]),
         )
 
@@ -101,7 +101,8 @@ class PredictionTable:
                 if self._retention is not None:
                     oldest = (now - self._retention).astimezone(UTC).date()
                     table.delete(f"{_PARTITION} < '{oldest.isoformat()}'")
-                table.optimize.compact(target_size=_WHOLE_BYTES, writer_properties=_properties(_WHOLE_BYTES // 256))
+                properties = _properties(_WHOLE_BYTES // 256, "ZSTD")
+                table.optimize.compact(target_size=_WHOLE_BYTES, writer_properties=properties)
                 table.vacuum(retention_hours=1, dry_run=False)
         return ours
 
@@ -128,10 +129,13 @@ def _open(uri: str) -> DeltaTable:
     return DeltaTable(uri)
 
 
-def _properties(rows: int) -> WriterProperties:
-    """rows: how many a file will have, for the size of its Bloom filter."""
+def _properties(rows: int, compression: Literal["LZ4_RAW", "ZSTD"]) -> WriterProperties:
+    """rows: how many a file will have, for the size of its Bloom filter. compression: new files are written quickly,
+    beside a replica's requests; what is put together becomes smaller."""
     from deltalake import BloomFilterProperties, ColumnProperties, WriterProperties
 
     bloom = BloomFilterProperties(set_bloom_filter_enabled=True, fpp=0.01, ndv=max(rows, 1))
     identity = ColumnProperties(dictionary_enabled=False, bloom_filter_properties=bloom)
-    return WriterProperties(compression="ZSTD", column_properties={"request_id": identity})
+    fields = ColumnProperties(dictionary_enabled=False)
+    columns = {"request_id": identity, "fields": fields}
+    return WriterProperties(compression=compression, column_properties=columns)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from raypipe.serving.model import Predictions
 from raypipe.serving.prediction_log.find import floats, number
-from raypipe.serving.prediction_log.records import SCHEMA, LoggedVersion, decode, encode
+from raypipe.serving.prediction_log.records import SCHEMA, LoggedVersion, as_sent, decode, encode
 from raypipe.serving.record import Served
 
 VERSION = LoggedVersion("b" * 64)
@@ -134,6 +134,31 @@ def test_what_goes_in_comes_out(data):
         assert rows["row"].to_list() == list(range(len(request.rows)))
         assert floats(rows["features"]).tobytes() == request.predictions.matrix.tobytes()
         assert floats(rows["scores"]).tobytes() == request.predictions.scores.tobytes()
+
+
+ROW = st.dictionaries(TEXT, VALUE | st.dictionaries(TEXT, VALUE, max_size=2) | st.lists(VALUE, max_size=2), max_size=3)
+
+
+@given(
+    rows=st.lists(ROW, min_size=1, max_size=4),
+    others=st.dictionaries(st.sampled_from(["id", "explain", "{", "}"]), VALUE, max_size=2),
+    separators=st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")]),
+    last=st.booleans(),
+)
+def test_rows_are_told_as_they_were_sent_or_written_again(rows, others, separators, last):
+    document = others | {"rows": rows} if last else {"rows": rows} | others
+    body = json.dumps(document, separators=separators, ensure_ascii=False).encode(errors="surrogatepass")
+    sent = as_sent(body, len(rows))
+    braces = body.count(b"{") + body.count(b"}")
+    assert (sent is None) == (braces != 2 * len(rows) + 2)
+    if sent is not None:
+        assert [json.loads(text) for text in sent] == rows
+        assert all(text in body for text in sent)
+
+
+def test_rows_with_line_breaks_are_written_again():
+    assert as_sent(json.dumps({"rows": [{"a": 1.50}, {}]}, indent=1).encode(), 2) is None
+    assert as_sent(b'{"rows": [{"a": 1.50}, {}]}', 2) == [b'{"a": 1.50}', b"{}"]
 
 
 def test_a_number_is_told_in_the_fewest_digits():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import threading
 import time
 from pathlib import Path
@@ -156,6 +157,23 @@ def test_a_request_of_many_rows_is_cut_and_put_together_again(opened, tmp_path):
     assert found["features"].explode().to_numpy().tobytes() == matrix.tobytes()
     assert found["base_margin"].to_numpy().tobytes() == matrix[:, 1].tobytes()
     assert found["feature_time"].dt.epoch("us").to_list() == list(range(count))
+
+
+@pytest.mark.parametrize("personal", [(), ("user",)])
+def test_many_json_rows_are_told_as_they_were_sent_but_for_personal_ones(opened, tmp_path, personal):
+    log = opened(personal=personal)
+    texts = [f'{{"user": "u{at}", "x": {at}.50}}' for at in range(log.spool.segment_bytes // 20)]
+    body = f'{{"rows": [{", ".join(texts)}]}}'.encode()
+    matrix = np.ones((len(texts), 2), np.float32)
+    made = Predictions(matrix[:, 0].copy(), None, matrix, None, "compiled", np.ones(len(texts), bool))
+    log.observe(Served("bulk", 1, "m", "1", "k", json.loads(body)["rows"], made, body=body))
+    log.close()
+    found = rows(tmp_path).sort("row")
+    if personal:
+        assert [json.loads(text)["x"] for text in found["fields"]] == [at + 0.5 for at in range(len(texts))]
+        assert not found["fields"].str.contains('"u', literal=True).any()
+    else:
+        assert found["fields"].to_list() == texts
 
 
 def test_a_row_that_fits_into_no_segment_is_lost_alone(opened):
