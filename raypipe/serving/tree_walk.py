@@ -1,7 +1,7 @@
 """The walk over a table of nodes as machine code. Importing this compiles it, which takes a second or two.
 
-What costs time in a walk is waiting for the next node, so several walks go on side by side, without a branch that could
-be guessed wrongly: of ten rows down one tree, or of one row down eight trees.
+What costs time in a walk is waiting for the next node, so eight walks go on side by side, without a branch that could
+be guessed wrongly: of eight rows down one tree, or of one row down eight trees. A tree that is near serves 64 rows.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from raypipe.serving.tree_nodes import EXP, NODE, SIGMOID, SOFTMAX
 
 _NODES = from_dtype(NODE)
-_ROWS = 10  # of 8, 10, 12, 14 and 16 the quickest
-_TREES = 8  # of 8, 10, 12 and 14
+_ABREAST = 8  # of 8, 10, 12, 14 and 16; with eight times as many rows a tree, of 1, 2, 4, 8 and 16 times
+_BLOCK = 8 * _ABREAST
 _FIRST_INVALID = np.float32(2**24)  # xgboost/src/common/categorical.h: no category from here on, nor below zero
 _LARGEST, _LEAST = np.float32(88.7), np.float32(1e-16)  # xgboost/src/common/math.h, Sigmoid
 
 
-def scratch(features: int) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
-    """Room for a walk's widened rows, whose last column is 0, and for the nodes that they are at."""
-    return np.zeros((_ROWS, 2 * features + 1), np.float32), np.zeros(_ROWS, np.uint64)
+def scratch(rows: int, features: int) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+    """Room for a block's widened rows, whose last column is 0, and for the nodes that walks are at."""
+    return np.zeros((min(rows, _BLOCK), 2 * features + 1), np.float32), np.zeros(_ABREAST, np.uint64)
 
 
 @njit(void(float32[::1], float32[::1]))
@@ -44,19 +44,22 @@ _WALKS = void(
 def _rows_abreast(  # noqa: PLR0917 (compiled code is called by position)
     matrix: Any, nodes: Any, roots: Any, depths: Any, groups: Any, wide: Any, at: Any, scores: Any
 ) -> None:
-    """Of trees that split on numbers alone, for a multiple of _ROWS rows. wide, at: of `scratch`."""
-    for first in range(0, len(matrix), _ROWS):
-        for row in range(_ROWS):
-            _widen(matrix[first + row], wide[row])
+    """Of trees that split on numbers alone, for a multiple of _ABREAST rows. wide, at: of `scratch`."""
+    for start in range(0, len(matrix), _BLOCK):
+        rows = min(_BLOCK, len(matrix) - start)
+        for row in range(rows):
+            _widen(matrix[start + row], wide[row])
         for tree in range(len(roots)):
-            for row in range(_ROWS):
-                at[row] = roots[tree]
-            for _ in range(depths[tree]):
-                for row in range(_ROWS):
-                    node = nodes[at[row]]
-                    at[row] = uint64(node.left) + uint64(wide[uint64(row), uint64(node.column)] >= node.value)
-            for row in range(_ROWS):
-                scores[first + row, groups[tree]] += nodes[at[row]].weight
+            for first in range(0, rows, _ABREAST):
+                for row in range(_ABREAST):
+                    at[row] = roots[tree]
+                for _ in range(depths[tree]):
+                    for row in range(_ABREAST):
+                        node = nodes[at[row]]
+                        value = wide[uint64(first) + uint64(row), uint64(node.column)]
+                        at[row] = uint64(node.left) + uint64(value >= node.value)
+                for row in range(_ABREAST):
+                    scores[uint64(start + first + row), uint64(groups[tree])] += nodes[at[row]].weight
 
 
 @njit(_WALKS)
@@ -66,13 +69,13 @@ def _trees_abreast(  # noqa: PLR0917
     """As `_rows_abreast`, for few rows."""
     for row in range(len(matrix)):
         _widen(matrix[row], wide[0])
-        for first in range(0, len(roots), _TREES):
-            trees, deepest = min(_TREES, len(roots) - first), 0
+        for first in range(0, len(roots), _ABREAST):
+            trees, deepest = min(_ABREAST, len(roots) - first), 0
             for tree in range(trees):  # those beyond, of the last group, walk on from where they are
                 at[tree] = roots[first + tree]
                 deepest = max(deepest, depths[first + tree])
             for _ in range(deepest):
-                for tree in range(_TREES):
+                for tree in range(_ABREAST):
                     node = nodes[at[tree]]
                     at[tree] = uint64(node.left) + uint64(wide[0, uint64(node.column)] >= node.value)
             for tree in range(trees):
@@ -138,7 +141,7 @@ def score_rows(  # noqa: PLR0917 (compiled code is called by position)
         for group in range(scores.shape[1]):
             scores[row, group] = start[row if len(start) > 1 else 0, group]
     if len(sets) == 0:
-        whole = len(matrix) - len(matrix) % _ROWS
+        whole = len(matrix) - len(matrix) % _ABREAST
         _rows_abreast(matrix[:whole], nodes, roots, depths, groups, wide, at, scores[:whole])
         _trees_abreast(matrix[whole:], nodes, roots, depths, groups, wide, at, scores[whole:])
     else:

@@ -71,7 +71,7 @@ class Trees:
         scores = np.empty((len(matrix), len(self._intercept[0])), np.float32)
         trees = (self._nodes, self._roots, self._depths, self._groups, *self._categories)
         walk = self._walk.score_rows if len(matrix) < _MANY else self._walk.score_many_rows
-        walk(matrix, start, *trees, self._link, *self._walk.scratch(self._features), scores)
+        walk(matrix, start, *trees, self._link, *self._walk.scratch(*matrix.shape), scores)
         return scores if self._link == SOFTMAX else scores[:, 0]
 
     def edges(self, features: int) -> list[Floats]:
