@@ -10,12 +10,10 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
-
-import polars as pl
+from typing import Any, TypeVar
 
 from raypipe.serving.model import LoadedModel
 from raypipe.serving.prediction_log.config import LogConfig
@@ -31,9 +29,10 @@ logger = logging.getLogger("ray.serve")
 
 _POLL_S = 0.1
 _FLUSH_AFTER_S = 0.25  # after the intervals' bounds, at which all replicas of a machine finish their segments
-_RECORDS_A_SEGMENT = 4  # at least: a larger request is cut into several records
+_RECORDS_A_SEGMENT = 4  # at least: a larger one is a segment of its own
 _REPORT_LOSS_S = 60.0
 _HALF = 0.5
+T = TypeVar("T")
 
 
 @dataclass
@@ -109,46 +108,37 @@ class PredictionLog:
         if self.config.sample < 1 and place(f"log\x1f{served.key}") >= self.config.sample:
             return
         latency_us = time.time_ns() // 1000 - served.time_us
+        rows = len(served.predictions.matrix)
         try:
-            records = self._records(served, latency_us)
+            record = self._record(served, latency_us)
         except (TypeError, ValueError, KeyError):
             logger.exception("a prediction cannot be written down")
             with self._lock:
-                self.counts.lost["record"] += len(served.predictions.matrix)
+                self.counts.lost["record"] += rows
             return
+        large = len(record) * _RECORDS_A_SEGMENT > self.spool.segment_bytes
+        lost = self._put(record) if large else None
         with self._lock:
-            for rows, record in records:
-                self._keep(rows, record)
+            lost = lost if large else self._append(record)
+            if lost:
+                self.counts.lost[lost] += rows
+            else:
+                self.counts.accepted += rows
+                self.counts.bytes += len(record)
 
-    def _records(self, served: Served, latency_us: int) -> list[tuple[int, bytes]]:
-        """The request's records with the number of their rows: one, or several that each fit into a segment."""
+    def _record(self, served: Served, latency_us: int) -> bytes:
         version, personal, count = self.versions[served.version], self._personal, len(served.predictions.matrix)
         fields: Rows | Sequence[bytes] = personal.without(served.rows) if personal.names else served.rows
+        if count > 1 and served.body is not None and not personal.names:
+            fields = as_sent(served.body, count) or fields
         key_hash = personal.hashed(served.key) if personal.key else None
-        if count == 1:
-            return [(1, encode(served, version, fields, latency_us=latency_us, key_hash=key_hash))]
-        written = partial(encode, served, version, latency_us=latency_us, key_hash=key_hash)
-        if isinstance(fields, pl.DataFrame):
-            record, size = None, int(fields.estimated_size()) + served.predictions.matrix.nbytes
-        else:
-            if served.body is not None and not personal.names:
-                fields = as_sent(served.body, count) or fields
-            record = written(fields)
-            size = len(record)
-        pieces = -(-size * _RECORDS_A_SEGMENT // self.spool.segment_bytes)
-        if pieces <= 1:
-            return [(count, record or written(fields))]
-        step = max(1, count // pieces)
-        spans = [(first, min(first + step, count)) for first in range(0, count, step)]
-        return [(last - first, written(fields[first:last], span=(first, last))) for first, last in spans]
+        return encode(served, version, fields, latency_us=latency_us, key_hash=key_hash)
 
-    def _keep(self, rows: int, record: bytes) -> None:
-        lost = self._append(record)
-        if lost:
-            self.counts.lost[lost] += rows
-        else:
-            self.counts.accepted += rows
-            self.counts.bytes += len(record)
+    def _put(self, record: bytes) -> str | None:
+        """Keep a record as a segment of its own; why it was not kept, or None."""
+        if self._stopping.is_set():
+            return "closed"
+        return self._made(partial(self.spool.put, self._header, record))[1]
 
     def _append(self, record: bytes) -> str | None:
         """Why it was not kept; None: it was."""
@@ -162,16 +152,22 @@ class PredictionLog:
         return None if self._segment.append(record) else "record"
 
     def _created(self) -> Segment | None:
+        segment, refused = self._made(partial(self.spool.create, self._header))
+        self._refused = refused or self._refused
+        return segment
+
+    def _made(self, make: Callable[[], T]) -> tuple[T | None, str | None]:
+        """What the spool makes, or why it does not."""
         try:
             with self._creating:  # a request and the thread at once would both find the last room
-                return self.spool.create(self._header)
+                return make(), None
         except SpoolFullError:
-            self._refused = "full"
+            return None, "full"
         except OSError as error:
             if self._refused != "spool":
                 logger.warning("the prediction log has no room in %s: %s", self.spool.folder, error)
             self._refused = "spool"
-        return None
+            return None, "spool"
 
     # ---- in the thread -------------------------------------------------------------------------
 

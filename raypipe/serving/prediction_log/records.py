@@ -47,7 +47,7 @@ SCHEMA = pl.Schema(
     }
 )
 _SHARED = pl.Schema(  # of a record's document
-    {name: SCHEMA[name] for name in ("request_id", "row", "model", "version", "bundle", "shadow", "key_hash")}
+    {name: SCHEMA[name] for name in ("request_id", "model", "version", "bundle", "shadow", "key_hash")}
     | {"time": pl.Int64(), "latency_us": pl.Int64(), "predictor": pl.String(), "withheld": pl.List(pl.Int64())}
 )
 
@@ -70,26 +70,18 @@ def encode(
     *,
     latency_us: int,
     key_hash: str | None,
-    span: tuple[int, int] | None = None,
 ) -> bytes:
-    """The record of a request, or of the rows `span` of it. fields: of those rows, personal ones hashed or left out, or
-    `as_sent`.
+    """The record of a request. fields: of its rows, personal ones hashed or left out, or `as_sent`.
 
     Raises TypeError for fields that JSON cannot hold.
     """
     made = served.predictions
     scores, matrix, margin, times = made.scores, made.matrix, made.base_margin, made.feature_time_us
-    if span is not None:
-        first, last = span
-        scores, matrix = scores[first:last], matrix[first:last]
-        margin = None if margin is None else margin[first:last]
-        times = None if times is None else times[first:last]
     if version.withheld:
         matrix = matrix.copy()
         matrix[:, version.withheld] = np.nan
     document = {
         "request_id": served.request_id,
-        "row": span[0] if span else 0,
         "time": served.time_us,
         "model": served.model,
         "version": served.version,
@@ -131,12 +123,6 @@ def _stream(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
     frame.write_ipc_stream(buffer)
     return buffer.getvalue()
-
-
-def rows_of(record: bytes) -> int:
-    """How many rows a record holds."""
-    rows: int = _HEAD.unpack_from(record)[0]
-    return rows
 
 
 @dataclass
@@ -189,7 +175,7 @@ def _rows(shape: Shape, parts: _Parts, replica: str) -> pl.DataFrame:
     within = np.arange(len(record)) - np.repeat(counts.cumsum() - counts, counts)
     shared = pl.read_ndjson(b"\n".join(parts.shared), schema=_SHARED)[record]
     frame = shared.with_columns(
-        row=pl.col("row") + pl.Series(within, dtype=pl.Int32),
+        row=pl.Series(within, dtype=pl.Int32),
         time=pl.col("time").cast(_TIME),
         fields=pl.Series(list(map(bytes.decode, parts.fields)), dtype=pl.String).str.split("\n").explode(),
         features=_lists(parts.matrix, features, shared["withheld"]),

@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ class Segment:
         if end > self._size:
             return False
         self._memory[start:end] = record
-        self._memory[self._at : start] = _WORDS.pack(len(record), zlib.crc32(record))
+        self._memory[self._at : start] = _words(record)
         self._at = end
         return True
 
@@ -121,19 +121,38 @@ class Spool:
         self.make_folder()
         if self.bytes() + self.segment_bytes > self.max_bytes:
             raise SpoolFullError
+        with self._new() as (descriptor, name):
+            _write(
+                descriptor, [bytes(self.segment_bytes)]
+            )  # a hole would kill whoever writes there once memory is full
+            memory = mmap.mmap(descriptor, self.segment_bytes, flags=_SHARED)
+            segment = Segment(memory, descriptor, header)
+            name.with_suffix(_NEW).rename(name.with_suffix(_SUFFIX))
+        return segment
+
+    def put(self, header: bytes, record: bytes) -> None:
+        """A segment of one record, finished at once. Raises as `create`."""
+        self.make_folder()
+        parts = [_MAGIC, _words(header), header, _words(record), record]
+        if self.bytes() + sum(map(len, parts)) > self.max_bytes:
+            raise SpoolFullError
+        with self._new() as (descriptor, name):
+            _write(descriptor, parts)
+            name.with_suffix(_NEW).rename(name.with_suffix(_SUFFIX))
+        os.close(descriptor)
+
+    @contextmanager
+    def _new(self) -> Iterator[tuple[int, Path]]:
+        """A file that is locked and not born yet; it is removed if the block raises."""
         name = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         descriptor = os.open(name.with_suffix(_NEW), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            _reserve(descriptor, self.segment_bytes)
-            memory = mmap.mmap(descriptor, self.segment_bytes, flags=_SHARED)
-            segment = Segment(memory, descriptor, header)
-            name.with_suffix(_NEW).rename(name.with_suffix(_SUFFIX))
+            yield descriptor, name
         except BaseException:
             os.close(descriptor)
             name.with_suffix(_NEW).unlink(missing_ok=True)
             raise
-        return segment
 
     def make_folder(self) -> None:
         """Raises PermissionError for one that another user made: that user could read what is put into it."""
@@ -167,9 +186,13 @@ class Spool:
             return []
 
 
-def _reserve(descriptor: int, size: int) -> None:
-    """Give the file its memory. A hole in it would kill whoever writes there once shared memory is full."""
-    if os.pwrite(descriptor, bytes(size), 0) < size:
+def _words(record: bytes) -> bytes:
+    return _WORDS.pack(len(record), zlib.crc32(record))
+
+
+def _write(descriptor: int, parts: Sequence[bytes]) -> None:
+    """All of them, into memory that the file has from then on."""
+    if os.writev(descriptor, parts) < sum(map(len, parts)):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -176,13 +176,18 @@ def test_many_json_rows_are_told_as_they_were_sent_but_for_personal_ones(opened,
         assert found["fields"].to_list() == texts
 
 
-def test_a_row_that_fits_into_no_segment_is_lost_alone(opened):
+def test_a_request_is_lost_only_if_it_does_not_fit_into_the_spool(opened, tmp_path):
     log = opened()
-    request = process.request("large")
-    log.observe(Served("large", 1, "m", "1", "k", [{"user": "x" * log.spool.segment_bytes}], request.predictions))
+    texts = {"fits": "x" * 2 * log.spool.segment_bytes, "large": "x" * log.spool.max_bytes}
+    for name, text in texts.items():
+        log.observe(Served(name, 1, "m", "1", "k", [{"user": text}], process.request(name).predictions))
     log.observe(process.request("small"))
     log.close()
-    assert (log.counts.lost, log.counts.accepted) == ({"record": 1}, 1)
+    log.observe(Served("late", 1, "m", "1", "k", [{"user": texts["fits"]}], process.request("late").predictions))
+    assert (log.counts.lost, log.counts.accepted) == ({"full": 1, "closed": 1}, 2)
+    found = dict(rows(tmp_path).select("request_id", "fields").iter_rows())
+    assert found.keys() == {"fits", "small"}
+    assert json.loads(found["fits"])["user"] == texts["fits"]
 
 
 def test_fields_that_are_no_json_are_lost_and_nothing_is_raised(opened):
