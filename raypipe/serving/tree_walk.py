@@ -1,4 +1,6 @@
-"""The walk over a table of nodes as machine code. Importing this compiles it, which takes a second or two.
+"""The walk over a table of nodes as machine code. Importing this compiles it, which takes three seconds, or reads what
+an earlier process compiled: numba keeps it in `__pycache__`, or in the user's cache folder, by processor and by this
+file's time, so change this file when `tree_nodes` changes.
 
 What costs time in a walk is waiting for the next node, so eight walks go on side by side, without a branch that could
 be guessed wrongly: of eight rows down one tree, or of one row down eight trees. A tree that is near serves 64 rows.
@@ -7,7 +9,8 @@ be guessed wrongly: of eight rows down one tree, or of one row down eight trees.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 from numba import float32, from_dtype, int32, njit, uint32, uint64, void
@@ -27,7 +30,18 @@ def scratch(rows: int, features: int) -> tuple[NDArray[np.float32], NDArray[np.u
     return np.zeros((min(rows, _BLOCK), 2 * features + 1), np.float32), np.zeros(_ABREAST, np.uint64)
 
 
-@njit(void(float32[::1], float32[::1]))
+def _compiled(signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            made = njit(signature, cache=True, **options)(function)
+        except RuntimeError:  # there is no folder that could be written: each process compiles for itself
+            made = njit(signature, **options)(function)
+        return cast("Callable[..., Any]", made)
+
+    return compiled
+
+
+@_compiled(void(float32[::1], float32[::1]))
 def _widen(row: Any, wide: Any) -> None:
     for feature in range(len(row)):
         value = row[feature]
@@ -40,7 +54,7 @@ _WALKS = void(
 )
 
 
-@njit(_WALKS)
+@_compiled(_WALKS)
 def _rows_abreast(  # noqa: PLR0917 (compiled code is called by position)
     matrix: Any, nodes: Any, roots: Any, depths: Any, groups: Any, wide: Any, at: Any, scores: Any
 ) -> None:
@@ -62,7 +76,7 @@ def _rows_abreast(  # noqa: PLR0917 (compiled code is called by position)
                     scores[uint64(start + first + row), uint64(groups[tree])] += nodes[at[row]].weight
 
 
-@njit(_WALKS)
+@_compiled(_WALKS)
 def _trees_abreast(  # noqa: PLR0917
     matrix: Any, nodes: Any, roots: Any, depths: Any, groups: Any, wide: Any, at: Any, scores: Any
 ) -> None:
@@ -82,7 +96,7 @@ def _trees_abreast(  # noqa: PLR0917
                 scores[row, groups[first + tree]] += nodes[at[tree]].weight
 
 
-@njit(int32(float32[::1], int32, _NODES[::1], int32[::1], int32[::1], uint32[::1]))
+@_compiled(int32(float32[::1], int32, _NODES[::1], int32[::1], int32[::1], uint32[::1]))
 def _leaf(row: Any, at: Any, nodes: Any, first: Any, words: Any, sets: Any) -> Any:  # noqa: PLR0917 (as score_rows)
     """The leaf that a row comes to from the root `at`, where splits may be on categories."""
     node = nodes[at]
@@ -102,7 +116,7 @@ def _leaf(row: Any, at: Any, nodes: Any, first: Any, words: Any, sets: Any) -> A
     return at
 
 
-@njit(void(float32[::1], int32))
+@_compiled(void(float32[::1], int32))
 def _finish(scores: Any, link: Any) -> None:
     """From margins to what the objective answers, in place: the steps of xgboost/src/common/math.h, in float32."""
     if link == SIGMOID:
@@ -126,7 +140,7 @@ _SIGNATURE = void(
 )  # fmt: skip
 
 
-@njit(_SIGNATURE)
+@_compiled(_SIGNATURE)
 def score_rows(  # noqa: PLR0917 (compiled code is called by position)
     matrix: Any, start: Any, nodes: Any, roots: Any, depths: Any, groups: Any,
     first: Any, words: Any, sets: Any, link: Any, wide: Any, at: Any, scores: Any,
@@ -153,7 +167,7 @@ def score_rows(  # noqa: PLR0917 (compiled code is called by position)
         _finish(scores[row], link)
 
 
-@njit(_SIGNATURE, nogil=True)
+@_compiled(_SIGNATURE, nogil=True)
 def score_many_rows(  # noqa: PLR0917
     matrix: Any, start: Any, nodes: Any, roots: Any, depths: Any, groups: Any,
     first: Any, words: Any, sets: Any, link: Any, wide: Any, at: Any, scores: Any,

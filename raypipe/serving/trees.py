@@ -59,7 +59,7 @@ class Trees:
         self._features = booster.num_features()
         self._nodes, self._roots, self._depths, self._categories = _table(model["trees"], self._features)
         self._groups = np.array(model["tree_info"], np.int32)
-        from raypipe.serving import tree_walk  # compiles it, once a process
+        from raypipe.serving import tree_walk  # seconds, where it has to be compiled
 
         self._walk = tree_walk
 
