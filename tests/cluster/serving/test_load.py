@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -58,10 +59,18 @@ def test_replicas_follow_the_load_and_no_request_is_lost(scaled, call, flight, w
     threads.append(threading.Thread(target=ask, args=(1, stop)))
     for thread in threads:
         thread.start()
+    began = time.monotonic()
     try:
+        wait(lambda: replicas().total() == 2, what="a second replica that starts", seconds=120)
+        asked = time.monotonic()
         wait(lambda: replicas()["RUNNING"] == 2, what="a second replica under load", seconds=120)
+        grown = time.monotonic()
         heavy.set()
         wait(lambda: replicas() == {"RUNNING": 1}, what="the floor after the load", seconds=120)
+        print(
+            f"a second replica is started after {asked - began:.1f} s of load, answers {grown - asked:.1f} s later, "
+            f"and is gone {time.monotonic() - grown:.1f} s after the load"
+        )
     finally:
         heavy.set()
         stop.set()
