@@ -1,8 +1,8 @@
 """Which form of a version's trees answers, the compiled one or XGBoost. Chosen when it is loaded.
 
 The compiled form is taken only after its scores were equal to XGBoost's bit for bit on made-up rows, and only for up to
-so many rows as it is the quicker of the two here: where trees split on categories those are few, else mostly any
-number. So whichever answers, a prediction has the same bits.
+so many rows as it is the quicker of the two here, mostly any number. So whichever answers, a prediction has the same
+bits.
 """
 
 from __future__ import annotations

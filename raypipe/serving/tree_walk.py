@@ -21,13 +21,15 @@ from raypipe.serving.tree_nodes import EXP, NODE, SIGMOID, SOFTMAX
 _NODES = from_dtype(NODE)
 _ABREAST = 8  # of 8, 10, 12, 14 and 16; with eight times as many rows a tree, of 1, 2, 4, 8 and 16 times
 _BLOCK = 8 * _ABREAST
-_FIRST_INVALID = np.float32(2**24)  # xgboost/src/common/categorical.h: no category from here on, nor below zero
 _LARGEST, _LEAST = np.float32(88.7), np.float32(1e-16)  # xgboost/src/common/math.h, Sigmoid
 
 
-def scratch(rows: int, features: int) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
-    """Room for a block's widened rows, whose last column is 0, and for the nodes that walks are at."""
-    return np.zeros((min(rows, _BLOCK), 2 * features + 1), np.float32), np.zeros(_ABREAST, np.uint64)
+def scratch(rows: int, features: int) -> tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint64]]:
+    """Room for a block's widened rows, whose last column is 0, for where their categories are in a table whose first
+    word is 0, and for the nodes that walks are at."""
+    block = min(rows, _BLOCK)
+    wide, places = np.zeros((block, 2 * features + 1), np.float32), np.zeros((block, features + 1), np.uint32)
+    return wide, places, np.zeros(_ABREAST, np.uint64)
 
 
 def _compiled(signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -49,16 +51,15 @@ def _widen(row: Any, wide: Any) -> None:
         wide[2 * feature + 1] = np.inf if math.isnan(value) else value
 
 
-_WALKS = void(
-    float32[:, ::1], _NODES[::1], uint32[::1], int32[::1], int32[::1], float32[:, ::1], uint64[::1], float32[:, ::1]
+@_compiled(
+    void(
+        float32[:, ::1], _NODES[::1], uint32[::1], int32[::1], int32[::1], float32[:, ::1], uint64[::1], float32[:, ::1]
+    )
 )
-
-
-@_compiled(_WALKS)
-def _rows_abreast(  # noqa: PLR0917 (compiled code is called by position)
+def _rows_on_numbers(  # noqa: PLR0917 (compiled code is called by position)
     matrix: Any, nodes: Any, roots: Any, depths: Any, groups: Any, wide: Any, at: Any, scores: Any
 ) -> None:
-    """Of trees that split on numbers alone, for a multiple of _ABREAST rows. wide, at: of `scratch`."""
+    """For a multiple of _ABREAST rows, and trees that split on numbers alone."""
     for start in range(0, len(matrix), _BLOCK):
         rows = min(_BLOCK, len(matrix) - start)
         for row in range(rows):
@@ -76,13 +77,61 @@ def _rows_abreast(  # noqa: PLR0917 (compiled code is called by position)
                     scores[uint64(start + first + row), uint64(groups[tree])] += nodes[at[row]].weight
 
 
+@_compiled(void(float32[::1], uint32[:, ::1], uint32[::1]))
+def _place(row: Any, categories: Any, places: Any) -> None:
+    """Where in `trees.Categories.words` the bits of a row's categories begin."""
+    for at in range(len(categories)):
+        feature, first, count, width = categories[at]
+        value = row[feature]
+        code = count  # one that cannot be
+        if math.isnan(value):
+            code = count + uint32(1)
+        elif 0 <= value < count:
+            code = uint32(value)
+        places[feature] = first + code * width
+
+
+_WALKS = void(
+    float32[:, ::1], _NODES[::1], uint32[::1], int32[::1], int32[::1], uint32[::1], uint32[::1], uint32[:, ::1],
+    float32[:, ::1], uint32[:, ::1], uint64[::1], float32[:, ::1]
+)  # fmt: skip
+
+
+@_compiled(_WALKS)
+def _rows_on_categories(  # noqa: PLR0917
+    matrix: Any, nodes: Any, roots: Any, depths: Any, groups: Any, bits: Any, words: Any, categories: Any,
+    wide: Any, places: Any, at: Any, scores: Any,
+) -> None:  # fmt: skip
+    """As `_rows_on_numbers`, for any trees: twice the work."""
+    for start in range(0, len(matrix), _BLOCK):
+        rows = min(_BLOCK, len(matrix) - start)
+        for row in range(rows):
+            _widen(matrix[start + row], wide[row])
+            _place(matrix[start + row], categories, places[row])
+        for tree in range(len(roots)):
+            for first in range(0, rows, _ABREAST):
+                for row in range(_ABREAST):
+                    at[row] = roots[tree]
+                for _ in range(depths[tree]):
+                    for row in range(_ABREAST):
+                        node, bit, mine = nodes[at[row]], bits[at[row]], uint64(first) + uint64(row)
+                        place = places[mine, uint64(node.column >> uint32(1))]
+                        chosen = words[uint64(place + (bit >> uint32(5)))] >> (bit & uint32(31)) & uint32(1)
+                        beyond = uint64(wide[mine, uint64(node.column)] >= node.value)
+                        at[row] = uint64(node.left) + (beyond | uint64(chosen))
+                for row in range(_ABREAST):
+                    scores[uint64(start + first + row), uint64(groups[tree])] += nodes[at[row]].weight
+
+
 @_compiled(_WALKS)
 def _trees_abreast(  # noqa: PLR0917
-    matrix: Any, nodes: Any, roots: Any, depths: Any, groups: Any, wide: Any, at: Any, scores: Any
-) -> None:
-    """As `_rows_abreast`, for few rows."""
+    matrix: Any, nodes: Any, roots: Any, depths: Any, groups: Any, bits: Any, words: Any, categories: Any,
+    wide: Any, places: Any, at: Any, scores: Any,
+) -> None:  # fmt: skip
+    """As `_rows_on_categories`, for few rows."""
     for row in range(len(matrix)):
         _widen(matrix[row], wide[0])
+        _place(matrix[row], categories, places[0])
         for first in range(0, len(roots), _ABREAST):
             trees, deepest = min(_ABREAST, len(roots) - first), 0
             for tree in range(trees):  # those beyond, of the last group, walk on from where they are
@@ -90,30 +139,13 @@ def _trees_abreast(  # noqa: PLR0917
                 deepest = max(deepest, depths[first + tree])
             for _ in range(deepest):
                 for tree in range(_ABREAST):
-                    node = nodes[at[tree]]
-                    at[tree] = uint64(node.left) + uint64(wide[0, uint64(node.column)] >= node.value)
+                    node, bit = nodes[at[tree]], bits[at[tree]]
+                    place = places[0, uint64(node.column >> uint32(1))]
+                    chosen = words[uint64(place + (bit >> uint32(5)))] >> (bit & uint32(31)) & uint32(1)
+                    beyond = uint64(wide[0, uint64(node.column)] >= node.value)
+                    at[tree] = uint64(node.left) + (beyond | uint64(chosen))
             for tree in range(trees):
                 scores[row, groups[first + tree]] += nodes[at[tree]].weight
-
-
-@_compiled(int32(float32[::1], int32, _NODES[::1], int32[::1], int32[::1], uint32[::1]))
-def _leaf(row: Any, at: Any, nodes: Any, first: Any, words: Any, sets: Any) -> Any:  # noqa: PLR0917 (as score_rows)
-    """The leaf that a row comes to from the root `at`, where splits may be on categories."""
-    node = nodes[at]
-    while node.left != at:
-        value = row[node.column >> 1]
-        if math.isnan(value):
-            right = int32(node.column & 1)
-        elif words[at] < 0:
-            right = int32(value >= node.value)
-        elif value < 0 or value >= _FIRST_INVALID or np.int32(value) >> 5 >= words[at]:
-            right = int32(0)
-        else:
-            category = np.int32(value)
-            right = int32(sets[first[at] + (category >> 5)] >> uint32(category & 31) & uint32(1))
-        at = int32(node.left) + right
-        node = nodes[at]
-    return at
 
 
 @_compiled(void(float32[::1], int32))
@@ -135,42 +167,42 @@ def _finish(scores: Any, link: Any) -> None:
 
 
 _SIGNATURE = void(
-    float32[:, ::1], float32[:, ::1], _NODES[::1], uint32[::1], int32[::1], int32[::1], int32[::1], int32[::1],
-    uint32[::1], int32, float32[:, ::1], uint64[::1], float32[:, ::1]
+    float32[:, ::1], float32[:, ::1], _NODES[::1], uint32[::1], int32[::1], int32[::1], uint32[::1], uint32[::1],
+    uint32[:, ::1], int32, float32[:, ::1], uint32[:, ::1], uint64[::1], float32[:, ::1]
 )  # fmt: skip
 
 
 @_compiled(_SIGNATURE)
-def score_rows(  # noqa: PLR0917 (compiled code is called by position)
-    matrix: Any, start: Any, nodes: Any, roots: Any, depths: Any, groups: Any,
-    first: Any, words: Any, sets: Any, link: Any, wide: Any, at: Any, scores: Any,
+def score_rows(  # noqa: PLR0917
+    matrix: Any, start: Any, nodes: Any, roots: Any, depths: Any, groups: Any, bits: Any, words: Any, categories: Any,
+    link: Any, wide: Any, places: Any, at: Any, scores: Any,
 ) -> None:  # fmt: skip
     """Fill `scores`, shape (rows, groups). It keeps the interpreter's lock.
 
     matrix: (rows, features). start: margins before any tree, (1, groups) or (rows, 1). roots, depths, groups: by tree
-    where it begins, how deep it is and which group it is of. first, words, sets: of `trees.Categories`, `sets` empty
-    where no tree splits on them. link: from margin to score. wide, at: of `scratch`.
+    where it begins, how deep it is and which group it is of. bits, words, categories: see `trees.Categories`. link:
+    from margin to score. wide, places, at: of `scratch`.
     """
     for row in range(len(matrix)):
         for group in range(scores.shape[1]):
             scores[row, group] = start[row if len(start) > 1 else 0, group]
-    if len(sets) == 0:
-        whole = len(matrix) - len(matrix) % _ABREAST
-        _rows_abreast(matrix[:whole], nodes, roots, depths, groups, wide, at, scores[:whole])
-        _trees_abreast(matrix[whole:], nodes, roots, depths, groups, wide, at, scores[whole:])
+    whole = len(matrix) - len(matrix) % _ABREAST
+    few, of_few, many, of_many = matrix[whole:], scores[whole:], matrix[:whole], scores[:whole]
+    if len(categories) == 0:
+        _rows_on_numbers(many, nodes, roots, depths, groups, wide, at, of_many)
     else:
-        for row in range(len(matrix)):
-            for tree in range(len(roots)):
-                leaf = _leaf(matrix[row], roots[tree], nodes, first, words, sets)
-                scores[row, groups[tree]] += nodes[leaf].weight
+        _rows_on_categories(many, nodes, roots, depths, groups, bits, words, categories, wide, places, at, of_many)
+    _trees_abreast(few, nodes, roots, depths, groups, bits, words, categories, wide, places, at, of_few)
     for row in range(len(matrix)):
         _finish(scores[row], link)
 
 
 @_compiled(_SIGNATURE, nogil=True)
 def score_many_rows(  # noqa: PLR0917
-    matrix: Any, start: Any, nodes: Any, roots: Any, depths: Any, groups: Any,
-    first: Any, words: Any, sets: Any, link: Any, wide: Any, at: Any, scores: Any,
+    matrix: Any, start: Any, nodes: Any, roots: Any, depths: Any, groups: Any, bits: Any, words: Any, categories: Any,
+    link: Any, wide: Any, places: Any, at: Any, scores: Any,
 ) -> None:  # fmt: skip
     """As `score_rows`, while other threads use the interpreter."""
-    score_rows(matrix, start, nodes, roots, depths, groups, first, words, sets, link, wide, at, scores)
+    score_rows(
+        matrix, start, nodes, roots, depths, groups, bits, words, categories, link, wide, places, at, scores
+    )  # fmt: skip

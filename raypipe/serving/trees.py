@@ -1,10 +1,9 @@
 """A booster's trees as one table of nodes, walked by a compiled loop: the quick form.
 
 One row costs a few microseconds, where XGBoost's own call costs more than a hundred before it looks at a tree; of many
-rows each costs about half of what it costs XGBoost, where no tree splits on categories. The walk is XGBoost's: float32
-comparisons, its default directions for NaN, its rules for categories that cannot be, and leaves added in float32 in the
-order of the trees, so that the scores are XGBoost's bit for bit. `predictors` proves that of each loaded version before
-it answers with them.
+rows each costs half of what it costs XGBoost, or less. The walk is XGBoost's: float32 comparisons, its default
+directions for NaN, its rules for categories that cannot be, and leaves added in float32 in the order of the trees, so
+that the scores are XGBoost's bit for bit. `predictors` proves that of each loaded version before it answers with them.
 """
 
 from __future__ import annotations
@@ -22,16 +21,22 @@ from raypipe.serving.tree_nodes import LINKS, NODE, SOFTMAX
 Floats = NDArray[np.float32]
 
 
+_MOST_WORDS = 2**24  # of a feature's categories: 64 MiB
 _MANY = 256  # rows: a third of a millisecond; from here on the walk leaves the interpreter to other threads
 
 
 class Categories(NamedTuple):
-    """By node where in `sets` the bit set of its split on categories begins, and how many words it has, -1 for other
-    nodes. The categories in it go right."""
+    """The splits on categories; those chosen go right.
 
-    first: NDArray[np.int32]
-    words: NDArray[np.int32]
-    sets: NDArray[np.uint32]
+    bits: by node its number among its feature's splits, 0 for other nodes. words: after a 0, for each category of a
+    feature a bit for each of its splits, whether it chooses the category; then no bit, for what is no category, then
+    whether a missing one goes right. features: of each feature with such splits its number, where its words begin, how
+    many categories it has, and how many words each of them has.
+    """
+
+    bits: NDArray[np.uint32]
+    words: NDArray[np.uint32]
+    features: NDArray[np.uint32]
 
 
 class UnsupportedError(ValueError):
@@ -75,13 +80,11 @@ class Trees:
         return scores if self._link == SOFTMAX else scores[:, 0]
 
     def edges(self, features: int) -> list[Floats]:
-        """By feature the values that its splits compare with (of categories, those in a split's set), ascending."""
-        found: list[Floats] = []
-        feature, words = self._nodes["column"] // 2, self._categories.words
-        for mine in (feature == one for one in range(features)):
-            numbers = self._nodes["value"][mine & (words < 0)]
-            most = 32 * int(words[mine].max(initial=0))
-            found.append(np.unique(np.concatenate([numbers, np.arange(most, dtype=np.float32)])))
+        """By feature the values that its splits compare with (of categories, those that one may choose), ascending."""
+        numbers = self._nodes[~np.isnan(self._nodes["value"])]
+        found = [np.unique(numbers["value"][numbers["column"] // 2 == feature]) for feature in range(features)]
+        for feature, _, count, _ in self._categories.features.tolist():
+            found[feature] = np.arange(count, dtype=np.float32)
         return found
 
 
@@ -104,8 +107,7 @@ def _table(
     """All trees' nodes one after the other, by tree where it begins and how deep it is, and splits on categories."""
     sizes = [len(tree["left_children"]) for tree in trees]
     roots = np.cumsum([0, *sizes[:-1]]).astype(np.uint32)
-    nodes, depths, sets = np.zeros(sum(sizes), NODE), [], [np.zeros(0, np.uint32)]
-    first, words = np.zeros(len(nodes), np.int32), np.full(len(nodes), -1, np.int32)
+    nodes, depths, chosen = np.zeros(sum(sizes), NODE), [], dict[int, NDArray[np.intp]]()
     for root, size, tree in zip(roots.tolist(), sizes, trees, strict=True):
         left, value = np.array(tree["left_children"], np.int32), np.array(tree["split_conditions"], np.float32)
         order, depth = _by_level(left, np.array(tree["right_children"], np.int32))
@@ -118,10 +120,31 @@ def _table(
         place = dict(zip(order.tolist(), range(root, root + size), strict=False))
         segments = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
         for node, begin, count in segments:
-            bits = _bit_set(tree["categories"][begin : begin + count])
-            first[place[node]], words[place[node]] = sum(map(len, sets)), len(bits)
-            sets.append(bits)
-    return nodes, roots, np.array(depths, np.int32), Categories(first, words, np.concatenate(sets))
+            chosen[place[node]] = np.array(tree["categories"][begin : begin + count], np.intp)
+    return nodes, roots, np.array(depths, np.int32), _categories(nodes, chosen)
+
+
+def _categories(nodes: NDArray[Any], chosen: Mapping[int, NDArray[np.intp]]) -> Categories:
+    """chosen: by node the categories that go right. Those nodes compare with NaN from now on: no number goes right."""
+    bits, words, features = np.zeros(len(nodes), np.uint32), [np.zeros(1, np.uint32)], []
+    of_node = nodes["column"] // 2
+    splits = np.fromiter(chosen, np.intp)
+    nodes["value"][splits] = np.nan
+    for feature in np.unique(of_node[splits]).tolist():
+        mine = np.flatnonzero(of_node == feature)
+        if not np.isnan(nodes["value"][mine]).all():
+            raise UnsupportedError(f"feature {feature} is a category in some splits only")
+        count, width = 1 + max(chosen[at].max(initial=-1) for at in mine.tolist()), -(-len(mine) // 32)
+        if count * width > _MOST_WORDS:
+            raise UnsupportedError(f"feature {feature} has too many categories and splits")
+        table, bit = np.zeros((count + 2, width), np.uint32), np.arange(len(mine))
+        for at, number in zip(mine.tolist(), bit.tolist(), strict=True):
+            right = [*chosen[at].tolist(), *([count + 1] if nodes["column"][at] & 1 else [])]
+            table[right, number // 32] |= np.uint32(1 << number % 32)
+        bits[mine] = bit
+        features.append((feature, sum(map(len, words)), count, width))
+        words.append(table.ravel())
+    return Categories(bits, np.concatenate(words), np.array(features, np.uint32).reshape(-1, 4))
 
 
 def _by_level(left: NDArray[np.int32], right: NDArray[np.int32]) -> tuple[NDArray[np.int32], int]:
@@ -130,10 +153,3 @@ def _by_level(left: NDArray[np.int32], right: NDArray[np.int32]) -> tuple[NDArra
     while len(splits := levels[-1][left[levels[-1]] >= 0]):
         levels.append(np.stack([left[splits], right[splits]], axis=1).ravel())
     return np.concatenate(levels), len(levels) - 1
-
-
-def _bit_set(categories: Sequence[int]) -> NDArray[np.uint32]:
-    members = np.array(categories, np.int64)
-    words = np.zeros(int(members.max(initial=-1)) // 32 + 1, np.uint32)
-    np.bitwise_or.at(words, members // 32, np.uint32(1) << (members % 32).astype(np.uint32))
-    return words

@@ -11,6 +11,7 @@ import xgboost as xgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raypipe.serving import trees
 from raypipe.serving.predictors import Predictors, rows_to_check
 from raypipe.serving.trees import Trees, UnsupportedError
 from tests.cases import MORE
@@ -64,29 +65,35 @@ def test_scores_are_xgboosts_bit_for_bit(objective):
 
 
 @given(
-    st.integers(1, 9),
-    st.integers(1, 40),
-    st.integers(1, 9),
-    st.integers(1, 45),
-    st.sampled_from([0.0, 0.1, 0.9]),
-    st.sampled_from(["binary:logistic", "multi:softprob", "reg:squarederror"]),
-    st.integers(0, 2**32 - 1),
+    features=st.integers(1, 9),
+    categorical=st.integers(0, 3),
+    categories=st.sampled_from([2, 5, 33, 200]),
+    rounds=st.integers(1, 40),
+    depth=st.integers(1, 9),
+    rows=st.integers(1, 150),
+    missing=st.sampled_from([0.0, 0.1, 0.9]),
+    objective=st.sampled_from(["binary:logistic", "multi:softprob", "reg:squarederror"]),
+    seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=60 * MORE, deadline=None)
-def test_trees_on_numbers_of_any_shape_and_any_number_of_rows(features, rounds, depth, rows, missing, objective, seed):
-    """Full blocks of rows and what is left of them, uneven trees, missing values and infinities."""
-    rng = np.random.default_rng(seed)
+@settings(max_examples=100 * MORE, deadline=None)
+def test_trees_of_any_shape_and_any_number_of_rows(
+    features, categorical, categories, rounds, depth, rows, missing, objective, seed
+):
+    """Blocks of rows and what is left of them, uneven trees, missing values, infinities, categories that cannot be."""
+    rng, categorical = np.random.default_rng(seed), min(categorical, features)
     matrix = rng.normal(size=(300, features)).round(1).astype(np.float32)
+    matrix[:, :categorical] = rng.integers(0, categories, (300, categorical))
     matrix[rng.random(matrix.shape) < missing] = np.nan
-    label = np.abs(np.nan_to_num(matrix).sum(axis=1) + rng.normal(size=300))
+    label = np.abs(np.sin(np.nan_to_num(matrix)).sum(axis=1) + rng.normal(size=300))
     classes = {"binary:logistic": 2, "multi:softprob": 3}.get(objective)
     label = label if classes is None else np.digitize(label, np.quantile(label, [0.4, 0.7][: classes - 1]))
-    params = {"objective": objective, "max_depth": depth, "nthread": 1, "eta": 0.3, "min_child_weight": 0}
+    params = {"objective": objective, "max_depth": depth, "nthread": 1, "min_child_weight": 0, "max_cat_to_onehot": 4}
     params |= {"num_class": 3} if classes == 3 else {}
-    booster = xgb.train(params, xgb.DMatrix(matrix, label), rounds)
+    types = ["c"] * categorical + ["q"] * (features - categorical)
+    booster = xgb.train(params, xgb.DMatrix(matrix, label, feature_types=types, enable_categorical=True), rounds)
     odd = np.resize(matrix, (rows, features))
-    odd[rng.random(odd.shape) < 0.1] = np.inf
-    odd[rng.random(odd.shape) < 0.1] = -np.inf
+    for value in (np.inf, -np.inf, -1, 0.5, 1.5, categories, 2.0**24, 2.0**33):
+        odd[rng.random(odd.shape) < 0.02] = value
     assert same_bits(Trees(booster).score(odd, None), booster.inplace_predict(odd))
 
 
@@ -100,35 +107,43 @@ def test_many_rows_have_the_scores_of_few():
     assert same_bits(trees.score(matrix, None), booster.inplace_predict(matrix))
 
 
+def changed(booster: xgb.Booster, **changes) -> xgb.Booster:
+    """With other values in its first tree; a list stands for the first values of one."""
+    document = json.loads(booster.save_raw("json"))
+    tree = document["learner"]["gradient_booster"]["model"]["trees"][0]
+    for name, values in changes.items():
+        tree[name][: len(values) or None] = values
+    return xgb.Booster({"nthread": 1}, model_file=bytearray(json.dumps(document).encode()))
+
+
 def test_a_split_at_minus_infinity_stays_with_xgboost():
     """It cannot be told from a missing value that goes left."""
     matrix = np.random.default_rng(6).normal(size=(200, 2)).astype(np.float32)
     booster = xgb.train({"max_depth": 2, "nthread": 1}, xgb.DMatrix(matrix, matrix[:, 0]), 1)
-    document = json.loads(booster.save_raw("json"))
-    tree = document["learner"]["gradient_booster"]["model"]["trees"][0]
-    tree["split_conditions"][0] = -np.inf
-    changed = xgb.Booster({"nthread": 1}, model_file=bytearray(json.dumps(document).encode()))
     with pytest.raises(UnsupportedError, match="not finite"):
-        Trees(changed)
+        Trees(changed(booster, split_conditions=[-np.inf]))
 
 
-def test_the_rows_that_are_checked_reach_every_kind_of_node():
-    """Otherwise equality would say little."""
-    booster = trained("binary:logistic")
-    trees = Trees(booster)
-    rows, _ = rows_to_check(trees, FEATURES)
-    finite = np.where(np.isinf(rows), np.float32(1e30), rows)
-    data = xgb.DMatrix(finite, feature_types=["q"] * 4 + ["c"] * 2, enable_categorical=True)
-    leaves = booster.predict(data, pred_leaf=True)
-    reached = sum(len(np.unique(column)) for column in leaves.T)
-    assert reached > 0.7 * (booster.trees_to_dataframe()["Feature"] == "Leaf").sum()
-    for at, edges in enumerate(trees.edges(FEATURES)):
-        if len(edges):
-            assert np.isin(edges, rows[:, at]).mean() > 0.9
-    assert np.isnan(rows).any(axis=0).all()
-    assert np.isinf(rows).any(axis=0).all()
-    assert (rows[:, 4] > CATEGORIES).any()
-    assert (rows < 0).any(axis=0).all()
+def on_a_category() -> xgb.Booster:
+    matrix = np.random.default_rng(6).integers(0, 100, (500, 1)).astype(np.float32)
+    data = xgb.DMatrix(matrix, matrix[:, 0] % 3, feature_types=["c"], enable_categorical=True)
+    return xgb.train({"max_depth": 1, "nthread": 1, "max_cat_to_onehot": 1}, data, 40)
+
+
+def test_a_feature_that_is_a_category_in_some_splits_only_stays_with_xgboost():
+    of_sets = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+    mixed = changed(on_a_category(), split_type=[0], split_conditions=[4.5], **{name: [] for name in of_sets})
+    with pytest.raises(UnsupportedError, match="feature 0 is a category in some splits only"):
+        Trees(mixed)
+
+
+def test_categories_whose_bits_would_fill_the_memory_stay_with_xgboost(monkeypatch):
+    booster, words = on_a_category(), 100 * 2  # of 100 categories and 40 splits
+    monkeypatch.setattr(trees, "_MOST_WORDS", words)
+    Trees(booster)
+    monkeypatch.setattr(trees, "_MOST_WORDS", words - 1)
+    with pytest.raises(UnsupportedError, match="feature 0 has too many categories and splits"):
+        Trees(booster)
 
 
 @pytest.mark.parametrize("value", [-1.0, -0.5, 0.5, 69.0, 69.9, 70.0, 71.0, 1e6, 2.0**24, 2.0**31, 2.0**40, np.inf])
