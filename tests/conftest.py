@@ -374,7 +374,11 @@ def flights(
     )
     project = load_project(
         edit_settings(
-            with_store(folder), serving__port=a_free_port(), serving__grpc_port=a_free_port(), serving__as_of=AS_OF
+            with_store(folder),
+            serving__port=a_free_port(),
+            serving__grpc_port=a_free_port(),
+            serving__as_of=AS_OF,
+            training__threads=1,
         )
     )
     progress = Progress()
