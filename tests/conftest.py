@@ -73,13 +73,13 @@ def pytest_runtest_teardown() -> Iterator[None]:
 
 
 def wait_until(done: Callable[[], Any], *, what: str, seconds: float = 60) -> Any:
-    """Poll until `done` answers something true."""
+    """Poll until `done` answers something true, and leave most of the time to what is waited for."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while (began := time.monotonic()) < deadline:
         found = done()
         if found:
             return found
-        time.sleep(0.02)
+        time.sleep(max(0.02, 5 * (time.monotonic() - began)))
     pytest.fail(f"not within {seconds:g} s: {what}")
 
 
