@@ -37,6 +37,13 @@ settings.register_profile(
 )
 settings.load_profile("unit")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a worker takes a whole file, and no other waits long for the last one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
