@@ -27,6 +27,10 @@ from typing import IO, Any
 import pytest
 import yaml
 
+# A worker has a core, on which threads would wait for each other: XGBoost's, and numpy's, which is not imported yet.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).parents[1]
 RAYPIPE = Path(sys.executable).with_name("raypipe")
 AS_OF = "2013-11-27T09:15:00Z"  # the next hour is quiet: until 10:15 nothing becomes known in any table

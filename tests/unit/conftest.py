@@ -23,9 +23,6 @@ from raypipe.data.sources import prepare_source
 from raypipe.project import load_project
 from tests.cases import MORE
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker has a core, on which XGBoost's threads would wait for each other
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 # The same cases in every run; RAYPIPE_MORE_CASES asks for so many times as many, and others in each run.
 settings.register_profile(
     "unit",
