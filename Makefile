@@ -6,6 +6,9 @@ BIN    := $(VENV)/bin
 # Ray starts many processes: with this variable set each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
+# A file's tests run in one process: what they share is made once.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit lint format serve bench proto lock clean
 
@@ -25,11 +28,11 @@ demo: setup ## from five real tables to a served model and a prediction over HTT
 	$(BIN)/raypipe run --project examples/flights --predict examples/flights/request.json
 
 test: setup ## all tests: unit, then those on a local Ray cluster, then the quality of models
-	$(BIN)/python -m pytest -n auto tests/unit
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit
 	$(BIN)/python -m pytest tests/cluster tests/model
 
 unit: setup ## the tests that need no Ray, without the slow ones: under two minutes
-	$(BIN)/python -m pytest -n auto -m "not slow" tests/unit
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/unit
 
 lint: setup ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from raypipe.definitions.label import Task
 from raypipe.evaluation.figure import Figure
@@ -67,7 +67,7 @@ def _smooth(found: Linear, confidence: float, rows: int) -> Difference:
         return Difference(figure, None, None, None)
     if found.error == 0:
         return Difference(figure, found.value, found.value, float(found.value == 0))
-    p_value = 2 * stats.t.sf(abs(found.value) / found.error, found.degrees)
+    p_value = 2 * stdtr(found.degrees, -abs(found.value) / found.error)
     return Difference(figure, sides.low, sides.high, float(p_value))
 
 
@@ -84,11 +84,11 @@ def _of_calibration(both: list[Miscalibration], confidence: float, rows: int, se
     middle, together = mine.corrected - theirs.corrected, _correlation(mine.drawn, theirs.drawn)
     down = _apart(mine.corrected - mine.low, theirs.high - theirs.corrected, together)
     up = _apart(mine.high - mine.corrected, theirs.corrected - theirs.low, together)
-    two_sided, one_sided = (float(stats.t.ppf(p, degrees)) for p in (0.5 + confidence / 2, confidence))
+    two_sided, one_sided = (float(stdtrit(degrees, p)) for p in (0.5 + confidence / 2, confidence))
     figure = Figure(value, min(middle - down, value), max(middle + up, value), rows)
     least, most = (middle + end * one_sided / two_sided for end in (-down, up))
     towards_0 = down if middle > 0 else up
-    p_value = 2 * stats.t.sf(two_sided * abs(middle) / towards_0, degrees) if towards_0 else float(middle == 0)
+    p_value = 2 * stdtr(degrees, -two_sided * abs(middle) / towards_0) if towards_0 else float(middle == 0)
     return Difference(figure, min(least, value), max(most, value), float(p_value))
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from scipy.optimize import brentq
+from scipy.special import stdtrit
 
 from raypipe.evaluation.influence import Ints, Linear, mean, weight_of
 from raypipe.evaluation.metrics import Floats, Scored, probabilities
@@ -93,5 +93,5 @@ def _true(model: Miscalibration, noise: Floats, confidence: float) -> TrueError:
 
     middle = share(np.mean)
     low = share(lambda errors: np.quantile(errors, 0.5 + confidence / 2)) * measured
-    high = measured + float(stats.t.ppf(0.5 + confidence / 2, model.degrees)) * error
+    high = measured + float(stdtrit(model.degrees, 0.5 + confidence / 2)) * error
     return TrueError(middle * measured, min(low, measured), high, drawn(middle))

@@ -1,4 +1,4 @@
-"""The inner loop of merging cells into windows, as machine code. Importing this compiles it, which takes a second.
+"""The inner loop of merging cells into windows, as machine code.
 
 One level of one request row is a few hundred additions, for which numpy's calls cost more than the additions.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import int64, njit, types
+from numba import int64, types
+
+from raypipe.features.machine_code import compiled
 
 _READ_ONLY = types.Array(int64, 1, "C", readonly=True)
 
 
-@njit(int64(_READ_ONLY, int64, int64))
+@compiled(int64(_READ_ONLY, int64, int64))
 def _count_before(starts: Any, count: Any, time: Any) -> Any:
     """How many of the first `count` of ascending `starts` lie before `time`."""
     low, high = 0, count
@@ -25,7 +27,7 @@ def _count_before(starts: Any, count: Any, time: Any) -> Any:
     return low
 
 
-@njit(types.void(_READ_ONLY, int64, int64[:, ::1], int64[::1]))
+@compiled(types.void(_READ_ONLY, int64, int64[:, ::1], int64[::1]))
 def find_bounds(words: Any, time: Any, tails: Any, bounds: Any) -> None:
     """Which of encoded cells (online_cells.encode) the windows that end at `time` cover.
 
@@ -43,7 +45,7 @@ def find_bounds(words: Any, time: Any, tails: Any, bounds: Any) -> None:
         bounds[2 + window] = _count_before(starts, end, (time - tails[window, 0]) // hop * hop)
 
 
-@njit(types.void(_READ_ONLY, int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, :, ::1], int64))
+@compiled(types.void(_READ_ONLY, int64[::1], int64, int64[:, ::1], int64[:, ::1], int64[:, :, ::1], int64))
 def add_sums(  # noqa: PLR0917 (compiled code is called by position)
     words: Any, bounds: Any, first_column: Any, table: Any, queries: Any, tables: Any, row: Any
 ) -> None:

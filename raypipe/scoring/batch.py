@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+import raypipe.training.lean_xgboost  # noqa: F401 (ahead of what imports XGBoost as it is)
 from raypipe.data.publish import Output, attempts, commit, find
 from raypipe.errors import DataContractError
 from raypipe.features.exchange import Scratch

@@ -18,6 +18,7 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
+import raypipe.training.lean_xgboost  # noqa: F401 (ahead of what imports XGBoost as it is)
 from raypipe.errors import NotFoundError, RaypipeError
 from raypipe.serving import peers
 from raypipe.serving.access import is_admin

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+import raypipe.training.lean_xgboost  # noqa: F401 (ahead of what imports XGBoost as it is)
 from raypipe.data.sources import PreparedSource, prepare_source
 from raypipe.definitions.durations import microseconds
 from raypipe.errors import BundleError, LedgerError, RegistryError

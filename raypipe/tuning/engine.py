@@ -17,6 +17,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+import raypipe.training.lean_xgboost  # noqa: F401 (ahead of what imports XGBoost as it is)
 from raypipe.cluster.connect import require_free_cpus
 from raypipe.errors import RaypipeError, TrainingError
 from raypipe.tuning import journal

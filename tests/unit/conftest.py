@@ -23,9 +23,6 @@ from raypipe.data.sources import prepare_source
 from raypipe.project import load_project
 from tests.cases import MORE
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker has a core, on which XGBoost's threads would wait for each other
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 # The same cases in every run; RAYPIPE_MORE_CASES asks for so many times as many, and others in each run.
 settings.register_profile(
     "unit",
@@ -36,6 +33,13 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a worker takes a whole file, and no other waits long for the last one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 START = datetime(2024, 1, 1, tzinfo=UTC)

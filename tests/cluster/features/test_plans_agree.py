@@ -54,7 +54,7 @@ def rows_of(task: dict, kind: str) -> int:
     [
         (11, 1500, {}),
         (12, 1500, {"task_rows": 400, "chunk_rows": 64, "partition": "week"}),
-        (13, 900, {"task_rows": 300, "chunk_rows": 1000, "partition": "week", "batch_rows": 40}),
+        (13, 900, {"task_rows": 300, "chunk_rows": 1000, "partition": "week", "batch_rows": 300}),
     ],
 )
 def test_messy_rows(messy, build, hashes, watched, tmp_path, seed, rows, settings):

@@ -1,4 +1,4 @@
-"""Serve listens on loopback only, behind HAProxy; the code of a replica does not know the registry."""
+"""Serve listens on loopback only, behind HAProxy; the code of a replica knows neither the registry nor scikit-learn."""
 
 from __future__ import annotations
 
@@ -105,10 +105,10 @@ def test_haproxy_stands_in_front(endpoint):
     assert "haproxy" in programs
 
 
-def test_a_replicas_modules_do_not_import_the_registry():
+def test_a_replicas_modules_do_not_import_the_registry_nor_what_only_learning_needs():
     code = (
         "import sys, raypipe.serving.replica, raypipe.serving.model, raypipe.serving.app;"
-        "print([m for m in ('mlflow', 'alembic', 'ray.data', 'ray.train') if m in sys.modules])"
+        "print([m for m in ('mlflow', 'alembic', 'ray.data', 'ray.train', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

@@ -55,7 +55,7 @@ def test_replicas_follow_the_load_and_no_request_is_lost(scaled, call, flight, w
             answers[call("POST", PREDICT, {"rows": [flight] * rows}).status] += 1
 
     wait(lambda: replicas() == {"RUNNING": 1}, what="one replica", seconds=120)
-    threads = [threading.Thread(target=ask, args=(200, heavy)) for _ in range(6)]
+    threads = [threading.Thread(target=ask, args=(200, heavy)) for _ in range(3)]
     threads.append(threading.Thread(target=ask, args=(1, stop)))
     for thread in threads:
         thread.start()

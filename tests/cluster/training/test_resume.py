@@ -20,7 +20,7 @@ import xgboost as xgb
 from raypipe.cli.scaffold import scaffold
 from tests.cases import MORE
 
-ROUNDS, EVERY = 500, 10
+ROUNDS, EVERY = 300, 10
 PARAMS = {"eta": 0.05, "max_depth": 5, "subsample": 0.8, "colsample_bytree": 0.7}
 
 

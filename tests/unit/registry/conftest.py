@@ -63,12 +63,12 @@ def opened() -> Callable[[Path], SimpleNamespace]:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory, edited) -> Path:
+def template(tmp_path_factory, edited, with_store) -> Path:
     """`raypipe init`'s project in git, with its training set and an MLflow store without an experiment."""
     folder = tmp_path_factory.mktemp("template") / "project"
     scaffold(folder)
     git(folder, "init", "--quiet")
-    pipeline_of(edited(folder, **SETTINGS)).store.client.search_experiments()
+    pipeline_of(edited(with_store(folder), **SETTINGS))
     return folder
 
 

@@ -18,7 +18,7 @@ from raypipe.features.transforms import Category, Number, Transforms
 from raypipe.registry.bundle import Bundle
 from raypipe.serving.model import Predictions
 from raypipe.serving.prediction_log.find import categories, find, recompute, to_json
-from raypipe.serving.prediction_log.flush import flush_waiting
+from raypipe.serving.prediction_log.flush import Flusher, flush_waiting
 from raypipe.serving.prediction_log.log import PredictionLog
 from raypipe.serving.prediction_log.records import LoggedVersion
 from raypipe.serving.predictors import Predictors
@@ -50,7 +50,9 @@ def bundle(request) -> Bundle:
 
 @pytest.fixture
 def log(tmp_path):
-    opened = PredictionLog(process.config(tmp_path, flush_interval_s=1000), "replica-1", {"1": LoggedVersion(DIGEST)})
+    config = process.config(tmp_path, flush_interval_s=1000)
+    flusher = Flusher(config.the_spool(), config.the_table())
+    opened = PredictionLog(config, "replica-1", {"1": LoggedVersion(DIGEST)}, flusher)
     yield opened
     opened.close(1)
 

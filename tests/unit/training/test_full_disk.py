@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,8 @@ RAYPIPE = 'raypipe() { "$PYTHON" -c "from raypipe.cli import main; main()" "$@";
 SCRIPT = """
 mount -t tmpfs -o size=32m tmpfs "$DISK" || exit 77
 export RAYPIPE_STORAGE="$DISK/storage"
-raypipe features --project "$PROJECT" --plan local --json > "$SAID/features" || exit 1
-if [ "$MOMENT" != first-file ]; then "$PYTHON" -c "$STORE"; fi
+cp -r "$FILLED" "$RAYPIPE_STORAGE"
+if [ "$MOMENT" = first-file ]; then rm -r "$RAYPIPE_STORAGE"/*/mlflow; fi
 room=$(df -k --output=avail "$DISK" | tail -1)
 head -c $(((room - ROOM) * 1024)) /dev/zero > "$DISK/filler"
 raypipe train --project "$PROJECT" --plan local --json > "$SAID/full"
@@ -33,13 +34,6 @@ find "$DISK" -path '*/runs/*' -name manifest.json > "$SAID/visible"
 rm "$DISK/filler"
 raypipe train --project "$PROJECT" --plan local --json > "$SAID/again" || exit 1
 cp "$DISK"/storage/*/runs/*/attempt-*/model.ubj "$SAID/model"
-"""
-STORE = """
-import os
-from pathlib import Path
-from raypipe.project import load_project
-from raypipe.registry.store import Store
-Store(load_project(Path(os.environ["PROJECT"])))
 """
 
 
@@ -52,29 +46,35 @@ def project(tmp_path_factory, edited) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(project, tmp_path_factory) -> bytes:
-    storage = tmp_path_factory.mktemp("roomy")
-    command = [sys.executable, "-c", "from raypipe.cli import main; main()", "train", "--project", project]
-    subprocess.run([*command, "--plan", "local"], env=environment(RAYPIPE_STORAGE=storage), check=True, timeout=300)
+def filled(project, with_store, cli, tmp_path_factory) -> Path:
+    """A storage root with the project's training set, and MLflow's tables without a run."""
+    storage = tmp_path_factory.mktemp("filled")
+    done = cli("features", "--project", project, "--plan", "local", "--json", RAYPIPE_STORAGE=str(storage))
+    assert done.code == 0, done.err
+    [own] = storage.iterdir()
+    (with_store(tmp_path_factory.mktemp("store")) / ".raypipe" / "mlflow").rename(own / "mlflow")
+    return storage
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project, filled, cli, tmp_path_factory) -> bytes:
+    storage = shutil.copytree(filled, tmp_path_factory.mktemp("roomy") / "storage")
+    done = cli("train", "--project", project, "--plan", "local", RAYPIPE_STORAGE=str(storage), RAY_ADDRESS="")
+    assert done.code == 0, done.err
     [model] = storage.glob("*/runs/*/attempt-*/model.ubj")
     return model.read_bytes()
-
-
-def environment(**given: object) -> dict[str, str]:
-    return dict(os.environ) | {name: str(value) for name, value in given.items()}
 
 
 # Room in KiB: for nothing, for half of MLflow's tables, and with those for some checkpoints.
 @pytest.mark.parametrize(
     ("moment", "room"), [("first-file", 4), ("first-file", 300), ("checkpoint", 64)], ids=["any", "store", "checkpoint"]
 )
-def test_a_full_disk_is_told_and_a_rerun_ends_with_the_same_trees(project, undisturbed, tmp_path, moment, room):
+def test_a_full_disk_is_told_and_a_rerun_ends_with_the_same_trees(project, filled, undisturbed, tmp_path, moment, room):
     disk, said = tmp_path / "disk", tmp_path / "said"
     disk.mkdir()
     said.mkdir()
-    variables = environment(
-        DISK=disk, SAID=said, PROJECT=project, MOMENT=moment, ROOM=room, PYTHON=sys.executable, STORE=STORE
-    )
+    given = {"DISK": disk, "SAID": said, "PROJECT": project, "FILLED": filled, "MOMENT": moment, "ROOM": room}
+    variables = os.environ | {name: str(value) for name, value in given.items()} | {"PYTHON": sys.executable}
     done = subprocess.run([*NAMESPACE, RAYPIPE + SCRIPT], env=variables, capture_output=True, text=True, timeout=600)
     if "unshare:" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"no mount namespace may be made here: {done.stderr.splitlines()[0]}")

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-PAUSE_S = 0.01  # of each client between two requests
+from tests.cases import MORE
+
+PAUSE_S = 0.01 if MORE > 1 else 0.02  # of each client between two requests
 TOLERANCE = 1e-6
 
 
