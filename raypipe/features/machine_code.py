@@ -8,15 +8,15 @@ from typing import Any
 from numba import njit
 
 
-def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Numba's `njit(signature)`. The machine code lies beside the module's compiled files, else in the user's cache
-    folder, by the CPU and the time of the source file; where neither takes it, it is compiled for this process alone.
-    """
+def compiled(signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Numba's `njit(signature, **options)`. The machine code lies beside the module's compiled files, else in the
+    user's cache folder, by the CPU and the time of the source file; where neither takes it, it is compiled for this
+    process alone."""
 
     def compile_(function: Callable[..., Any]) -> Any:
         try:
-            return njit(signature, cache=True)(function)
+            return njit(signature, cache=True, **options)(function)
         except (RuntimeError, OSError):  # no folder that may be written; no room in it
-            return njit(signature)(function)
+            return njit(signature, **options)(function)
 
     return compile_

@@ -1,6 +1,5 @@
 """The walk over a table of nodes as machine code. Importing this compiles it, which takes three seconds, or reads what
-an earlier process compiled: numba keeps it in `__pycache__`, or in the user's cache folder, by processor and by this
-file's time, so change this file when `tree_nodes` changes.
+an earlier process compiled (raypipe.features.machine_code): change this file when `tree_nodes` changes.
 
 What costs time in a walk is waiting for the next node, so eight walks go on side by side, without a branch that could
 be guessed wrongly: of eight rows down one tree, or of one row down eight trees. A tree that is near serves 64 rows.
@@ -9,13 +8,13 @@ be guessed wrongly: of eight rows down one tree, or of one row down eight trees.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from numba import float32, from_dtype, int32, njit, uint32, uint64, void
+from numba import float32, from_dtype, int32, uint32, uint64, void
 from numpy.typing import NDArray
 
+from raypipe.features.machine_code import compiled
 from raypipe.serving.tree_nodes import EXP, NODE, SIGMOID, SOFTMAX
 
 _NODES = from_dtype(NODE)
@@ -32,18 +31,7 @@ def scratch(rows: int, features: int) -> tuple[NDArray[np.float32], NDArray[np.u
     return wide, places, np.zeros(_ABREAST, np.uint64)
 
 
-def _compiled(signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            made = njit(signature, cache=True, **options)(function)
-        except RuntimeError:  # there is no folder that could be written: each process compiles for itself
-            made = njit(signature, **options)(function)
-        return cast("Callable[..., Any]", made)
-
-    return compiled
-
-
-@_compiled(void(float32[::1], float32[::1]))
+@compiled(void(float32[::1], float32[::1]))
 def _widen(row: Any, wide: Any) -> None:
     for feature in range(len(row)):
         value = row[feature]
@@ -51,7 +39,7 @@ def _widen(row: Any, wide: Any) -> None:
         wide[2 * feature + 1] = np.inf if math.isnan(value) else value
 
 
-@_compiled(
+@compiled(
     void(
         float32[:, ::1], _NODES[::1], uint32[::1], int32[::1], int32[::1], float32[:, ::1], uint64[::1], float32[:, ::1]
     )
@@ -77,7 +65,7 @@ def _rows_on_numbers(  # noqa: PLR0917 (compiled code is called by position)
                     scores[uint64(start + first + row), uint64(groups[tree])] += nodes[at[row]].weight
 
 
-@_compiled(void(float32[::1], uint32[:, ::1], uint32[::1]))
+@compiled(void(float32[::1], uint32[:, ::1], uint32[::1]))
 def _place(row: Any, categories: Any, places: Any) -> None:
     """Where in `trees.Categories.words` the bits of a row's categories begin."""
     for at in range(len(categories)):
@@ -97,7 +85,7 @@ _WALKS = void(
 )  # fmt: skip
 
 
-@_compiled(_WALKS)
+@compiled(_WALKS)
 def _rows_on_categories(  # noqa: PLR0917
     matrix: Any, nodes: Any, roots: Any, depths: Any, groups: Any, bits: Any, words: Any, categories: Any,
     wide: Any, places: Any, at: Any, scores: Any,
@@ -123,7 +111,7 @@ def _rows_on_categories(  # noqa: PLR0917
                     scores[uint64(start + first + row), uint64(groups[tree])] += nodes[at[row]].weight
 
 
-@_compiled(_WALKS)
+@compiled(_WALKS)
 def _trees_abreast(  # noqa: PLR0917
     matrix: Any, nodes: Any, roots: Any, depths: Any, groups: Any, bits: Any, words: Any, categories: Any,
     wide: Any, places: Any, at: Any, scores: Any,
@@ -148,7 +136,7 @@ def _trees_abreast(  # noqa: PLR0917
                 scores[row, groups[first + tree]] += nodes[at[tree]].weight
 
 
-@_compiled(void(float32[::1], int32))
+@compiled(void(float32[::1], int32))
 def _finish(scores: Any, link: Any) -> None:
     """From margins to what the objective answers, in place: the steps of xgboost/src/common/math.h, in float32."""
     if link == SIGMOID:
@@ -172,7 +160,7 @@ _SIGNATURE = void(
 )  # fmt: skip
 
 
-@_compiled(_SIGNATURE)
+@compiled(_SIGNATURE)
 def score_rows(  # noqa: PLR0917
     matrix: Any, start: Any, nodes: Any, roots: Any, depths: Any, groups: Any, bits: Any, words: Any, categories: Any,
     link: Any, wide: Any, places: Any, at: Any, scores: Any,
@@ -197,7 +185,7 @@ def score_rows(  # noqa: PLR0917
         _finish(scores[row], link)
 
 
-@_compiled(_SIGNATURE, nogil=True)
+@compiled(_SIGNATURE, nogil=True)
 def score_many_rows(  # noqa: PLR0917
     matrix: Any, start: Any, nodes: Any, roots: Any, depths: Any, groups: Any, bits: Any, words: Any, categories: Any,
     link: Any, wide: Any, places: Any, at: Any, scores: Any,
