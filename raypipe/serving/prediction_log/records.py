@@ -47,7 +47,7 @@ SCHEMA = pl.Schema(
     }
 )
 _SHARED = pl.Schema(  # of a record's document
-    {name: SCHEMA[name] for name in ("request_id", "model", "version", "bundle", "shadow", "key_hash")}
+    {name: SCHEMA[name] for name in ("request_id", "row", "model", "version", "bundle", "shadow", "key_hash")}
     | {"time": pl.Int64(), "latency_us": pl.Int64(), "predictor": pl.String(), "withheld": pl.List(pl.Int64())}
 )
 
@@ -82,6 +82,7 @@ def encode(
         matrix[:, version.withheld] = np.nan
     document = {
         "request_id": served.request_id,
+        "row": 0,  # the first one: other versions, which may share the spool, cut large requests into records
         "time": served.time_us,
         "model": served.model,
         "version": served.version,
@@ -175,7 +176,7 @@ def _rows(shape: Shape, parts: _Parts, replica: str) -> pl.DataFrame:
     within = np.arange(len(record)) - np.repeat(counts.cumsum() - counts, counts)
     shared = pl.read_ndjson(b"\n".join(parts.shared), schema=_SHARED)[record]
     frame = shared.with_columns(
-        row=pl.Series(within, dtype=pl.Int32),
+        row=pl.col("row") + pl.Series(within, dtype=pl.Int32),
         time=pl.col("time").cast(_TIME),
         fields=pl.Series(list(map(bytes.decode, parts.fields)), dtype=pl.String).str.split("\n").explode(),
         features=_lists(parts.matrix, features, shared["withheld"]),
