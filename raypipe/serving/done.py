@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ _MOST_DIGITS = 18  # of a number of 64 bits
 _ROUTES = {"predict": PREDICT, "infer": INFER, "live": HEALTH, "ready": HEALTH}
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """started_us: when the replica had its head, microseconds since 1970; proxied_us: when HAProxy had it, if it said
     so; version: the one that answered, "" if none was chosen; error: the class of the refusal; rows: how many were
     predicted, of them `unknown` with an entity that the online state does not know; bytes_in: as announced."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 def answered(**changes: Any) -> Done:
     one = Done("r-1", "POST", "/models/m/predict", 200, "3", NOON_US, 900, 120, 80, None, 1, 0, 300, 50)
-    return replace(one, **changes)
+    return one._replace(**changes)
 
 
 def test_a_done_request_keeps_no_body():
