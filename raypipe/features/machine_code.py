@@ -10,7 +10,8 @@ from numba import njit
 
 def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Numba's `njit(signature)`. The machine code lies beside the module's compiled files, else in the user's cache
-    folder, by the CPU and the time of the source file; where neither takes it, it is compiled for this process alone.
+    folder, by the CPU and the time of the source file, so that a function may use no constant of another file; where
+    neither folder takes it, it is compiled for this process alone.
     """
 
     def compile_(function: Callable[..., Any]) -> Any:
