@@ -10,8 +10,9 @@ from numba import njit
 
 def compiled(signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Numba's `njit(signature, **options)`. The machine code lies beside the module's compiled files, else in the
-    user's cache folder, by the CPU and the time of the source file; where neither takes it, it is compiled for this
-    process alone."""
+    user's cache folder, by the CPU and the time of the source file: who changes a constant of another file that a
+    function uses has to change its file, too. Where neither folder takes it, it is compiled for this process alone.
+    """
 
     def compile_(function: Callable[..., Any]) -> Any:
         try:

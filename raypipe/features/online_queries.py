@@ -76,7 +76,7 @@ class QueryPlan:
         self.queries: list[LevelQueries] = []
         self.tables = {_COUNTS: 0}  # which table holds the sums of the columns with a key
         self._lock = Lock()
-        from raypipe.features.online_sums import add_sums, find_bounds  # compiles them, once a process
+        from raypipe.features.online_sums import add_sums, find_bounds  # half a second, once a process
 
         self.add_sums, self.find_bounds = add_sums, find_bounds
         for level in levels:
