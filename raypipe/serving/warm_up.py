@@ -16,7 +16,7 @@ from raypipe.serving.openapi_example import example
 _ROWS = (1, 1, 1, 16)  # of each prediction: the first one of a process is the slowest
 _MANY, _TRIES = 100, 3
 _TOGETHER = 8  # requests that are timed one after the other, and as one
-WORTH_S = 0.00004  # a request, to be gained before they wait for one another: that costs each about half of it
+WORTH_S = 0.00002  # a request, to be gained before they wait for one another: that costs each about as much
 
 
 def warm_up(model: LoadedModel) -> Pace:
