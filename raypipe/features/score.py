@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 def score(booster: xgb.Booster, transforms: Transforms, features: pl.DataFrame) -> NDArray[np.float32]:
     """Probabilities, values or ranking scores, shape (rows,); of a multiclass model probabilities of its classes, shape
     (rows, classes). Each starts from the row's `base_margin`, if `features` has that column."""
-    margin: NDArray[np.float32] | None = None
-    if BASE_MARGIN in features.columns:
-        margin = features[BASE_MARGIN].cast(pl.Float32).to_numpy()
-    return score_matrix(booster, transforms.matrix(features), margin)
+    return score_matrix(booster, *prepared(transforms, features))
+
+
+def prepared(transforms: Transforms, features: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The matrix of transformed features, shape (rows, features), and each row's `base_margin`, or None."""
+    margin = features[BASE_MARGIN].cast(pl.Float32).to_numpy() if BASE_MARGIN in features.columns else None
+    return transforms.matrix(features), margin
 
 
 def score_matrix(

@@ -94,6 +94,7 @@ def _job(project: Project, sources: Sources, ask: Ask, group: Sequence[ChunkPlan
         asked={c.chunk.number: (c.chunk, c.snapshot) for c in group},
         version=ask.version,
         keep=ask.keep,
+        table_rows=ask.table.rows,
     )
 
 

@@ -16,13 +16,17 @@ from raypipe.definitions.label import PREDICTION_TIME
 from raypipe.definitions.source import ROW, TIME
 from raypipe.errors import CorruptFileError
 from raypipe.features.job import Build, Job, computing, with_features
+from raypipe.features.score import score
 from raypipe.features.spine import CHUNK, PARTITION, file_of
 from raypipe.project import Project
 from raypipe.registry.bundle import Bundle, read_bundle
 from raypipe.scoring.contract import columns_of, judged
 from raypipe.scoring.output import FILE, Answering, Stamp, scored, set_aside, write_chunk
+from raypipe.scoring.predict import predict
 from raypipe.scoring.table import Chunk
+from raypipe.serving.predictors import Predictors
 
+_WORTH_ROWS = 1_000_000  # XGBoost takes a second longer for so many than the compiled trees, which take one to load
 Judged = tuple[pl.DataFrame, pl.DataFrame]
 
 
@@ -31,12 +35,13 @@ class ScoreJob(Job):
     """What to score, by which version. One build a chunk; all have the same partition, the time of the whole job.
 
     asked: each chunk by its number, with the digest of the data that its features are made of.
-    keep: columns of the table that go into the output.
+    keep: columns of the table that go into the output. table_rows: of the whole table.
     """
 
     asked: Mapping[int, tuple[Chunk, str]]
     version: Answering
     keep: tuple[str, ...]
+    table_rows: int
 
     def spine_files(self, project: Project) -> Sequence[PreparedPart]:  # noqa: ARG002 (the same call for any job)
         found = {chunk.row_base: chunk for chunk, _ in self.asked.values()}
@@ -104,7 +109,11 @@ class ScoreJob(Job):
             bundle.serving.schema().names()
         )  # no expression reads these; a feature may be called so
         features = with_features(project, rows.drop(beside), computed)
-        return scored(bundle, rows, features, Stamp(self.version, snapshot, self.keep))
+        if self.table_rows < _WORTH_ROWS:
+            scores = score(bundle.model, bundle.transforms, features)
+        else:
+            scores = predict(_predictors(self.version.uri, self.version.digest), bundle.transforms, features)
+        return scored(bundle, rows, scores, Stamp(self.version, snapshot, self.keep))
 
 
 def read(bundle: Bundle, chunk: Chunk, keep: Sequence[str]) -> pl.DataFrame:
@@ -142,6 +151,13 @@ def _columns(bundle: Bundle, chunk: Chunk, names: Sequence[str]) -> pl.DataFrame
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         where, got = chunk.file.input.uri, type(error).__name__  # what Polars says may hold a value
         raise CorruptFileError("rows of a file cannot be read", where=where, got=got, hint="restore it") from None
+
+
+@cache
+def _predictors(uri: str, digest: str) -> Predictors:
+    model = _bundle(uri, digest).model
+    model.set_param({"nthread": 1})  # each part of a chunk has a thread of its own
+    return Predictors(model)
 
 
 @cache

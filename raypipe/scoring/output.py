@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from raypipe.data.columns import FILE_ROW
 from raypipe.data.parts import RULES, SHOWN_ROWS
 from raypipe.definitions.label import PREDICTION_TIME
-from raypipe.features.score import score
 from raypipe.registry.bundle import Bundle
 from raypipe.serving.outputs import CLASS, PROBABILITIES, metadata
 
@@ -50,10 +49,10 @@ class Stamp:
     keep: tuple[str, ...]
 
 
-def scored(bundle: Bundle, rows: pl.DataFrame, features: pl.DataFrame, stamp: Stamp) -> pl.DataFrame:
-    """The rows of `scores.parquet`; `features` are beside `rows`, with the base margin if the model has one."""
+def scored(bundle: Bundle, rows: pl.DataFrame, scores: NDArray[np.float32], stamp: Stamp) -> pl.DataFrame:
+    """The rows of `scores.parquet`; `scores` as `raypipe.features.score.score`."""
     frame = rows.select(*stamp.keep, *PLACE, PREDICTION_TIME)
-    frame = frame.hstack(predictions(bundle, score(bundle.model, bundle.transforms, features)))
+    frame = frame.hstack(predictions(bundle, scores))
     return frame.with_columns(
         pl.col(PREDICTION_TIME).alias("feature_time"),
         model=pl.lit(stamp.version.model),

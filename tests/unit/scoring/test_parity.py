@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from raypipe.features.score import score
+from raypipe.scoring import job
 
 pytestmark = pytest.mark.slow  # projects built whole
 
@@ -38,7 +39,9 @@ def asked(as_of, tables) -> pl.DataFrame:
     return pl.concat([visits, strangers]).select(times.alias("at"), "user", "shop")
 
 
-def test_online(made, asked, as_of):
+def test_online(made, asked, as_of, monkeypatch):
+    """By the compiled trees, as of a table of a million rows; below, evaluation and batch ask XGBoost."""
+    monkeypatch.setattr(job, "_WORTH_ROWS", 0)
     asked.write_parquet(made.project.folder / "ask.parquet")
     batch = made.score(as_of=as_of).rows
     online = made.online(as_of).predict(asked)

@@ -97,7 +97,7 @@ def test_a_job_of_some_chunks_has_their_rows_alone(made, rows, first, end, expec
     partition = Partition(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC), "scored", 100, (0,))
     job = ScoreJob(
         str(made.project.folder), made.project.settings, "", {}, None, (Build(partition, {}, made.project.folder),),
-        asked, made.ask("ask.parquet").version, (),
+        asked, made.ask("ask.parquet").version, (), 600,
     )  # fmt: skip
     found = job.spine_between(made.project, (first, end)).collect()
     assert found["__row"].to_list() == [at for at in range(first, end) if at // 100 in (2, 4)]
