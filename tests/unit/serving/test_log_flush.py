@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
@@ -60,6 +61,12 @@ def place(tmp_path) -> SimpleNamespace:
     flusher = Flusher(spool, table)
     assert flusher.lead()
     return SimpleNamespace(folder=tmp_path, spool=spool, table=table, flusher=flusher)
+
+
+def compressions(folder: Path) -> set[str]:
+    """Of the fields in the table's files."""
+    files = [pq.ParquetFile(uri).metadata for uri in DeltaTable(folder / "table").file_uris()]
+    return {file.row_group(0).column(file.schema.names.index("fields")).compression for file in files}
 
 
 def test_finished_segments_become_rows_and_are_gone(place):
@@ -194,8 +201,10 @@ def test_upkeep_puts_files_together_and_drops_old_days(place):
     assert ids(place.folder) == dict.fromkeys([*"abcde", "old"], 1)
     keeping = PredictionTable(str(place.folder / "table"), timedelta(days=30))
     before = pl.concat([place.table.find(name) for name in "abcde"])
+    assert compressions(place.folder) == {"LZ4"}
     keeping.tidy(datetime.now(UTC))
     assert len(DeltaTable(place.folder / "table").file_uris()) == 1
+    assert compressions(place.folder) == {"ZSTD"}
     assert ids(place.folder) == dict.fromkeys("abcde", 1)
     assert pl.concat([keeping.find(name) for name in "abcde"]).equals(before)
     write(place.spool, "after")

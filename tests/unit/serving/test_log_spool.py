@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -34,6 +35,29 @@ def test_records_are_read_while_they_are_written(spool):
     found = read_segment(path)
     assert (found.header, found.records, found.damaged) == (b"replica", [r for r in RECORDS if r], False)
     assert path.stat().st_size < SIZE
+
+
+def test_a_large_record_is_a_finished_segment(spool):
+    record = os.urandom(2 * SIZE)
+    spool.put(b"replica", record)
+    [path] = spool.finished()
+    found = read_segment(path)
+    assert (found.header, found.records, found.damaged) == (b"replica", [record], False)
+    with pytest.raises(SpoolFullError):
+        spool.put(b"replica", record)
+    assert list(spool.folder.iterdir()) == [path]
+
+
+def test_a_record_that_has_no_room_leaves_nothing(spool):
+    """A file may have no more than this: a write goes as far as that, as it does where shared memory is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE, before[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            spool.put(b"replica", bytes(2 * SIZE))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(spool.folder.iterdir())
 
 
 def test_a_tail_that_was_torn_at_any_byte_is_not_there(spool):
