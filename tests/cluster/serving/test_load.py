@@ -29,6 +29,14 @@ def replicas() -> Counter[str]:
     return Counter(deployment.replica_states if deployment else {})
 
 
+def settled() -> bool:
+    """Whether one replica runs and no other is to come: that of the settings before may run beside its successor."""
+    from ray import serve
+
+    deployment = serve.status().applications["flights-late"].deployments.get(DEPLOYMENT)
+    return deployment is not None and deployment.status == "HEALTHY" and replicas() == {"RUNNING": 1}
+
+
 @pytest.fixture
 def scaled(flights, target, endpoint):
     """One or two replicas, by the load; afterwards one."""
@@ -54,7 +62,9 @@ def test_replicas_follow_the_load_and_no_request_is_lost(scaled, call, flight, w
         while not until.is_set():
             answers[call("POST", PREDICT, {"rows": [flight] * rows}).status] += 1
 
-    wait(lambda: replicas() == {"RUNNING": 1}, what="one replica", seconds=120)
+    wait(settled, what="one replica", seconds=120)
+    time.sleep(2)  # what is there for longer than it takes to begin an update is not about to be replaced
+    assert settled()
     threads = [threading.Thread(target=ask, args=(200, heavy)) for _ in range(3)]
     threads.append(threading.Thread(target=ask, args=(1, stop)))
     for thread in threads:
